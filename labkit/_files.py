@@ -9,6 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from platformdirs import user_cache_dir
+
+
+def cache_dir() -> Path:
+    """Where features, results and downloads are kept: $LABKIT_CACHE, else the user's cache folder."""
+    return Path(os.environ.get("LABKIT_CACHE") or user_cache_dir("labkit"))
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -23,12 +30,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = Path(name)
     try:
         yield temporary
-        with open(temporary, "rb+") as file:
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         temporary.chmod(0o666 & ~umask)  # mkstemp makes files private; give this one the usual rights
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -36,7 +43,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 digest of a file's content."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with Path(path).open("rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()

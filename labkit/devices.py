@@ -9,7 +9,6 @@ from labkit.errors import FitError
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-
 def pick_device(device: str = "auto") -> torch.device:
     """The torch device for a name; "auto" is CUDA, else Apple's MPS, else the CPU."""
     if device == "auto":

