@@ -464,27 +464,23 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     def _check_settings(self, n: int) -> None:
         """Raise a FitError for settings that make no sense for n samples."""
-        at_least = {"n_clusters": 2, "n_restarts": 1, "n_outer_steps": 1, "n_inner_steps": 1, "batch_size": 1}
-        for name, least in at_least.items():
+        if not isinstance(self.n_clusters, numbers.Integral) or not 2 <= self.n_clusters <= n:
+            raise FitError(
+                f"n_clusters is {self.n_clusters!r}. Expected a whole number from 2 to the number of samples, "
+                f"n_samples = {n}."
+            )
+        for name in ("n_restarts", "n_outer_steps", "n_inner_steps", "batch_size"):
             value = getattr(self, name)
             if value is None and name == "batch_size":
                 continue
-            if not isinstance(value, numbers.Integral) or value < least:
-                raise FitError(f"{name} is {value!r}. Expected a whole number of at least {least}.")
-        if self.n_clusters > n:
-            raise FitError(
-                f"n_clusters is {self.n_clusters} but there are only n_samples = {n} samples. Expected at least one "
-                "sample a cluster: ask for fewer clusters or give more samples."
-            )
+            if not isinstance(value, numbers.Integral) or value < 1:
+                raise FitError(f"{name} is {value!r}. Expected a whole number of at least 1.")
         for name in ("outer_lr", "inner_lr", "entropy_weight", "feature_scale"):
             value = getattr(self, name)
             if value is None and name == "feature_scale":
                 continue
-            if (
-                not isinstance(value, numbers.Real)
-                or not 0 <= float(value) < math.inf
-                or (value == 0 and "_lr" in name)
-            ):
+            least = 0.0 if name == "entropy_weight" else math.ulp(0.0)
+            if not isinstance(value, numbers.Real) or not least <= float(value) < math.inf:
                 raise FitError(f"{name} is {value!r}. Expected a finite number above 0.")
         if self.inner_start not in ("cold", "warm"):
             raise FitError(f'inner_start is {self.inner_start!r}. Expected "cold" or "warm".')

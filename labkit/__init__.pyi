@@ -1,0 +1,50 @@
+from . import errors, plots, selection, turtle, widgets
+from .backbones import Backbone, load_backbone
+from .baselines import kmeans, linear_probe
+from .classroom import TODO, Lab, check, hint, setup, show
+from .datasets import ImageDataset, load_dataset
+from .errors import LabkitError
+from .features import extract_features
+from .manifests import Manifest, list_manifests, load_manifest
+from .metrics import (
+    adjusted_rand_index,
+    clustering_accuracy,
+    match_clusters,
+    mean_per_class_accuracy,
+    normalized_mutual_info,
+)
+from .turtle import Turtle
+
+__version__: str
+
+__all__ = [
+    "TODO",
+    "Backbone",
+    "ImageDataset",
+    "Lab",
+    "LabkitError",
+    "Manifest",
+    "Turtle",
+    "__version__",
+    "adjusted_rand_index",
+    "check",
+    "clustering_accuracy",
+    "errors",
+    "extract_features",
+    "hint",
+    "kmeans",
+    "linear_probe",
+    "list_manifests",
+    "load_backbone",
+    "load_dataset",
+    "load_manifest",
+    "match_clusters",
+    "mean_per_class_accuracy",
+    "normalized_mutual_info",
+    "plots",
+    "selection",
+    "setup",
+    "show",
+    "turtle",
+    "widgets",
+]

@@ -1,0 +1,142 @@
+"""The command line: exit statuses, errors in one line, and clusters of a folder of images."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from labkit import cli
+from labkit.errors import DataError
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A flat folder of 24 images in two obvious classes: dark and bright."""
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(24):
+        level = 40 if i % 2 else 215
+        pixels = rng.normal(level, 15, (32, 32, 3)).clip(0, 255).astype(np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:02d}{'-dark' if i % 2 else '-bright'}.png")
+    return folder
+
+
+def test_help_is_quick() -> None:
+    code = (
+        "import sys\nfrom labkit.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as done:\n    assert done.code == 0\n"
+        "heavy = {'torch', 'sklearn', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    for command in ("run", "cluster", "datasets"):
+        assert command in done.stdout
+
+
+def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["sort"], ["cluster", "folder"], ["cluster", "folder", "--classes", "two"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == 2
+    assert "usage: labkit" in capsys.readouterr().err
+
+
+def test_cluster_writes_a_table_and_a_sheet(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, sheet = tmp_path / "labels.csv", tmp_path / "sheet.html"
+    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "2"]
+    assert cli.main([*arguments, "--out", str(out), "--sheet", str(sheet)]) == 0
+    assert capsys.readouterr().out == f"24 images in 2 clusters: {out}\ncontact sheet: {sheet}\n"
+    first = out.read_bytes()
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["file", "cluster", "confidence"]
+    assert [row["file"] for row in rows] == sorted(path.name for path in photos.iterdir())
+    dark = {row["cluster"] for row in rows if "dark" in row["file"]}
+    bright = {row["cluster"] for row in rows if "bright" in row["file"]}
+    assert len(dark) == len(bright) == 1
+    assert dark != bright
+    assert all(0.5 <= float(row["confidence"]) <= 1 for row in rows)
+    page = sheet.read_text()
+    assert page.count("<img alt=") == 24
+    assert 'alt="00-bright.png"' in page
+    assert cli.main([*arguments, "--out", str(out)]) == 0  # the same seed gives the same file
+    assert out.read_bytes() == first
+
+
+def test_cluster_writes_a_png_sheet(photos: Path, tmp_path: Path) -> None:
+    sheet = tmp_path / "sheet.png"
+    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "1"]
+    assert cli.main([*arguments, "--out", str(tmp_path / "labels.csv"), "--sheet", str(sheet)]) == 0
+    with Image.open(sheet) as image:
+        assert image.width > 100
+
+
+def test_bad_input_is_one_line_and_leaves_nothing(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = tmp_path / "labels.csv"
+    for arguments, message in (
+        (["cluster", str(tmp_path / "missing"), "--classes", "2"], "is not a folder"),
+        (["cluster", str(empty), "--classes", "2", "--backbone", "pixels"], "no images"),
+        (["cluster", str(photos), "--classes", "1", "--backbone", "pixels"], "n_clusters"),
+        (["cluster", str(photos), "--classes", "99", "--backbone", "pixels"], "n_clusters"),
+        (["cluster", str(photos), "--classes", "2", "--backbone", "resnet"], "backbone 'resnet' is unknown"),
+        (["cluster", str(photos), "--classes", "2", "--sheet", "sheet.gif"], "ends in .html or .png"),
+        (["run", "--profile", "huge", "--out", str(tmp_path / "run")], "Expected one of pocket"),
+    ):
+        extra = ["--out", str(out)] if arguments[0] == "cluster" else []
+        assert cli.main([*arguments, *extra]) == 2
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("labkit:")]
+        assert len(errors) == 1
+        assert message in errors[0]
+    assert not out.exists()
+    assert not (tmp_path / "run").exists()
+
+
+def test_cluster_into_a_place_that_cannot_be_written(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        cli._write(tmp_path / "file" / "labels.csv", b"")
+
+
+def test_datasets_lists_the_manifests(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["datasets"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("id ")
+    for dataset in ("fashion-mini", "digits"):
+        assert f"\n{dataset} " in out
+
+
+@pytest.mark.parametrize(("failures", "status"), [([], 0), ([{"notebook": "02_x", "cell": 3, "error": "E: e"}], 1)])
+def test_run_reports_failures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], failures: list[dict[str, object]], status: int
+) -> None:
+    asked = {}
+
+    def run_series(out: Path, **options: object) -> dict[str, object]:
+        asked.update(options, out=out)
+        return {"failures": failures, "timings": {"02_x": {"seconds": 1.5, "cells": []}}, "results": [{}]}
+
+    monkeypatch.setattr("labkit.series.run_series", run_series)
+    assert cli.main(["run", "--only", "02", "03", "--out", "here"]) == status
+    assert asked == {"out": Path("here"), "profile": "pocket", "only": ["02", "03"]}
+    captured = capsys.readouterr()
+    assert captured.out.startswith(f"1 notebooks in 2 s, 1 results, {len(failures)} failed. See here")
+    assert ("FAILED 02_x, code cell 3: E: e" in captured.err) == bool(failures)
+
+
+def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labkit.series.run_series", interrupted)
+    assert cli.main(["run"]) == 130

@@ -1,0 +1,170 @@
+"""The series runner on tiny notebooks: one good, and others that fail in every way that notebooks do."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from labkit import series
+from labkit.errors import DataError, LabkitError
+
+PARAMETERS = 'profile = "auto"'
+LAB = """
+import os, sys
+from pathlib import Path
+from labkit.classroom import PROFILES, Lab, show
+lab = Lab(PROFILES[profile], "cpu", {notebook!r}, Path(os.environ["LABKIT_RESULTS"]))
+"""
+GOOD = [
+    f"assert sys.executable == {sys.executable!r}\nassert Path.cwd() != Path({str(Path.cwd())!r})",
+    'lab.record(dataset="digits", split="test", method="k-means", spaces=["pixels"], metric="nmi", value=0.5, seed=3)',
+    'lab.band("k-means", 0.5, 0.4, 0.6)',
+    "import matplotlib.pyplot as plt\nfigure, axes = plt.subplots()",
+    'show(figure, alt="An empty <plot> & nothing else.")',
+]
+
+
+def write_notebook(folder: Path, name: str, sources: list[str], parameters: str = PARAMETERS) -> Path:
+    first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
+    codes = [new_code_cell(source) for source in [LAB.format(notebook=name), *sources]]
+    notebook = new_notebook(cells=[new_markdown_cell(f"# {name}"), first, *codes])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    path = folder / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    """The report and the folder of one run over good and bad notebooks, on a machine with a broken python3 kernel."""
+    folder, out = tmp_path_factory.mktemp("notebooks"), tmp_path_factory.mktemp("out")
+    write_notebook(folder, "01_raises", ["1 + 1", 'raise ValueError("boom")', "2 + 2"])
+    write_notebook(folder, "02_ignores_profile", [], parameters="prof = 1")
+    write_notebook(folder, "03_dies", ["os._exit(1)"])
+    write_notebook(folder, "04_good", GOOD)
+    write_notebook(folder, "05_outside", ['lab.band("accuracy", 0.2, 0.7, 0.8)'])
+    (folder / "06_broken.ipynb").write_text("{")
+    (out / "06_broken.html").write_text("of an earlier run")
+    stray = tmp_path_factory.mktemp("jupyter") / "kernels" / "python3"
+    stray.mkdir(parents=True)
+    (stray / "kernel.json").write_text(json.dumps({"argv": ["false"], "display_name": "stray", "language": "python"}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(stray.parents[1]))
+        return series.run_series(out, profile="pocket", notebooks=folder), out
+
+
+def test_failures_are_named_and_do_not_hide_the_others(run: tuple[dict[str, Any], Path]) -> None:
+    report, _ = run
+    failures = {failure.pop("notebook"): failure for failure in copy.deepcopy(report["failures"])}
+    assert failures["01_raises"] == {"cell": 4, "error": "ValueError: boom"}
+    assert "does not set `profile`" in failures["02_ignores_profile"]["error"]
+    assert failures["03_dies"]["cell"] == 3
+    assert failures["03_dies"]["error"].startswith("DeadKernelError")
+    assert failures["05_outside"]["error"] == "band 'accuracy': 0.2000 is outside 0.7 to 0.8"
+    assert failures["06_broken"]["cell"] is None
+    assert "04_good" not in failures
+    assert series.describe_failure(report["failures"][0]) == "01_raises, code cell 4: ValueError: boom"
+
+
+def test_results_of_the_others_are_kept(run: tuple[dict[str, Any], Path]) -> None:
+    report, out = run
+    assert json.loads((out / "results.json").read_text()) == report
+    series.validate_results(report)
+    [row] = report["results"]
+    assert row == {
+        "notebook": "04_good", "dataset": "digits", "split": "test", "method": "k-means", "variant": "",
+        "spaces": ["pixels"], "metric": "nmi", "value": 0.5, "seed": 3, "selected_without_labels": False,
+        "labels_used": False, "seconds": None, "profile": "pocket",
+    }  # fmt: skip
+    assert [band["verdict"] for band in report["bands"]] == ["within", "outside"]
+    assert report["environment"]["profile"] == "pocket"
+    assert "torch" in report["environment"]["packages"]
+
+
+def test_timings(run: tuple[dict[str, Any], Path]) -> None:
+    timings = run[0]["timings"]
+    assert len(timings["04_good"]["cells"]) == 2 + len(GOOD)
+    assert timings["04_good"]["seconds"] >= sum(timings["04_good"]["cells"]) - 0.1
+    assert [seconds is None for seconds in timings["01_raises"]["cells"]] == [False] * 4 + [True]
+    assert timings["06_broken"] == {"seconds": 0.0, "cells": []}
+
+
+def test_pages(run: tuple[dict[str, Any], Path]) -> None:
+    _, out = run
+    page = (out / "index.html").read_text()
+    assert "5 failed" in page
+    assert 'href="04_good.html"' in page
+    assert 'href="06_broken.html"' not in page
+    assert not (out / "06_broken.html").exists()
+    assert "01_raises, code cell 4: ValueError: boom" in page
+    assert not re.search(r'(src|href)="https?:', page)
+    notebook = (out / "04_good.html").read_text()
+    assert '<img alt="An empty &lt;plot&gt; &amp; nothing else." src="data:image/png;base64,' in notebook
+    assert "ValueError" in (out / "01_raises.html").read_text()
+
+
+def test_bands_are_no_failure_under_other_profiles(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_outside", ['lab.band("accuracy", 0.2, 0.7, 0.8)'])
+    report = series.run_series(tmp_path / "out", profile="standard", notebooks=tmp_path, only=["1"])
+    assert report["failures"] == []
+    assert report["bands"][0]["verdict"] == "no band"
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "every band was met" in page
+    assert "No notebook recorded a result" in page
+
+
+def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("01_a", "02_b"):
+        write_notebook(tmp_path, name, [])
+
+    def run_notebook(path: Path, *args: Any) -> dict[str, Any]:
+        if path.stem == "02_b":
+            raise KeyboardInterrupt
+        return {"notebook": path.stem, "cell": None, "error": "as if"}
+
+    monkeypatch.setattr(series, "_run_notebook", run_notebook)
+    with pytest.raises(KeyboardInterrupt):
+        series.run_series(tmp_path / "out", notebooks=tmp_path)
+    report = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [failure["notebook"] for failure in report["failures"]] == ["01_a"]
+
+
+def test_find_notebooks(tmp_path: Path) -> None:
+    with pytest.raises(LabkitError, match="no notebooks named"):
+        series.find_notebooks(tmp_path)
+    for name in ("02_b.ipynb", "00_a.ipynb", "draft.ipynb"):
+        (tmp_path / name).write_text("{}")
+    assert [path.name for path in series.find_notebooks(tmp_path)] == ["00_a.ipynb", "02_b.ipynb"]
+    assert [path.name for path in series.find_notebooks(tmp_path, ["2"])] == ["02_b.ipynb"]
+    with pytest.raises(LabkitError, match="no notebook 07. Expected some of: 00, 02"):
+        series.find_notebooks(tmp_path, ["02", "07"])
+
+
+def test_bad_arguments_leave_nothing_behind(tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_a", [])
+    with pytest.raises(LabkitError, match="Expected one of pocket"):
+        series.run_series(tmp_path / "out", profile="huge", notebooks=tmp_path)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        series.run_series(tmp_path / "file" / "out", notebooks=tmp_path)
+
+
+def test_the_schema_refuses_what_is_wrong(run: tuple[dict[str, Any], Path]) -> None:
+    import jsonschema
+
+    path = Path(series.__file__).with_name("results.schema.json")
+    jsonschema.Draft202012Validator.check_schema(json.loads(path.read_text("utf-8")))
+    for change in ({"value": 72}, {"method": "guess"}, {"extra": 1}, {"spaces": "pixels"}):
+        report = copy.deepcopy(run[0])
+        report["results"][0].update(change)
+        with pytest.raises(DataError, match=r"schema at \$\.results\[0\]"):
+            series.validate_results(report)

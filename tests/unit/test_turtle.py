@@ -1,0 +1,241 @@
+"""The Turtle estimator: what it promises to a user, to scikit-learn and to someone with bad input."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_blobs
+from sklearn.metrics import adjusted_rand_score
+from sklearn.utils.estimator_checks import check_estimator
+
+from labkit.errors import CheckpointError, CollapseWarning, FitError
+from labkit.turtle import Turtle
+
+
+def blobs(n: int = 300, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    x, y = make_blobs(n, d, centers=4, cluster_std=0.5, random_state=seed)
+    return x.astype(np.float32), y
+
+
+def quick(**changes: object) -> Turtle:
+    settings: dict = {"n_restarts": 8, "n_outer_steps": 120, "outer_lr": 0.01, "inner_lr": 0.01, "random_state": 0}
+    return Turtle(**{"n_clusters": 4, **settings, **changes})
+
+
+def test_it_finds_separate_blobs_in_one_and_in_two_spaces() -> None:
+    x, y = blobs()
+    assert adjusted_rand_score(y, quick().fit(x).labels_) > 0.95
+    assert adjusted_rand_score(y, quick().fit([x, x[:, :5] * 40 + 7]).labels_) > 0.95
+
+
+def test_predict_agrees_with_labels_and_probabilities() -> None:
+    x, _ = blobs()
+    turtle = quick().fit([x, x[:, :3]])
+    probabilities = turtle.predict_proba([x, x[:, :3]])
+    assert probabilities.shape == (300, 4)
+    np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(turtle.predict([x, x[:, :3]]), turtle.labels_)
+    np.testing.assert_array_equal(probabilities.argmax(1), turtle.labels_)
+    assert probabilities.max(1).mean() == pytest.approx(turtle.confidence_[turtle.best_restart_], rel=1e-5)
+
+
+def test_the_most_confident_restart_that_uses_all_clusters_is_kept() -> None:
+    x, _ = blobs()
+    turtle = quick().fit(x)
+    complete = turtle.n_found_ == turtle.n_found_.max()
+    assert turtle.confidence_[turtle.best_restart_] == turtle.confidence_[complete].max()
+    turtle.confidence_ = None
+    turtle.restarts_[0][0][0] = 0  # restart 0: everything in one cluster, with full confidence
+    turtle.restarts_[0][1][0] = 0
+    turtle.restarts_[0][1][0, 0] = 100
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)
+        turtle._choose_restart([torch.from_numpy(x)])
+    assert turtle.confidence_.argmax() == 0
+    assert turtle.n_found_[0] == 1
+    assert turtle.best_restart_ != 0
+
+
+def test_without_the_entropy_term_the_labeling_collapses_and_says_so() -> None:
+    x, _ = blobs()
+    with pytest.warns(CollapseWarning, match=r"of 12 clusters at most \d+ hold.*Raise entropy_weight"):
+        quick(n_clusters=12, entropy_weight=0.0, n_outer_steps=200).fit(x)
+
+
+def test_labels_never_reach_the_fit() -> None:
+    x, y = blobs()
+    fits = [quick().fit(x, labels) for labels in (None, y, np.random.default_rng(0).permutation(y))]
+    for other in fits[1:]:
+        for (weight, bias), (other_weight, other_bias) in zip(fits[0].restarts_, other.restarts_, strict=True):
+            np.testing.assert_array_equal(weight, other_weight)
+            np.testing.assert_array_equal(bias, other_bias)
+        assert other.best_restart_ == fits[0].best_restart_
+
+
+def test_equal_seeds_give_equal_fits_and_other_seeds_others() -> None:
+    x, _ = blobs()
+    first, again, other = quick().fit(x), quick().fit(x), quick(random_state=1).fit(x)
+    np.testing.assert_array_equal(first.restarts_[0][0], again.restarts_[0][0])
+    assert not np.array_equal(first.restarts_[0][0], other.restarts_[0][0])
+
+
+def test_scale_and_shift_of_the_features_do_not_matter_unless_asked_for() -> None:
+    x, _ = blobs()
+    plain, moved = quick(dtype="float64").fit(x), quick(dtype="float64").fit(x * 64 - 128)
+    np.testing.assert_array_equal(plain.labels_, moved.labels_)
+    np.testing.assert_allclose(plain.restarts_[0][0], moved.restarts_[0][0] * 64, rtol=1e-3)
+    raw, raw_moved = (quick(feature_scale=None).fit(z) for z in (x, x * 64))
+    assert not np.allclose(raw.restarts_[0][0], raw_moved.restarts_[0][0] * 64, rtol=1e-2)
+
+
+def test_official_are_the_published_settings() -> None:
+    settings = Turtle.official(10).get_params()
+    assert (settings["n_outer_steps"], settings["n_inner_steps"], settings["batch_size"]) == (6000, 10, 10000)
+    assert (settings["outer_lr"], settings["inner_lr"], settings["entropy_weight"]) == (1e-3, 1e-3, 10.0)
+    assert (settings["inner_start"], settings["feature_scale"], settings["n_restarts"]) == ("cold", None, 1)
+    assert (settings["random_state"], settings["dtype"]) == (42, "float32")
+    assert Turtle.official(10, n_outer_steps=5).n_outer_steps == 5
+
+
+def test_history_has_one_row_a_step_and_one_column_a_restart() -> None:
+    x, _ = blobs()
+    history = quick(n_outer_steps=30, n_restarts=3).fit([x, x]).history_
+    assert {name: values.shape for name, values in history.items()} == dict.fromkeys(
+        ("inner_loss", "entropy", "outer_loss"), (30, 3)
+    )
+    np.testing.assert_allclose(history["outer_loss"], history["inner_loss"] - 10 * history["entropy"], rtol=1e-6)
+    assert (history["entropy"] <= 2 * np.log(4) + 1e-6).all()
+
+
+def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
+    x, _ = blobs()
+    turtle = quick().fit([x, x[:, :3]])
+    turtle.save(tmp_path / "turtle.safetensors")
+    loaded = Turtle.load(tmp_path / "turtle.safetensors")
+    assert loaded.get_params() == turtle.get_params()
+    np.testing.assert_array_equal(loaded.predict_proba([x, x[:, :3]]), turtle.predict_proba([x, x[:, :3]]))
+    np.testing.assert_array_equal(loaded.labels_, turtle.labels_)
+    np.testing.assert_array_equal(loaded.history_["entropy"], turtle.history_["entropy"])
+    assert [file.name for file in tmp_path.iterdir()] == ["turtle.safetensors"]
+
+
+def test_a_damaged_or_foreign_file_is_not_loaded(tmp_path: Path) -> None:
+    x, _ = blobs()
+    path = tmp_path / "turtle.safetensors"
+    quick(n_outer_steps=2).fit(x).save(path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="cannot be read as a saved Turtle"):
+        Turtle.load(path)
+    from safetensors.numpy import save_file
+
+    save_file({"a": x}, path)
+    with pytest.raises(CheckpointError, match="holds no saved Turtle"):
+        Turtle.load(path)
+    with pytest.raises(CheckpointError):
+        Turtle.load(tmp_path / "missing")
+
+
+NAN = np.full((10, 2), np.nan, dtype=np.float32)
+GOOD = np.arange(40, dtype=np.float32).reshape(20, 2)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "settings", "message"),
+    [
+        (NAN, {}, "NaN"),
+        (np.where(GOOD > 30, np.inf, GOOD), {}, "infinity"),
+        ([GOOD, GOOD[:-1]], {}, r"\[20, 19\] rows.*same samples"),
+        ([GOOD, NAN], {}, "NaN"),
+        (GOOD, {"n_clusters": 1}, "n_clusters is 1.*from 2"),
+        (GOOD, {"n_clusters": 21}, "n_samples = 20"),
+        (GOOD, {"n_clusters": 2.5}, "n_clusters is 2.5"),
+        (np.array([["a", "b"]] * 20), {}, "Expected one space"),
+        (GOOD[0], {}, "2D array"),
+        (GOOD, {"dtype": "int8"}, "bfloat16"),
+        (GOOD, {"device": "abacus"}, "abacus.*cannot be used"),
+        (GOOD, {"inner_start": "lukewarm"}, '"cold" or "warm"'),
+        (GOOD, {"n_restarts": 0}, "n_restarts is 0"),
+        (GOOD, {"batch_size": 0}, "batch_size is 0"),
+        (GOOD, {"outer_lr": -1.0}, "outer_lr is -1.0"),
+        (GOOD, {"feature_scale": 0.0}, "feature_scale is 0.0"),
+        (GOOD, {"entropy_weight": float("nan")}, "entropy_weight is nan"),
+    ],
+)
+def test_bad_input_gets_one_clear_error(spaces: object, settings: dict, message: str) -> None:
+    with pytest.raises(FitError, match=message):
+        quick(**settings).fit(spaces)
+
+
+def test_prediction_wants_the_spaces_of_the_fit() -> None:
+    turtle = quick(n_outer_steps=2).fit([GOOD, GOOD])
+    with pytest.raises(FitError, match=r"\[2\] features. Expected \[2, 2\]"):
+        turtle.predict([GOOD])
+
+
+def test_tensors_and_lists_are_welcome() -> None:
+    x, _ = blobs(60)
+    expected = quick(n_outer_steps=5).fit(x).labels_
+    np.testing.assert_array_equal(quick(n_outer_steps=5).fit(torch.from_numpy(x)).labels_, expected)
+    np.testing.assert_array_equal(quick(n_outer_steps=5).fit(x.tolist()).labels_, expected)
+
+
+def test_low_precision_changes_little() -> None:
+    x, y = blobs()
+    for dtype in ("float32", "bfloat16", "float64"):
+        assert adjusted_rand_score(y, quick(dtype=dtype).fit(x).labels_) > 0.95
+
+
+SKLEARN_SETS_ONE_CLUSTER = "scikit-learn sets n_clusters to 1 here; a labeling needs two clusters, so fit refuses"
+
+
+def test_scikit_learn_accepts_it() -> None:
+    expected_failures = dict.fromkeys(
+        (
+            "check_dont_overwrite_attributes",
+            "check_dont_overwrite_parameters",
+            "check_methods_subset_invariance",
+            "check_fit2d_1feature",
+            "check_fit2d_predict1d",
+        ),
+        SKLEARN_SETS_ONE_CLUSTER,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outcome = check_estimator(
+            Turtle(3, n_restarts=2, n_outer_steps=60, random_state=0), expected_failed_checks=expected_failures
+        )
+    assert len([check for check in outcome if check["status"] == "passed"]) > 35
+
+
+def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "turtle.safetensors"
+    quick(n_outer_steps=2).fit(GOOD).save(path)
+    before = path.read_bytes()
+    script = (
+        "import sys, time, labkit._files as f\n"
+        "with f.atomic_write(sys.argv[1]) as temporary:\n"
+        "    temporary.write_bytes(b'half'); print('writing', flush=True); time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_it_runs_on_a_gpu() -> None:
+    x, y = blobs()
+    turtle = quick(device="cuda").fit([x, x[:, :4]])
+    assert adjusted_rand_score(y, turtle.labels_) > 0.95
+    np.testing.assert_array_equal(turtle.predict([x, x[:, :4]]), turtle.labels_)
