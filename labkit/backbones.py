@@ -141,7 +141,7 @@ def _timm(
         model.load_state_dict(dict(zip(own, state.values(), strict=True)))  # same tensors, same order, other names
         model.reset_classifier(0)
     config = resolve_data_config({} if size is None else {"img_size": size, "crop_pct": 1.0}, model=model)
-    transform = create_transform(**config, normalize=False)
+    transform = create_transform(**config)
     return _finish(name, model, model, transform, config["mean"], config["std"], device)
 
 

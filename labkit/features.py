@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from tqdm.auto import tqdm
@@ -63,21 +64,39 @@ def extract_features(
         raise DataError(f'features can be stored as "float32" or "float16", not {dtype!r}.')
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, not {batch_size}.")
-    path = feature_path(backbone, manifest, split, dtype)
-    if cache and path.exists():
-        try:
-            return read_features(path)
-        except DataError as error:
-            logger.warning("%s It is computed again.", error)
     dataset = manifest.images(split)
     starts = range(0, len(dataset), PART)
     if not cache:
         return _join(_extract(backbone, dataset, starts, batch_size, progress), dataset, backbone, dtype)
+    path = feature_path(backbone, manifest, split, dtype)
+    with _explain_unwritable(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)  # tells before the work whether the cache can be written
+        lock = FileLock(path.with_suffix(".lock"))
+        lock.acquire()  # a second process waits here and then finds the work done
+    try:
+        return _read_or_extract(path, backbone, dataset, starts, batch_size, dtype, progress)
+    finally:
+        lock.release()
+
+
+def _read_or_extract(
+    path: Path,
+    backbone: Backbone,
+    dataset: ImageDataset,
+    starts: Sequence[int],
+    batch_size: int,
+    dtype: str,
+    progress: bool,
+) -> np.ndarray:
+    """The features in `path`; where there are none, or damaged ones, they are computed part by part and kept there."""
+    if path.exists():
+        try:
+            return read_features(path)
+        except DataError as error:
+            logger.warning("%s It is computed again.", error)
     folder = path.with_suffix(".parts")
     part_paths = {start: folder / f"{start:09d}.safetensors" for start in starts}
     todo = [start for start, part_path in part_paths.items() if not _is_sound(part_path)]
-    with _explain_unwritable(path.parent):
-        folder.mkdir(parents=True, exist_ok=True)  # tells before the work whether the cache can be written
     for start, part in zip(todo, _extract(backbone, dataset, todo, batch_size, progress), strict=True):
         _write_features(part_paths[start], part.astype(dtype))
     features = _join(map(read_features, part_paths.values()), dataset, backbone, dtype)

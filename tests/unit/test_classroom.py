@@ -36,7 +36,9 @@ def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def shown(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, str], dict[str, Any]]]:
     """What went to display: (data, metadata) of each."""
     calls: list[tuple[dict[str, str], dict[str, Any]]] = []
-    monkeypatch.setattr("IPython.display.display", lambda data, raw, metadata=None: calls.append((data, metadata or {})))
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, raw, metadata=None: calls.append((data, metadata or {}))
+    )
     return calls
 
 
@@ -60,7 +62,7 @@ def test_auto_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("profile", ["pokcet", "", "Pocket"])
 def test_unknown_profiles_are_refused(profile: str) -> None:
-    with pytest.raises(LabkitError, match="profile is .* Expected one of pocket, standard, paper"):
+    with pytest.raises(LabkitError, match=r"profile is .* Expected one of pocket, standard, paper"):
         setup(profile)
 
 

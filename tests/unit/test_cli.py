@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ from PIL import Image
 
 from labkit import cli
 from labkit.errors import DataError
+from labkit.turtle import Turtle
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A flat folder of 24 images in two obvious classes: dark and bright."""
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("labkit.turtle.Turtle", functools.partial(Turtle, n_outer_steps=50))  # plenty for this task
     folder = tmp_path / "photos"
     folder.mkdir()
     rng = np.random.default_rng(0)
@@ -35,7 +38,9 @@ def test_help_is_quick() -> None:
         "try:\n    main(['--help'])\nexcept SystemExit as done:\n    assert done.code == 0\n"
         "heavy = {'torch', 'sklearn', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parents[1]
+    )
     assert done.returncode == 0, done.stderr
     for command in ("run", "cluster", "datasets"):
         assert command in done.stdout

@@ -42,7 +42,7 @@ VALUE = Exercise(
 
 
 @pytest.mark.parametrize(
-    "attempt", [lambda x: x * 0.5, lambda x: torch.as_tensor(x, dtype=torch.bfloat16) / 2, lambda x: (x / 2 + 1e-8)]
+    "attempt", [lambda x: x * 0.5, lambda x: torch.as_tensor(x, dtype=torch.bfloat16) / 2, lambda x: x / 2 + 1e-8]
 )
 def test_right_answers_of_any_kind_are_correct(attempt: object) -> None:
     assert HALF.grade(attempt) == "Exercise 99.1: correct"

@@ -162,7 +162,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 def test_checksums_that_nothing_would_check_are_refused(tmp_path: Path, source: dict) -> None:
     data = GOOD | {"source": source}
     load_manifest(write(tmp_path, data))
-    with pytest.raises(ManifestError, match="`sha256`.*remove it"):
+    with pytest.raises(ManifestError, match=r"`sha256`.*remove it"):
         load_manifest(write(tmp_path, data | {"sha256": {"a.png": "0" * 64}}))
 
 

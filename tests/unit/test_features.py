@@ -1,0 +1,229 @@
+"""Features: order, cache, resuming, damage, two writers, and errors that say what to do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import labkit as lk
+from labkit import features as features_module
+from labkit.errors import DataError
+from labkit.features import extract_features, feature_path, read_features
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> lk.Manifest:
+    """A folder of 50 pictures; picture i is grey of value i."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(50):
+        Image.new("L", (12, 9), i).save(folder / f"{i:02d}.png")
+    return lk.load_manifest(folder)
+
+
+@pytest.fixture
+def pixels() -> lk.Backbone:
+    return lk.load_backbone("pixels", image_size=4, device="cpu")
+
+
+def count_calls(backbone: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    sizes: list[int] = []
+    original = type(backbone).encode_image
+
+    def counting(self: lk.Backbone, batch: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(type(backbone), "encode_image", counting)
+    return sizes
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 50, 1000])
+@pytest.mark.parametrize("part", [8, 4096])
+def test_every_sample_is_in_its_place(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch, batch_size: int, part: int
+) -> None:
+    monkeypatch.setattr(features_module, "PART", part)
+    for keep in (True, False):
+        features = extract_features(pixels, manifest, batch_size=batch_size, cache=keep)
+        np.testing.assert_allclose(features, np.repeat(np.arange(50)[:, None] / 255, 16, axis=1), atol=1e-6)
+    assert (cache / "features").exists()
+
+
+def test_the_second_time_nothing_is_computed(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = extract_features(pixels, manifest)
+    calls = count_calls(pixels, monkeypatch)
+    np.testing.assert_array_equal(extract_features(pixels, manifest), first)
+    assert calls == []
+    assert {path.suffix for path in feature_path(pixels, manifest, "train").parent.iterdir()} <= {
+        ".safetensors",
+        ".lock",
+    }
+
+
+def test_without_the_cache_nothing_is_written(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
+    extract_features(pixels, manifest, cache=False)
+    assert not cache.exists()
+
+
+def test_the_key_holds_all_that_matters(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, tmp_path: Path
+) -> None:
+    other_size = lk.load_backbone("pixels", image_size=5, device="cpu")
+    paths = {
+        feature_path(pixels, manifest, "train"),
+        feature_path(pixels, manifest, "test"),
+        feature_path(pixels, manifest, "train", "float16"),
+        feature_path(other_size, manifest, "train"),
+    }
+    Image.new("L", (12, 9), 77).save(tmp_path / "images" / "50.png")
+    paths.add(feature_path(pixels, lk.load_manifest(tmp_path / "images"), "train"))
+    assert len(paths) == 5
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty"])
+def test_a_damaged_file_is_noticed_and_computed_again(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    good = extract_features(pixels, manifest)
+    path = feature_path(pixels, manifest, "train")
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes({"truncated": content[:-40], "flipped": content, "empty": b""}[damage])
+    with pytest.raises(DataError, match=r"cannot be read|is damaged"):
+        read_features(path)
+    with caplog.at_level(logging.WARNING):
+        np.testing.assert_array_equal(extract_features(pixels, manifest), good)
+    assert "computed again" in caplog.text
+    np.testing.assert_array_equal(read_features(path), good)
+
+
+def test_an_extraction_that_failed_midway_goes_on_from_its_last_part(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "PART", 8)
+    original = type(pixels).encode_image
+    seen = 0
+
+    def failing(self: lk.Backbone, batch: torch.Tensor) -> torch.Tensor:
+        nonlocal seen
+        seen += len(batch)
+        if seen > 30:
+            raise RuntimeError("power cut")
+        return original(self, batch)
+
+    monkeypatch.setattr(type(pixels), "encode_image", failing)
+    with pytest.raises(RuntimeError, match="power cut"):
+        extract_features(pixels, manifest, batch_size=4)
+    monkeypatch.setattr(type(pixels), "encode_image", original)
+    sizes = count_calls(pixels, monkeypatch)
+    features = extract_features(pixels, manifest, batch_size=4)
+    assert sum(sizes) == 50 - 24  # three parts of 8 had been saved
+    np.testing.assert_allclose(features[:, 0], np.arange(50) / 255, atol=1e-6)
+
+
+SCRIPT = """
+import sys, time
+import labkit as lk, labkit.features as f
+f.PART = 5
+backbone = lk.load_backbone("pixels", image_size=4, device="cpu")
+original = type(backbone).encode_image
+def slow(self, batch):
+    time.sleep(float(sys.argv[2])); print("batch", flush=True)
+    return original(self, batch)
+type(backbone).encode_image = slow
+lk.extract_features(backbone, lk.load_manifest(sys.argv[1]), batch_size=5)
+"""
+
+
+def test_killed_and_with_two_writers_at_once_the_cache_stays_whole(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "PART", 5)
+    start = [sys.executable, "-c", SCRIPT, str(tmp_path / "images")]
+    killed = subprocess.Popen([*start, "0.2"], stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    for _ in range(3):
+        killed.stdout.readline()
+    os.kill(killed.pid, signal.SIGKILL)
+    killed.wait()
+    writers = [subprocess.Popen([*start, "0.02"], stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [writer.wait(60) for writer in writers] == [0, 0]
+    calls = count_calls(pixels, monkeypatch)
+    features = extract_features(pixels, manifest)
+    assert calls == []
+    np.testing.assert_allclose(features[:, 0], np.arange(50) / 255, atol=1e-6)
+
+
+def test_a_cache_that_cannot_be_written_is_explained(
+    manifest: lk.Manifest, pixels: lk.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "file"))
+    calls = count_calls(pixels, monkeypatch)
+    with pytest.raises(DataError, match=r"cannot be kept.*LABKIT_CACHE.*cache=False"):
+        extract_features(pixels, manifest)
+    assert calls == []  # said before the work, not after
+
+
+def test_a_full_disk_is_explained_and_leaves_no_half_file(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(features_module, "save_file", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        extract_features(pixels, manifest)
+    assert list(cache.rglob("*.safetensors*")) == []
+
+
+def test_features_that_are_not_finite_are_refused(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
+    class Broken(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.flatten(1) / 0
+
+    object.__setattr__(pixels, "model", Broken())
+    with pytest.raises(DataError, match="not finite for images 0 to 49"):
+        extract_features(pixels, manifest)
+    assert list(cache.rglob("*.safetensors*")) == []
+
+
+def test_a_truncated_image_is_named(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, tmp_path: Path) -> None:
+    path = tmp_path / "images" / "33.png"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match=r"33\.png"):
+        extract_features(pixels, lk.load_manifest(tmp_path / "images"))
+
+
+def test_unknown_split_and_settings_are_explained(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
+    with pytest.raises(DataError, match="train"):
+        extract_features(pixels, manifest, split="dev")
+    with pytest.raises(DataError, match="float16"):
+        extract_features(pixels, manifest, dtype="int8")
+    with pytest.raises(DataError, match="batch_size"):
+        extract_features(pixels, manifest, batch_size=0)
+
+
+def test_half_precision_is_the_same_to_three_digits(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
+    half = extract_features(pixels, manifest, dtype="float16")
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half, extract_features(pixels, manifest), rtol=1e-3)
