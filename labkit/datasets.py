@@ -1,0 +1,287 @@
+"""Datasets: a manifest and a split become images with class numbers, checked against what the manifest promises."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import gzip
+import hashlib
+import inspect
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from labkit._files import file_sha256
+from labkit.errors import DataError
+from labkit.folders import data_dir, read_image
+from labkit.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
+
+MINI_DIR = Path(__file__).parent / "pocket" / "data" / "fashion-mini"
+DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
+FASHION_FILES = {"train": "train", "test": "t10k"}
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Images with class numbers: `ds[i]` is (PIL image, int), decoded when it is asked for.
+
+    Attributes:
+        labels: (n,) int64, -1 where unknown.
+        classes: names of the class numbers.
+        array: all images, uint8 (n, h, w) grey or (n, h, w, 3) RGB, where they are held in memory; else None.
+        files: the image files in the order of the samples, where there is one a sample; else None.
+    """
+
+    labels: np.ndarray
+    classes: list[str]
+    array: np.ndarray | None = None
+    files: list[Path] | None = None
+    decode: Callable[[int], Image.Image] | None = None  # where there is neither an array nor a list of files
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """One image and its class number.
+
+        Raises:
+            DataError: the image is missing, truncated or not an image.
+        """
+        i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
+        return self._image(i), int(self.labels[i])
+
+    def _image(self, i: int) -> Image.Image:
+        if self.array is not None:
+            return Image.fromarray(self.array[i])
+        if self.files is not None:
+            return read_image(self.files[i])
+        assert self.decode is not None
+        try:
+            return self.decode(i)
+        except Exception as error:  # whatever the library that owns the data raises
+            raise DataError(
+                f"image {i} cannot be read ({error}). Delete the damaged file and fetch it again."
+            ) from error
+
+
+def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> ImageDataset:
+    """The images and labels of one split of a dataset.
+
+    Args:
+        manifest: a manifest, or what `load_manifest` takes.
+        split: a split of the manifest.
+
+    Raises:
+        DataError: the split or the data is missing, a file is damaged, or the data is not what the manifest promises.
+    """
+    manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
+    if split not in manifest.splits:
+        raise DataError(f"{manifest.id} has no split {split!r}. Expected one of {', '.join(manifest.splits)}.")
+    source = manifest.source
+    if isinstance(source, Builtin):
+        dataset = BUILDERS[source.builder](manifest, split)
+    elif isinstance(source, Torchvision):
+        dataset = _torchvision(manifest, source.dataset, source.args[split])
+        _check_files(data_dir(), manifest.sha256)
+    elif isinstance(source, HuggingFace):
+        dataset = _huggingface(manifest, source, split)
+    else:
+        dataset = _folder(manifest, split)
+        _check_files(manifest.root, manifest.sha256)
+    promised, labels = manifest.splits[split].size, dataset.labels
+    if len(dataset) != promised:
+        raise DataError(
+            f"{manifest.id} has {len(dataset)} images in split {split}, but its manifest promises {promised}. "
+            f"Complete the data, or correct `splits.{split}.size` in the manifest."
+        )
+    if labels.min() < -1 or labels.max() >= manifest.n_classes:
+        raise DataError(
+            f"{manifest.id} has class numbers from {labels.min()} to {labels.max()} in split {split}, but its manifest "
+            f"has {manifest.n_classes} classes. Correct `classes` in the manifest."
+        )
+    return dataset
+
+
+def _check_files(folder: Path, sha256: Mapping[str, str]) -> None:
+    for name, expected in sha256.items():
+        path = folder / name
+        try:
+            stat = path.stat()
+            actual = _sha256_once(path, stat.st_size, stat.st_mtime_ns)
+        except OSError as error:
+            raise DataError(f"the file {path} is missing ({error}). Fetch the dataset again.") from error
+        _compare(path, actual, expected)
+
+
+@functools.cache
+def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
+    return file_sha256(path)  # once a process, and again when the file has changed
+
+
+def _compare(path: Path, actual: str, expected: str) -> None:
+    if actual != expected:
+        raise DataError(
+            f"{path} is not the file that the manifest names: its sha256 is {actual}, expected {expected}. "
+            "Fetch the file again, or correct `sha256` in the manifest if you changed the data on purpose."
+        )
+
+
+def _fashion_mini(manifest: Manifest, split: str) -> ImageDataset:
+    """The shipped subset of Fashion-MNIST: a mosaic a split, 100 images a row; made by labkit/pocket/recipe."""
+    _check_files(MINI_DIR, manifest.sha256)
+    with (MINI_DIR / "index.csv").open(newline="", encoding="utf-8") as file:
+        labels = np.array([int(row["label"]) for row in csv.DictReader(file) if row["split"] == split], dtype=np.int64)
+    try:
+        with Image.open(MINI_DIR / f"{split}.png") as image:
+            mosaic = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"{MINI_DIR / f'{split}.png'} cannot be read ({error}). Install labkit again.") from error
+    tiles = mosaic.reshape(mosaic.shape[0] // 28, 28, mosaic.shape[1] // 28, 28).swapaxes(1, 2)
+    return ImageDataset(labels, manifest.classes, array=tiles.reshape(-1, 28, 28))
+
+
+def _digits(manifest: Manifest, split: str) -> ImageDataset:
+    """scikit-learn's digits: 36 of each class, drawn with a fixed seed, are the test split."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    # RandomState, because its stream is frozen for good, while that of default_rng may change (NEP 19)
+    order = np.random.RandomState(0).permutation(len(digits.target))
+    in_test = np.zeros(len(order), dtype=bool)
+    for number in range(10):
+        in_test[order[digits.target[order] == number][:36]] = True
+    chosen = in_test if split == "test" else ~in_test
+    pixels = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)  # 17 levels of grey -> 0..255
+    return ImageDataset(digits.target[chosen].astype(np.int64), manifest.classes, array=pixels)
+
+
+def _fashion_mnist(manifest: Manifest, split: str) -> ImageDataset:
+    """All of Fashion-MNIST from files on this machine; torchvision downloads them where there are none."""
+    folders = [data_dir() / "fashion-mnist", data_dir() / "FashionMNIST" / "raw", DEBIAN_FASHION]
+    names = [f"{FASHION_FILES[split]}-images-idx3-ubyte", f"{FASHION_FILES[split]}-labels-idx1-ubyte"]
+    for folder in folders:
+        if all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in names):
+            images, labels = (read_idx(folder, name, manifest.sha256.get(name)) for name in names)
+            return ImageDataset(labels.astype(np.int64), manifest.classes, array=images)
+    return _torchvision(manifest, "FashionMNIST", [{"train": split == "train"}])
+
+
+def read_idx(folder: Path, name: str, sha256: str | None = None) -> np.ndarray:
+    """An array (uint8) from a file in MNIST's idx format, plain or as `name`.gz; `sha256` is of the plain content.
+
+    Raises:
+        DataError: the file is missing, truncated or has another digest.
+    """
+    path = folder / name
+    try:
+        content = path.read_bytes() if path.exists() else gzip.decompress((folder / f"{name}.gz").read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}). Fetch the file again.") from error
+    if sha256 is not None:
+        _compare(path, hashlib.sha256(content).hexdigest(), sha256)
+    n_dims = content[3] if content[:3] == b"\x00\x00\x08" else 0  # 8 = unsigned bytes, then the number of dimensions
+    shape = np.frombuffer(content[4 : 4 + 4 * n_dims], dtype=">u4").astype(int)
+    if not n_dims or len(content) != 4 + 4 * n_dims + shape.prod():
+        raise DataError(f"{path} is not a complete idx file of bytes. Fetch the file again.")
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * n_dims).reshape(shape).copy()
+
+
+BUILDERS: dict[str, Callable[[Manifest, str], ImageDataset]] = {
+    "fashion-mini": _fashion_mini,
+    "digits": _digits,
+    "fashion-mnist": _fashion_mnist,
+}
+
+
+def _torchvision(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> ImageDataset:
+    import torchvision.datasets
+    from torch.utils.data import ConcatDataset
+
+    factory = getattr(torchvision.datasets, name, None)
+    if factory is None:
+        raise DataError(f"torchvision has no dataset {name!r}. Correct `source.dataset` in the manifest {manifest.id}.")
+    # torchvision downloads only what is not there
+    download = {"download": True} if "download" in inspect.signature(factory).parameters else {}
+    root = data_dir()
+    try:
+        parts = [factory(root=str(root), **download, **kwargs) for kwargs in calls]
+    except Exception as error:  # no network, no such host, a damaged archive, wrong arguments: all kinds
+        raise DataError(
+            f"torchvision.datasets.{name} cannot be had from {root} nor downloaded ({type(error).__name__}: {error}). "
+            f"Connect to the network once, or put the files (homepage: {manifest.homepage}) where torchvision looks "
+            "for them (set LABKIT_DATA to that folder); if the error names an argument, correct `source.args`."
+        ) from error
+    named = getattr(parts[0], "classes", manifest.classes)
+    if list(map(_plain, named)) != list(map(_plain, manifest.classes)):
+        raise DataError(
+            f"torchvision.datasets.{name} has the classes {', '.join(named):.200}, but the manifest {manifest.id} has "
+            f"{', '.join(manifest.classes):.200}. Give `classes` in that order."
+        )
+    labels = np.concatenate([_torchvision_labels(part) for part in parts])
+    arrays = [_torchvision_array(part) for part in parts]
+    if all(array is not None for array in arrays):
+        return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]
+    joined: ConcatDataset[Any] = ConcatDataset(parts)
+    return ImageDataset(labels, manifest.classes, decode=lambda i: joined[i][0].convert("RGB"))
+
+
+def _torchvision_labels(part: Any) -> np.ndarray:
+    for attribute in ("targets", "labels", "_labels"):  # the names that torchvision uses
+        if getattr(part, attribute, None) is not None:
+            return np.asarray(getattr(part, attribute)).astype(np.int64)
+    return np.array([part[i][1] for i in range(len(part))], dtype=np.int64)
+
+
+def _torchvision_array(part: Any) -> np.ndarray | None:
+    """All images of a torchvision dataset as (n, h, w) or (n, h, w, 3) uint8, where it holds them in memory."""
+    if not hasattr(part, "data"):
+        return None
+    array = np.asarray(part.data)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        return None
+    return array.transpose(0, 2, 3, 1) if array.ndim == 4 and array.shape[1] == 3 else array  # STL10 is (n, 3, h, w)
+
+
+def _plain(name: str) -> str:
+    return name.lower().replace("_", " ").replace("-", " ")
+
+
+def _huggingface(manifest: Manifest, source: HuggingFace, split: str) -> ImageDataset:
+    try:
+        import datasets  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    except ImportError as error:
+        raise DataError(
+            f"{manifest.id} comes from the Hugging Face hub and needs the library `datasets`. "
+            "Install it: pip install datasets"
+        ) from error
+    try:
+        rows = datasets.load_dataset(source.repo, source.config, split=source.splits[split], revision=source.revision)
+        labels = np.full(len(rows), -1) if source.label is None else np.array(rows[source.label])
+    except Exception as error:  # offline, no such repository, split or column
+        raise DataError(
+            f"{source.repo} cannot be loaded from the Hugging Face hub ({type(error).__name__}: {error}). Connect to "
+            f"the network once, or correct `source` in the manifest {manifest.id}."
+        ) from error
+    return ImageDataset(
+        labels.astype(np.int64), manifest.classes, decode=lambda i: rows[i][source.image].convert("RGB")
+    )
+
+
+def _folder(manifest: Manifest, split: str) -> ImageDataset:
+    found = manifest.scan()
+    if split not in found:
+        raise DataError(f"{manifest.root} has no folder {split}/. Expected folders {', '.join(manifest.splits)}.")
+    unknown = {name for _, name in found[split] if name is not None} - set(manifest.classes)
+    if unknown and manifest.classes:
+        raise DataError(
+            f"{manifest.root} has folders that are no class of {manifest.id}: {', '.join(sorted(unknown))}. "
+            f"Expected {', '.join(manifest.classes):.200}."
+        )
+    numbers = {name: i for i, name in enumerate(manifest.classes)}
+    labels = np.array([numbers.get(name or "", -1) for _, name in found[split]], dtype=np.int64)
+    return ImageDataset(labels, manifest.classes, files=[path for path, _ in found[split]])

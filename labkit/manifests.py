@@ -1,0 +1,305 @@
+"""Data manifests: one YAML a dataset says what it is, where it comes from and how large every split must be."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Hashable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from labkit.errors import DataError, ManifestError
+from labkit.folders import data_dir, scan_folder
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from labkit.datasets import ImageDataset
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+# The description of a field completes "expected ...": it is the cure that an error message offers.
+
+
+class Split(_Strict):
+    """One split: how many images it must have, and how it was made."""
+
+    size: int = Field(ge=1, description="the number of images, a whole number from 1")
+    how: str = Field(min_length=1, description="one line that says how the split is made")
+
+
+class Builtin(_Strict):
+    """Data that comes with labkit or its dependencies, or that labkit knows how to read."""
+
+    kind: Literal["builtin"]
+    builder: Literal["fashion-mini", "digits", "fashion-mnist"] = Field(
+        description='one of "fashion-mini", "digits", "fashion-mnist"'
+    )
+
+
+class Torchvision(_Strict):
+    """A class of torchvision.datasets; every split is one call of it, or several that are joined."""
+
+    kind: Literal["torchvision"]
+    dataset: str = Field(description="the name of a class in torchvision.datasets, such as CIFAR10")
+    args: dict[str, list[dict[str, Any]]] = Field(
+        description="for every split a list of keyword arguments, one item a call, such as {train: [{train: true}]}"
+    )
+
+
+class HuggingFace(_Strict):
+    """A dataset on the Hugging Face hub, read with the `datasets` library."""
+
+    kind: Literal["huggingface"]
+    repo: str = Field(description="owner/name of a dataset on the Hugging Face hub")
+    config: str | None = Field(default=None, description="the name of a configuration, or nothing")
+    revision: str | None = Field(default=None, description="a commit or tag; without one the data may change under you")
+    image: str = Field(description="the name of the column that holds the images")
+    label: str | None = Field(
+        default=None, description="the name of the column of class numbers, or nothing without labels"
+    )
+    splits: dict[str, str] = Field(description="for every split its name on the hub, such as {train: train}")
+
+
+class Folder(_Strict):
+    """A folder of images: sub-folders are classes, a flat folder has no labels; train/, val/, test/ may come first."""
+
+    kind: Literal["folder"]
+    path: str = Field(description="a folder of images, relative to this file or absolute")
+
+
+class Manual(_Strict):
+    """A folder that the user has to fill by hand, because nobody may hand out the data."""
+
+    kind: Literal["manual"]
+    path: str = Field(
+        description="the folder, relative to the data folder ($LABKIT_DATA), that is read like a `folder`"
+    )
+    instructions: str = Field(min_length=1, description="what to fetch, from where, and how to lay it out")
+
+
+KINDS: dict[str, type[BaseModel]] = {
+    "builtin": Builtin,
+    "torchvision": Torchvision,
+    "huggingface": HuggingFace,
+    "folder": Folder,
+    "manual": Manual,
+}
+
+
+class Published(_Strict):
+    """A published result, to compare with."""
+
+    method: str = Field(description="the method and its model, such as 'TURTLE, CLIP ViT-L/14'")
+    metric: Literal["accuracy", "nmi", "ari", "mean_per_class"] = Field(
+        description="one of accuracy, nmi, ari, mean_per_class"
+    )
+    value: float = Field(ge=0, le=1, description="a fraction from 0 to 1: 57.3 % is written 0.573")
+    source: str = Field(description="the paper and table, or the page, that the number is from")
+
+
+class Manifest(_Strict):
+    """All that labkit knows about one dataset (see `load_manifest`)."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a short name: a-z, 0-9, dot, dash and underscore")
+    title: str = Field(min_length=1, description="the dataset's full name")
+    task: str = Field(min_length=1, description="one line that says what is to be told apart")
+    classes: list[Annotated[str, Field(min_length=1)]] = Field(
+        description="a list of class names in the order of the class numbers, each text ('7' and 'no' need quotes); "
+        "[] where there are no labels"
+    )
+    splits: dict[str, Split] = Field(min_length=1, description="at least one split, such as train: {size: 100, how: …}")
+    source: Annotated[Builtin | Torchvision | HuggingFace | Folder | Manual, Field(discriminator="kind")] = Field(
+        description="a mapping with kind: builtin, torchvision, huggingface, folder or manual"
+    )
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        default={}, description="for each file name a digest, 64 digits 0-9a-f in quotes"
+    )
+    licence: str = Field(min_length=1, description="the licence of the images, or 'unknown'")
+    citation: str = Field(min_length=1, description="who to cite, or 'unknown'")
+    homepage: str = Field(min_length=1, description="an address, or 'unknown'")
+    prompts: str | None = Field(default=None, description="a file beside this one, or null")
+    published: list[Published] = Field(default=[], description="a list of {method, metric, value, source}")
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Manifest:
+        if len(set(self.classes)) < len(self.classes):
+            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+            raise ValueError(f"`classes` names {', '.join(twice)} more than once; class names must differ")
+        if not self.classes and self.source.kind not in ("folder", "manual", "huggingface"):
+            raise ValueError("`classes` is empty; list the class names in the order of the class numbers")
+        per_split = {"torchvision": "args", "huggingface": "splits"}.get(self.source.kind)
+        if per_split and set(getattr(self.source, per_split)) != set(self.splits):
+            given = ", ".join(getattr(self.source, per_split)) or "none"
+            raise ValueError(
+                f"`source.{per_split}` is for {given}, but `splits` has {', '.join(self.splits)}: make them agree"
+            )
+        if self.sha256 and (self.source.kind == "huggingface" or getattr(self.source, "builder", "") == "digits"):
+            raise ValueError("`sha256` has files, but this source has no files that could be checked; remove it")
+        return self
+
+    @property
+    def n_classes(self) -> int:
+        """How many classes there are; 0 where there are no labels."""
+        return len(self.classes)
+
+    @property
+    def digest(self) -> str:
+        """Hexadecimal SHA-256 of what determines the images: source, split sizes and checksums (not labels or prose).
+
+        Of a folder it is the names, sizes and times of the image files instead of the path.
+        """
+        key: dict[str, Any] = {
+            "source": self.source.model_dump(),
+            "sizes": {name: split.size for name, split in self.splits.items()},
+            "sha256": self.sha256,
+        }
+        if isinstance(self.source, Folder | Manual):
+            files = [(path, path.stat()) for paths in self.scan().values() for path, _ in paths]
+            root = self.root
+            key["source"] = [(path.relative_to(root).as_posix(), s.st_size, s.st_mtime_ns) for path, s in files]
+        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def root(self) -> Path:
+        """The folder of a source of kind folder or manual; for the others the data folder."""
+        return data_dir() / getattr(self.source, "path", "")
+
+    def scan(self) -> dict[str, list[tuple[Path, str | None]]]:
+        """Image files of a source of kind folder or manual: see `labkit.folders.scan_folder`."""
+        if isinstance(self.source, Manual) and not self.root.is_dir():
+            raise DataError(f"the images of {self.id} are not in {self.root}. {self.source.instructions.strip()}")
+        return scan_folder(self.root)
+
+    def images(self, split: str = "train") -> ImageDataset:
+        """The images of a split: see `labkit.datasets.load_dataset`."""
+        from labkit.datasets import load_dataset
+
+        return load_dataset(self, split)
+
+    def labels(self, split: str = "train") -> np.ndarray:
+        """The class numbers of a split, (n,) int64, -1 where unknown: for evaluation, never for `fit`."""
+        return self.images(split).labels
+
+
+def manifests_dir() -> Path:
+    """The folder of the shipped manifests: inside an installed package, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "data_manifests"
+    return inside if inside.is_dir() else package.parent / "data_manifests"
+
+
+def list_manifests() -> list[str]:
+    """Names of the datasets that `load_manifest` knows."""
+    return sorted(path.stem for path in manifests_dir().glob("*.yaml"))
+
+
+def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        name_or_path: one of `list_manifests()`, or the path of a YAML file, or the path of a folder of images, whose
+            sub-folders are then the classes (a flat folder has no labels) of a split "train"; or train/, val/ and
+            test/ that each hold such a folder.
+
+    Raises:
+        ManifestError: there is no such manifest, or it breaks a rule; the message names file, key and cure.
+        DataError: the folder holds no images.
+    """
+    name = os.fspath(name_or_path)
+    path = Path(name).expanduser()
+    if isinstance(name_or_path, str) and name in list_manifests():
+        return _read_manifest(manifests_dir() / f"{name}.yaml")
+    if path.is_dir():
+        return _folder_manifest(path.resolve())
+    if path.is_file():
+        return _read_manifest(path)
+    raise ManifestError(
+        f"there is no dataset {name!r}.{_closest(name, list_manifests())} "
+        f"Expected one of {', '.join(list_manifests())}, or the path of a YAML manifest or of a folder of images."
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, but a key that is given twice is an error instead of silently the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ManifestError(f"{path} is not valid YAML: {error}. Correct the place it names.") from error
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(data, dict):
+        raise ManifestError(f"{path} holds {type(data).__name__}, expected a mapping with the keys {_keys(Manifest)}.")
+    source = data.get("source")
+    if isinstance(source, dict) and source.get("kind") == "folder" and isinstance(source.get("path"), str):
+        data["source"] = source | {"path": str(path.resolve().parent / Path(source["path"]).expanduser())}
+    try:
+        return Manifest.model_validate(data)
+    except ValidationError as error:
+        problems = "\n  ".join(_explain(dict(item)) for item in error.errors())
+        raise ManifestError(f"{path} is not a valid manifest:\n  {problems}") from error
+
+
+def _explain(error: dict[str, Any]) -> str:
+    """One pydantic error as key, problem and cure."""
+    loc = list(error["loc"])
+    if not loc:  # from the validator of the whole manifest, whose message names key and cure itself
+        return f"{error['ctx']['error']}."
+    model: type[BaseModel] = Manifest
+    field = loc[0]
+    if field == "source" and len(loc) > 2:
+        model, field = KINDS[loc.pop(1)], loc[1]  # pydantic puts the kind of the source into the path of the key
+    elif field in ("splits", "published") and len(loc) > 2:
+        model, field = Split if field == "splits" else Published, loc[2]
+    key = ".".join(map(str, loc))
+    if error["type"] == "extra_forbidden":
+        return f"`{key}`: unknown key.{_closest(field, model.model_fields)} Allowed here: {_keys(model)}."
+    known = model.model_fields.get(str(field))
+    cure = known.description if known else error["msg"]
+    if error["type"] == "missing":
+        return f"`{key}` is missing: add {cure}."
+    return f"`{key}`: got {error['input']!r:.60}, expected {cure}."
+
+
+def _keys(model: type[BaseModel]) -> str:
+    return ", ".join(model.model_fields)
+
+
+def _closest(name: str, names: Any) -> str:
+    match = difflib.get_close_matches(name, list(names), n=1)
+    return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def _folder_manifest(root: Path) -> Manifest:
+    found = scan_folder(root)
+    return Manifest(
+        id=re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-") or "folder",
+        title=root.name or str(root),
+        task="own images",
+        classes=sorted({name for paths in found.values() for _, name in paths if name is not None}),
+        splits={split: Split(size=len(paths), how="the images of the folder") for split, paths in found.items()},
+        source=Folder(kind="folder", path=str(root)),
+        licence="unknown",
+        citation="unknown",
+        homepage="unknown",
+    )

@@ -1,0 +1,1 @@
+"""The scripts that made what labkit ships; nothing else imports them."""
