@@ -1,0 +1,49 @@
+# Everything is made from here, from any directory: make -C path/to/labkit run
+ROOT := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+VENV := $(ROOT).venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+INSTALLED := $(VENV)/.installed
+OUT ?= $(ROOT)runs/latest
+PROFILE ?= pocket
+SHELL := /bin/bash
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test nbval lab check notebooks bench wheel clean
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed -E 's/:.*## /\t/' | expand -t 12
+
+# Installs once, and again only when pyproject.toml changes: later runs need no network.
+$(INSTALLED): $(ROOT)pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "labkit needs Python 3.10 or newer; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	cd $(ROOT) && $(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(INSTALLED)
+
+install: $(INSTALLED) ## make the environment in .venv
+
+run: $(INSTALLED) ## run the whole series; results and pages go to runs/latest
+	cd $(ROOT) && $(BIN)/labkit run --profile $(PROFILE) --out $(OUT)
+
+test: $(INSTALLED) ## all tests, the notebooks included
+	cd $(ROOT) && $(BIN)/python -m pytest tests
+	cd $(ROOT) && $(BIN)/python -m pytest --nbval notebooks
+
+nbval: $(INSTALLED) ## run every notebook and compare with its stored outputs
+	cd $(ROOT) && $(BIN)/python -m pytest --nbval notebooks
+
+lab: $(INSTALLED) ## JupyterLab on the series
+	cd $(ROOT) && $(BIN)/jupyter lab notebooks/00_start_here.ipynb
+
+check: $(INSTALLED) ## format, lint, types
+	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
+
+notebooks: $(INSTALLED) ## run the notebooks in place, so that their stored outputs are those of the code as it is
+	cd $(ROOT) && $(BIN)/python -m labkit.series $(ROOT)notebooks/[0-9]*.ipynb
+
+wheel: $(INSTALLED) ## build the wheel into dist/
+	cd $(ROOT) && $(BIN)/python -m build --wheel
+
+clean: ## remove the environment and everything that was made
+	cd $(ROOT) && rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
