@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from labkit.devices import fast_dtype, pick_device
 from labkit.errors import BackboneError
+from labkit.folders import plain_image
 
 logger = logging.getLogger(__name__)
 
@@ -34,22 +35,8 @@ class Preprocess:
     mode: str = "RGB"
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        if image.mode not in ("L", "RGB"):
-            image = _flatten(image)
-        pixels = np.array(self.geometry(image).convert(self.mode))
+        pixels = np.array(self.geometry(plain_image(image)).convert(self.mode))
         return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _flatten(image: Image.Image) -> Image.Image:
-    """Palette, transparent, 16-bit and CMYK pictures as RGB; what is transparent becomes white."""
-    if image.mode.startswith("I"):  # 16 or 32 bits of grey: PIL would clip rather than scale
-        grey = np.asarray(image, dtype=np.float64)
-        return Image.fromarray((grey * (255 / max(grey.max(), 255 if grey.max() <= 255 else 65535))).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(white, image)
-    return image.convert("RGB")
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,25 @@ def _walk(base: Path) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
+def plain_image(image: Image.Image) -> Image.Image:
+    """Any picture as 8-bit grey ("L") or "RGB": what is transparent becomes white, 16-bit grey is scaled.
+
+    Raises:
+        ValueError: its levels are floating-point numbers of unknown range.
+    """
+    from PIL import Image
+
+    if image.mode.startswith("I"):  # 16 bits of grey, which PIL would clip at 255 instead of scaling
+        return Image.fromarray(np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("floating-point levels have no known range; save it with 8 or 16 bits")
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image if image.mode == "L" else image.convert("RGB")
+
+
 def read_image(path: Path) -> Image.Image:
-    """Decode an image file as 8-bit RGB, the right way up; what is transparent becomes white, 16-bit grey is scaled.
+    """Decode an image file as 8-bit RGB, the right way up (see `plain_image`).
 
     Raises:
         DataError: the file is missing, truncated or not an image.
@@ -79,14 +96,7 @@ def read_image(path: Path) -> Image.Image:
 
     try:
         with Image.open(path) as image:
-            image = ImageOps.exif_transpose(image)
-            if image.mode.startswith("I"):  # 16 bits of grey, which PIL would clip at 255 instead of scaling
-                image = Image.fromarray(np.rint(np.asarray(image).clip(0, 65535) / 257).astype(np.uint8))
-            elif image.mode == "F":
-                raise ValueError("floating-point levels have no known range; save it with 8 or 16 bits")
-            if image.has_transparency_data:
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-            return image.convert("RGB")
+            return plain_image(ImageOps.exif_transpose(image)).convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(
             f"the image {path} cannot be read ({error}). It is damaged or not an image: replace it or take it away."
