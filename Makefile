@@ -40,7 +40,7 @@ check: $(INSTALLED) ## format, lint, types
 	cd $(ROOT) && $(BIN)/ruff format --check . && $(BIN)/ruff check . && $(BIN)/mypy
 
 notebooks: $(INSTALLED) ## run the notebooks in place, so that their stored outputs are those of the code as it is
-	cd $(ROOT) && $(BIN)/python -m labkit.series $(ROOT)notebooks/[0-9]*.ipynb
+	cd $(ROOT) && $(BIN)/python notebooks/refresh.py
 
 wheel: $(INSTALLED) ## build the wheel into dist/
 	cd $(ROOT) && $(BIN)/python -m build --wheel

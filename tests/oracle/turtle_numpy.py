@@ -42,10 +42,14 @@ class Adam:
 class TurtleOracle:
     """One run of TURTLE; layers are dicts of direction (C, d), gain (C,), bias (C,) or weight (C, d), bias (C,)."""
 
-    def __init__(self, encoders: list[dict], classifiers: list[dict], *, gamma: float, inner_steps: int, lrs: tuple) -> None:
+    def __init__(
+        self, encoders: list[dict], classifiers: list[dict], *, gamma: float, inner_steps: int, lrs: tuple
+    ) -> None:
         self.encoders, self.classifiers = encoders, classifiers
         self.gamma, self.inner_steps, (self.outer_lr, self.inner_lr) = gamma, inner_steps, lrs
-        self.outer = Adam([layer[key].shape for layer in encoders for key in ("direction", "bias", "gain")], self.outer_lr)
+        self.outer = Adam(
+            [layer[key].shape for layer in encoders for key in ("direction", "bias", "gain")], self.outer_lr
+        )
         self.reset_inner(classifiers)
 
     def reset_inner(self, classifiers: list[dict]) -> None:

@@ -1,0 +1,175 @@
+"""The command line: `labkit run` the notebooks, `labkit cluster` a folder of images, list the `labkit datasets`.
+
+Heavy modules are imported by the command that needs them, so that `labkit --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import html
+import io
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labkit._files import atomic_write
+from labkit.errors import DataError, LabkitError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.command(arguments)
+    except LabkitError as error:
+        print(f"labkit: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("labkit: interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("labkit", description="Unsupervised transfer: from pictures to labels, no labels.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the notebook series and collect its results")
+    run.add_argument("--profile", default="pocket", help="pocket (default), standard, paper or auto")
+    run.add_argument("--out", default="runs/latest", type=Path, help="folder for results (default: %(default)s)")
+    run.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of the notebooks to run: 02 03")
+    run.set_defaults(command=_run)
+
+    cluster = commands.add_parser("cluster", help="sort a folder of images into classes, without labels")
+    cluster.add_argument("folder", type=Path, help="images, flat or in sub-folders")
+    cluster.add_argument("--classes", type=int, required=True, metavar="C", help="how many classes to look for")
+    cluster.add_argument("--backbone", action="append", metavar="NAME", help="repeat for several feature spaces")
+    cluster.add_argument("--out", default="labels.csv", type=Path, help="CSV to write (default: %(default)s)")
+    cluster.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of the clusters, .html or .png")
+    cluster.add_argument("--seed", type=int, default=0, help="of the run (default: %(default)s)")
+    cluster.add_argument("--restarts", type=int, default=8, help="the most confident is kept (default: %(default)s)")
+    cluster.set_defaults(command=_cluster)
+
+    datasets = commands.add_parser("datasets", help="list the datasets that labkit knows")
+    datasets.set_defaults(command=_datasets)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from labkit.series import describe_failure, run_series
+
+    report = run_series(arguments.out, profile=arguments.profile, only=arguments.only)
+    for failure in report["failures"]:
+        print(f"FAILED {describe_failure(failure)}", file=sys.stderr)
+    seconds = sum(timing["seconds"] for timing in report["timings"].values())
+    print(f"{len(report['timings'])} notebooks in {seconds:.0f} s, {len(report['results'])} results, ", end="")
+    print(f"{len(report['failures'])} failed. See {arguments.out / 'index.html'}")
+    return 1 if report["failures"] else 0
+
+
+def _cluster(arguments: argparse.Namespace) -> int:
+    if not arguments.folder.is_dir():
+        raise DataError(f"{arguments.folder} is not a folder. Expected a folder of images.")
+    if arguments.sheet and arguments.sheet.suffix not in (".html", ".png"):
+        raise DataError(f"the contact sheet is {arguments.sheet}. Expected a name that ends in .html or .png.")
+    import numpy as np
+
+    from labkit.backbones import load_backbone
+    from labkit.features import extract_features
+    from labkit.manifests import load_manifest
+    from labkit.turtle import Turtle
+
+    manifest = load_manifest(arguments.folder)
+    backbones = [load_backbone(name) for name in arguments.backbone or ("efficientnet-lite0", "pixels")]
+    spaces = [
+        np.concatenate([extract_features(backbone, manifest, split=split, progress=True) for split in manifest.splits])
+        for backbone in backbones
+    ]
+    turtle = Turtle(arguments.classes, n_restarts=arguments.restarts, random_state=arguments.seed, progress=True)
+    probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
+    labels, confidence = probs.argmax(1), probs.max(1)
+    root = arguments.folder.resolve()
+    paths = [path for found in manifest.scan().values() for path, _ in found]  # in the order of the features
+    files = [path.relative_to(root).as_posix() for path in paths]
+
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "cluster", "confidence"])
+    writer.writerows((file, label, f"{c:.4f}") for file, label, c in zip(files, labels, confidence, strict=True))
+    _write(arguments.out, table.getvalue().encode())
+    print(f"{len(files)} images in {len(np.unique(labels))} clusters: {arguments.out}")
+    if arguments.sheet:
+        make_sheet = _html_sheet if arguments.sheet.suffix == ".html" else _png_sheet
+        _write(arguments.sheet, make_sheet(paths, labels, confidence))
+        print(f"contact sheet: {arguments.sheet}")
+    return 0
+
+
+def _html_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, n: int = 40) -> bytes:
+    """A page with the n most confident images of every cluster, largest cluster first."""
+    import numpy as np
+
+    parts = []
+    for cluster in np.argsort(-np.bincount(labels), kind="stable"):
+        members = np.flatnonzero(labels == cluster)
+        members = members[np.argsort(-confidence[members], kind="stable")]
+        parts.append(f"<h2>Cluster {cluster}: {len(members)} images</h2><p>")
+        for i in members[:n]:
+            jpeg, name = io.BytesIO(), html.escape(paths[i].name)
+            _thumbnail(paths[i]).save(jpeg, "JPEG", quality=85)
+            data = base64.b64encode(jpeg.getvalue()).decode()
+            parts.append(f'<img alt="{name}" title="{name}, {confidence[i]:.2f}" src="data:image/jpeg;base64,{data}">')
+        parts.append("</p>")
+    style = "body{font:16px system-ui,sans-serif;margin:2rem}img{margin:2px;vertical-align:top}"
+    head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Clusters</title><style>{style}</style>'
+    return f"{head}</head>\n<body><h1>{len(paths)} images</h1>\n{''.join(parts)}\n</body></html>\n".encode()
+
+
+def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray) -> bytes:
+    """A picture with a row of the most confident images for every cluster."""
+    from labkit.plots import cluster_gallery
+
+    png = io.BytesIO()
+    cluster_gallery([_thumbnail(path) for path in paths], labels, confidence).savefig(png, bbox_inches="tight")
+    return png.getvalue()
+
+
+def _thumbnail(path: Path) -> Image.Image:
+    from labkit.folders import read_image
+
+    image = read_image(path)
+    image.thumbnail((96, 96))
+    return image
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error}). Choose another place.") from error
+
+
+def _datasets(arguments: argparse.Namespace) -> int:
+    from labkit.manifests import list_manifests, load_manifest
+
+    rows = [("id", "classes", "images", "source", "licence", "title")]
+    for manifest in map(load_manifest, list_manifests()):
+        sizes = ", ".join(f"{name} {split.size:,}" for name, split in manifest.splits.items())
+        rows.append(
+            (manifest.id, str(manifest.n_classes), sizes, manifest.source.kind, manifest.licence, manifest.title)
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""How well a labeling agrees with the true classes; labels are used here and nowhere before.
+
+A labeling names its clusters arbitrarily. Accuracy therefore first finds the one-to-one matching of clusters to classes
+that makes most samples right (Kuhn, 1955: the Hungarian method); NMI and ARI need no matching.
+Everywhere y_true holds classes 0 … C−1 and y_pred holds clusters 0, 1, …, both (n,).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.optimize import linear_sum_assignment
+from sklearn import metrics as _sklearn
+
+from labkit.errors import DataError
+
+
+def match_clusters(y_true: ArrayLike, y_pred: ArrayLike, n_classes: int | None = None) -> np.ndarray:
+    """The class of each cluster under the one-to-one matching with the most samples right.
+
+    Args:
+        y_true: class of each sample, (n,).
+        y_pred: cluster of each sample, (n,).
+        n_classes: C; needed only where the last classes do not occur in y_true.
+
+    Returns:
+        int64 array `mapping`, one entry for each cluster up to the largest in y_pred: `mapping[y_pred]` are the
+        predicted classes. A cluster that no class is left for maps to −1.
+
+    Raises:
+        DataError: the labels differ in length, are empty, not whole numbers, or negative (−1 stands for unknown).
+    """
+    true, pred = _read(y_true, y_pred)
+    found = int(true.max()) + 1
+    if n_classes is not None and n_classes < found:
+        raise DataError(f"y_true holds class {found - 1} but n_classes is {n_classes}. Expected at least {found}.")
+    counts = _contingency(true, pred, n_classes or found)  # (C, clusters)
+    classes, clusters = linear_sum_assignment(counts, maximize=True)
+    mapping = np.full(counts.shape[1], -1, dtype=np.int64)
+    mapping[clusters] = classes
+    return mapping
+
+
+def clustering_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Fraction of samples whose cluster is matched to their class, in [0, 1].
+
+    The matching is made on the same samples, as in the TURTLE paper; with few samples a class this flatters.
+    """
+    true, pred = _read(y_true, y_pred)
+    return float(np.mean(match_clusters(true, pred)[pred] == true))
+
+
+def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Mean over the classes in y_true of the fraction of the class that is right after matching, in [0, 1].
+
+    Large and small classes count the same; the matching is that of `clustering_accuracy`.
+    """
+    true, pred = _read(y_true, y_pred)
+    right = np.bincount(true, weights=match_clusters(true, pred)[pred] == true)
+    total = np.bincount(true)
+    return float(np.mean(right[total > 0] / total[total > 0]))
+
+
+def normalized_mutual_info(y_true: ArrayLike, y_pred: ArrayLike, average: str = "geometric") -> float:
+    """Mutual information of classes and clusters over the mean of their entropies, in [0, 1].
+
+    `average` is "geometric" (as in the TURTLE paper; Strehl & Ghosh, 2002) or "arithmetic" (scikit-learn's default).
+    """
+    if average not in ("geometric", "arithmetic"):
+        raise DataError(f'average is {average!r}. Expected "geometric" or "arithmetic".')
+    value = _sklearn.normalized_mutual_info_score(*_read(y_true, y_pred), average_method=average)
+    return float(np.clip(value, 0.0, 1.0))  # rounding may leave 1 + 1e-16
+
+
+def adjusted_rand_index(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Rand index adjusted for chance (Hubert & Arabie, 1985): 1 for the same partition, about 0 for a random one.
+
+    The one score here that can be negative: worse than chance goes down to −0.5.
+    """
+    return float(_sklearn.adjusted_rand_score(*_read(y_true, y_pred)))
+
+
+def _contingency(true: np.ndarray, pred: np.ndarray, n_classes: int) -> np.ndarray:
+    """How many samples of each class fell into each cluster, (classes, clusters)."""
+    n_clusters = int(pred.max()) + 1
+    return np.bincount(true * n_clusters + pred, minlength=n_classes * n_clusters).reshape(n_classes, n_clusters)
+
+
+def _read(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as int64 arrays, or a DataError that says what is wrong."""
+    arrays = []
+    for name, given in (("y_true", y_true), ("y_pred", y_pred)):
+        array = np.asarray(given)
+        if array.ndim != 1 or len(array) == 0:
+            raise DataError(f"{name} has shape {array.shape}. Expected one label for each sample, (n,) with n ≥ 1.")
+        if not np.issubdtype(array.dtype, np.integer):
+            raise DataError(
+                f"{name} holds {array.dtype}. Expected whole numbers: np.unique(names, return_inverse=True)."
+            )
+        if array.min() < 0:
+            cure = "−1 stands for an unknown class: score only the samples whose class is known (y >= 0)"
+            raise DataError(f"{name} holds {array.min()}. Expected labels from 0; {cure}.")
+        arrays.append(array.astype(np.int64))
+    if len(arrays[0]) != len(arrays[1]):
+        raise DataError(
+            f"y_true has {len(arrays[0])} labels and y_pred {len(arrays[1])}. Expected one of each for every sample: "
+            "take both from the same split."
+        )
+    return arrays[0], arrays[1]

@@ -1,0 +1,344 @@
+"""The series runner: every notebook through papermill, and one page and one file of results, timings and failures.
+
+The kernel is always the interpreter that runs this module, whatever kernels are registered on the machine.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import datetime
+import html
+import importlib.metadata
+import importlib.resources
+import json
+import logging
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from labkit._files import atomic_write
+from labkit._results import ROW_KEYS, read_results, summarise
+from labkit.classroom import pick_profile
+from labkit.errors import DataError, LabkitError
+
+logger = logging.getLogger(__name__)
+
+PACKAGES = ("labkit", "torch", "torchvision", "timm", "open_clip_torch", "numpy", "scikit-learn", "papermill")
+PACKAGE_DIR = Path(__file__).resolve().parent
+
+
+def run_series(
+    out: str | os.PathLike[str] = "runs/latest",
+    *,
+    profile: str = "pocket",
+    only: Sequence[str] = (),
+    notebooks: str | os.PathLike[str] | None = None,
+) -> dict[str, Any]:
+    """Run the numbered notebooks one after another and collect what they record.
+
+    Writes to `out`: each executed notebook as .ipynb and .html, results.json (rewritten after every notebook, so that
+    an interrupted run keeps what it has) and index.html. A notebook that fails does not stop the others.
+
+    Args:
+        out: folder for the results; files of an earlier run are replaced.
+        profile: "pocket", "standard", "paper" or "auto".
+        only: numbers of the notebooks to run, such as ("02", "03"); empty runs all.
+        notebooks: folder of the notebooks; the series that comes with labkit unless given.
+
+    Returns:
+        What results.json holds (see results.schema.json); "failures" is empty when all went well. Under the pocket
+        profile a band that was missed is a failure too.
+
+    Raises:
+        LabkitError: no such profile or notebook.
+        DataError: `out` cannot be written.
+    """
+    name = pick_profile(profile).name
+    paths = find_notebooks(notebooks, only)
+    out = Path(out).resolve()
+    report: dict[str, Any] = {
+        "schema": 1,
+        "profile": name,
+        "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+        "environment": _environment(name),
+        "results": [],
+        "bands": [],
+        "timings": {},
+        "failures": [],
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="labkit-run-") as scratch:
+            results_path = Path(scratch) / "results.jsonl"
+            for path in paths:
+                failure = _run_notebook(path, out / path.name, name, Path(scratch), results_path)
+                report["failures"] += [failure] if failure else []
+                report["timings"][path.stem] = _timings(out / path.name)
+                report["results"], report["bands"] = read_results(results_path)
+                _write_results(out / "results.json", report)
+        report["failures"] += [_missed(band) for band in report["bands"] if band["verdict"] == "outside"]
+        _write_results(out / "results.json", report)
+        _write_page(out, report)
+    except OSError as error:
+        raise DataError(f"the run cannot be written to {out} ({error}). Choose another folder.") from error
+    return report
+
+
+def find_notebooks(folder: str | os.PathLike[str] | None = None, only: Sequence[str] = ()) -> list[Path]:
+    """Paths of the numbered notebooks, in order: inside an installed package, beside it in a checkout.
+
+    Raises:
+        LabkitError: there are none, or one of the numbers in `only` is not there.
+    """
+    inside = PACKAGE_DIR / "notebooks"
+    place = Path(folder) if folder else inside if inside.is_dir() else PACKAGE_DIR.parent / "notebooks"
+    paths = sorted(place.glob("[0-9][0-9]_*.ipynb"))
+    if not paths:
+        raise LabkitError(f"no notebooks named 00_….ipynb to 99_….ipynb in {place}.")
+    numbers = [path.name[:2] for path in paths]
+    unknown = [number for number in only if number.zfill(2) not in numbers]
+    if unknown:
+        raise LabkitError(f"there is no notebook {', '.join(unknown)}. Expected some of: {', '.join(numbers)}.")
+    wanted = {number.zfill(2) for number in only} or set(numbers)
+    return [path for path in paths if path.name[:2] in wanted]
+
+
+# -------------------------------------------------------------------------------------------------------- one notebook
+
+
+def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_path: Path) -> dict[str, Any] | None:
+    """Execute one notebook, save it and its HTML, and say what failed."""
+    import papermill
+
+    failure: dict[str, Any] | None = None
+    for stale in (executed, executed.with_suffix(".html")):
+        stale.unlink(missing_ok=True)
+    try:
+        _check_parameters(path, ("profile",))
+        papermill.execute_notebook(
+            str(path),
+            str(executed),
+            parameters={"profile": profile},
+            kernel_name="python3",
+            cwd=str(cwd),
+            progress_bar={"desc": path.stem, "file": sys.stderr},
+            kernel_manager_class=_own_kernel(results_path),
+        )
+    except Exception as error:  # whatever a notebook does, the others still run
+        cell = _last_started(executed)
+        name = getattr(error, "ename", type(error).__name__)  # papermill wraps what the cell raised
+        message = getattr(error, "evalue", str(error)).strip()
+        failure = {"notebook": path.stem, "cell": cell, "error": f"{name}: {message}" if message else name}
+        logger.warning("%s failed in cell %s: %s", path.stem, cell, failure["error"])
+    if executed.exists():
+        _write_html(executed)
+    return failure
+
+
+def _check_parameters(path: Path, expected: Iterable[str]) -> None:
+    """Refuse a notebook that would ignore a parameter: papermill only warns."""
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if "parameters" in cell.metadata.get("tags", ())]
+    if not cells:
+        raise LabkitError('no cell is tagged "parameters"')
+    assigned = {node.id for node in ast.walk(ast.parse(cells[0].source)) if isinstance(node, ast.Name)}
+    for name in expected:
+        if name not in assigned:
+            raise LabkitError(f'the cell tagged "parameters" does not set `{name}`')
+
+
+def _own_kernel(results_path: Path) -> type:
+    """A kernel manager whose kernel is this very interpreter and whose notebooks record to `results_path`."""
+    from ipykernel.kernelspec import RESOURCES, get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    env = {"LABKIT_RESULTS": str(results_path), "LABKIT_HEADLESS": "1", "PYTHONHASHSEED": "0"}
+    if (PACKAGE_DIR.parent / "pyproject.toml").exists():  # a checkout, installed or not: run the notebooks with it
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_DIR.parent), os.environ.get("PYTHONPATH")]))
+    quiet = ["--log-level=40"]  # without notes for administrators
+    spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict(quiet) | {"env": env})
+
+    class OwnKernel(AsyncKernelManager):
+        kernel_spec = spec  # no look-up by name, so a stray "python3" on the machine cannot win
+
+    return OwnKernel
+
+
+def _code_cells(executed: Path) -> list[Any]:
+    """The author's code cells of an executed notebook, without the one that papermill adds; none if it never began."""
+    if not executed.exists():
+        return []
+    cells = nbformat.read(executed, as_version=4).cells
+    return [c for c in cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", ())]
+
+
+def _last_started(executed: Path) -> int | None:
+    """Number, from 1, of the code cell that ran last: papermill stops at the first that fails."""
+    started = [i for i, cell in enumerate(_code_cells(executed), 1) if cell.metadata.papermill.get("start_time")]
+    return started[-1] if started else None
+
+
+def _timings(executed: Path) -> dict[str, Any]:
+    if not executed.exists():
+        return {"seconds": 0.0, "cells": []}
+    seconds = nbformat.read(executed, as_version=4).metadata.papermill.get("duration") or 0.0
+    cells = [cell.metadata.papermill.get("duration") for cell in _code_cells(executed)]
+    return {"seconds": round(seconds, 3), "cells": [None if s is None else round(s, 3) for s in cells]}
+
+
+def _missed(band: dict[str, Any]) -> dict[str, Any]:
+    value = "not finite" if band["value"] is None else f"{band['value']:.4f}"
+    error = f"band {band['name']!r}: {value} is outside {band['low']} to {band['high']}"
+    return {"notebook": band["notebook"], "cell": None, "error": error}
+
+
+# ------------------------------------------------------------------------------------------------------ what is written
+
+
+def _environment(profile: str) -> dict[str, Any]:
+    from labkit.devices import pick_device
+
+    device = pick_device()
+    name = str(device)
+    if device.type == "cuda":
+        import torch
+
+        name += f" ({torch.cuda.get_device_name(device)})"
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed, or an optional package
+            continue
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "device": name,
+        "profile": profile,
+        "git_revision": _git_revision(),
+    }
+
+
+def _git_revision() -> str | None:
+    """Commit of the checkout that labkit runs from; None for an installed package."""
+    if not (PACKAGE_DIR.parent / ".git").exists():
+        return None
+    command = ["git", "-C", str(PACKAGE_DIR.parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def validate_results(report: dict[str, Any]) -> None:
+    """Check what results.json holds against results.schema.json.
+
+    Raises:
+        DataError: it does not fit; the message names the place.
+    """
+    import jsonschema
+
+    schema = json.loads(importlib.resources.files("labkit").joinpath("results.schema.json").read_text("utf-8"))
+    try:
+        jsonschema.validate(report, schema)
+    except jsonschema.ValidationError as error:
+        raise DataError(f"results.json would not fit its schema at {error.json_path}: {error.message}.") from error
+
+
+def _write_results(path: Path, report: dict[str, Any]) -> None:
+    validate_results(report)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_html(executed: Path) -> None:
+    """The executed notebook as a page; alt texts go into the <img> elements, which nbconvert leaves without."""
+    from nbconvert import HTMLExporter
+
+    notebook = nbformat.read(executed, as_version=4)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        alt = output.get("metadata", {}).get("image/png", {}).get("alt")
+        if alt and "image/png" in output.get("data", {}):
+            png = base64.b64encode(base64.b64decode(output.data["image/png"])).decode()  # without line breaks
+            output.data = {"text/html": f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'}
+    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
+    with atomic_write(executed.with_suffix(".html")) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1b1b1b; }
+table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem; border-bottom: 1px solid #d5d5d5; text-align: left; }
+th { border-bottom: 2px solid #555; }
+.bad { color: #a3140a; font-weight: 600; }
+.wide { overflow-x: auto; }
+"""
+
+
+def _write_page(out: Path, report: dict[str, Any]) -> None:
+    """index.html: verdict, results, bands and timings with links to the executed notebooks, in one file."""
+    import pandas as pd
+
+    def table(frame: pd.DataFrame, **options: Any) -> str:
+        return f'<div class="wide">{frame.to_html(index=False, border=0, na_rep="", **options)}</div>'
+
+    facts = report["environment"]
+    failures, failed = report["failures"], {failure["notebook"] for failure in report["failures"]}
+    parts = [f"<h1>labkit: {len(report['timings'])} notebooks, profile {report['profile']}</h1>"]
+    details = [facts["system"], f"{facts['cpus']} CPUs", f"device {facts['device']}", f"Python {facts['python']}"]
+    details += [f"{package} {version}" for package, version in facts["packages"].items()]
+    details += [f"revision {facts['git_revision']}"] if facts["git_revision"] else []
+    parts.append(f"<p>{html.escape(report['created'])} · {html.escape(' · '.join(details))}</p>")
+    if failures:
+        items = "".join(f"<li>{html.escape(describe_failure(failure))}</li>" for failure in failures)
+        parts.append(f'<p class="bad">{len(failures)} failed:</p><ul>{items}</ul>')
+    else:
+        parts.append("<p>All notebooks ran to the end, and every band was met.</p>")
+    rows = pd.DataFrame(report["results"], columns=list(ROW_KEYS))
+    parts.append("<h2>Results</h2>")
+    parts.append(table(summarise(rows)) if len(rows) else "<p>No notebook recorded a result.</p>")
+    parts.append("<h2>Notebooks</h2>")
+    lines = []
+    for name, timing in report["timings"].items():
+        slowest = max((s or 0.0, i) for i, s in enumerate([*timing["cells"], 0.0], 1))
+        page = f'<a href="{urllib.parse.quote(name)}.html">{html.escape(name)}</a>'
+        lines.append(
+            {
+                "notebook": page if (out / f"{name}.html").exists() else html.escape(name),
+                "verdict": '<span class="bad">failed</span>' if name in failed else "ok",
+                "seconds": f"{timing['seconds']:.1f}",
+                "slowest code cell": f"{slowest[0]:.1f} s (cell {slowest[1]})" if timing["cells"] else "",
+            }
+        )
+    parts.append(table(pd.DataFrame(lines), escape=False))
+    if report["bands"]:
+        parts.append(f"<h2>Bands</h2>{table(pd.DataFrame(report['bands']).drop(columns='profile'))}")
+    body = re.sub(r"<th>", '<th scope="col">', "\n".join(parts))
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>labkit results, {report['profile']}</title><style>{_STYLE}</style></head>\n"
+        f"<body>\n{body}\n</body></html>\n"
+    )
+    with atomic_write(out / "index.html") as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def describe_failure(failure: dict[str, Any]) -> str:
+    """One line about a failure: notebook, cell and error."""
+    cell = f", code cell {failure['cell']}" if failure["cell"] else ""
+    return f"{failure['notebook']}{cell}: {failure['error']}"

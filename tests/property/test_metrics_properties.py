@@ -1,0 +1,76 @@
+"""Metrics on random labelings: bounds, invariances, and the best matching found by trying every one."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import labkit.metrics as m
+
+ALL = (m.clustering_accuracy, m.mean_per_class_accuracy, m.normalized_mutual_info, m.adjusted_rand_index)
+label = st.integers(0, 4)
+labelings = st.lists(st.tuples(label, label), min_size=1, max_size=60).map(lambda pairs: np.array(pairs).T)
+
+
+@given(labelings)
+def test_bounds(pair):
+    for metric in ALL:
+        assert (-0.5 if metric is m.adjusted_rand_index else 0.0) <= metric(*pair) <= 1.0
+
+
+@given(labelings)
+def test_accuracy_is_that_of_the_best_of_all_matchings(pair):
+    y_true, y_pred = pair
+    best = max(np.mean(np.array(names)[y_pred] == y_true) for names in permutations(range(5)))
+    assert m.clustering_accuracy(y_true, y_pred) == pytest.approx(best)
+
+
+@given(labelings, st.permutations(range(5)), st.permutations(range(5)))
+def test_names_of_clusters_and_classes_do_not_matter(pair, cluster_names, class_names):
+    y_true, y_pred = pair
+    renamed = np.array(class_names)[y_true], np.array(cluster_names)[y_pred]
+    for metric in (m.clustering_accuracy, m.normalized_mutual_info, m.adjusted_rand_index):
+        assert metric(*renamed) == pytest.approx(metric(*pair))
+    # mean_per_class_accuracy may change where two matchings tie in accuracy: only its bounds are promised then
+
+
+@given(st.lists(label, min_size=1, max_size=60), st.permutations(range(5)))
+def test_a_renamed_copy_is_perfect(y_true, names):
+    for metric in ALL:
+        assert metric(y_true, np.array(names)[y_true]) == pytest.approx(1.0)
+
+
+@given(labelings, st.randoms(use_true_random=False))
+def test_the_order_of_the_samples_does_not_matter(pair, random):
+    order = random.sample(range(pair.shape[1]), pair.shape[1])
+    for metric in ALL:
+        assert metric(*pair[:, order]) == pytest.approx(metric(*pair))
+
+
+@given(labelings)
+def test_the_matching_is_one_to_one(pair):
+    y_true, y_pred = pair
+    mapping = m.match_clusters(y_true, y_pred)
+    used = mapping[mapping >= 0]
+    assert len(mapping) == y_pred.max() + 1
+    assert len(set(used)) == len(used) == min(len(mapping), y_true.max() + 1)
+
+
+@given(labelings)
+def test_mean_per_class_is_the_mean_of_each_class(pair):
+    y_true, y_pred = pair
+    right = m.match_clusters(y_true, y_pred)[y_pred] == y_true
+    expected = np.mean([right[y_true == c].mean() for c in np.unique(y_true)])
+    assert m.mean_per_class_accuracy(y_true, y_pred) == pytest.approx(expected)
+
+
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_all_in_one_cluster_scores_the_largest_class(a, b):
+    y_true = np.repeat([0, 1], [a, b])
+    assert m.clustering_accuracy(y_true, np.zeros(a + b, int)) == pytest.approx(max(a, b) / (a + b))
+    assert m.mean_per_class_accuracy(y_true, np.zeros(a + b, int)) == pytest.approx(0.5)
+    assert m.normalized_mutual_info(y_true, np.zeros(a + b, int)) == 0.0
