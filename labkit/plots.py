@@ -1,0 +1,256 @@
+"""Figures of one style: every function takes arrays and returns a matplotlib Figure; nothing is shown or kept open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from labkit.metrics import match_clusters
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, distinguishable with every common colour blindness, and four more for sets of ten and above.
+COLORS = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#8C6D1F", "#999999", "#4B2E83", "#B8C12A",
+)  # fmt: skip
+BLUES = LinearSegmentedColormap.from_list("labkit", ["#ffffff", "#bcd8ec", "#5ba3d0", "#0072B2", "#003a5c"])
+
+STYLE: Any = {
+    "figure.dpi": 100,
+    "savefig.dpi": 100,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.labelcolor": "#333333",
+    "xtick.color": "#555555",
+    "ytick.color": "#555555",
+    "axes.grid": False,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "image.cmap": "gray",
+}
+
+
+def figure(
+    n_rows: int = 1, n_cols: int = 1, *, width: float = 8.0, height: float = 3.5, **options: Any
+) -> tuple[Figure, np.ndarray]:
+    """An empty figure in labkit's style and its axes, (n_rows, n_cols); width and height in inches.
+
+    Made without pyplot, so that nothing stays open and no global setting changes. `options` go to Figure.subplots.
+    """
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        fig = Figure(figsize=(width, height), layout="constrained")
+        axes = fig.subplots(n_rows, n_cols, squeeze=False, **options)
+    return fig, axes
+
+
+def color(i: int) -> str:
+    """Colour of class or cluster i."""
+    return COLORS[i % len(COLORS)]
+
+
+def image_grid(
+    images: Sequence[Any], titles: Sequence[str] | None = None, *, n_cols: int = 10, title: str = "", size: float = 0.9
+) -> Figure:
+    """Pictures (PIL images or arrays) in rows of `n_cols`, each under its title; `size` in inches."""
+    n_cols = max(1, min(n_cols, len(images)))
+    n_rows = -(-len(images) // n_cols)
+    per_row = size + (0.22 if titles is not None else 0.04)
+    fig, axes = figure(n_rows, n_cols, width=n_cols * size, height=n_rows * per_row + (0.3 if title else 0))
+    for i, ax in enumerate(axes.flat):
+        ax.axis("off")
+        if i < len(images):
+            _draw_image(ax, images[i])
+            if titles is not None:
+                ax.set_title(titles[i], fontsize=8, fontweight="normal", loc="center", pad=2)
+    _set_title(fig, title)
+    return fig
+
+
+def cluster_gallery(
+    images: Sequence[Any],
+    labels: ArrayLike,
+    confidence: ArrayLike,
+    class_names: Sequence[str] | None = None,
+    *,
+    n: int = 10,
+    title: str = "",
+) -> Figure:
+    """A row for each cluster with its `n` most confident pictures.
+
+    Args:
+        images: N pictures; only those that are drawn are read.
+        labels: cluster of each, (N,).
+        confidence: how sure the labeling is of each, (N,).
+        class_names: name of each cluster, such as the class it was matched to; its number otherwise.
+    """
+    cluster_of, sure = np.asarray(labels), np.asarray(confidence)
+    clusters = np.unique(cluster_of)
+    fig, axes = figure(len(clusters), n, width=0.72 * n + 1.6, height=0.75 * len(clusters) + (0.3 if title else 0))
+    for row, cluster in zip(axes, clusters, strict=True):
+        members = np.flatnonzero(cluster_of == cluster)
+        best = members[np.argsort(-sure[members], kind="stable")][:n]
+        for ax, i in zip(row, best, strict=False):
+            _draw_image(ax, images[i])
+        for ax in row:
+            _bare(ax)
+        name = class_names[cluster] if class_names is not None else f"cluster {cluster}"
+        row[0].set_ylabel(f"{name}\n{len(members):,}", rotation=0, ha="right", va="center", fontsize=9)
+    _set_title(fig, title)
+    return fig
+
+
+def confusion(
+    y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[str], *, matched: bool = True, title: str = ""
+) -> Figure:
+    """Rows are true classes, columns what they were taken for, in percent of the row.
+
+    Args:
+        y_true, y_pred: class and cluster of each sample, (n,).
+        classes: C names.
+        matched: first rename the clusters by the best one-to-one matching; False for predictions that are classes.
+    """
+    true, found = np.asarray(y_true), np.asarray(y_pred)
+    if matched:
+        found = match_clusters(true, found, len(classes))[found]
+    counts = np.zeros((len(classes), len(classes)))
+    known = found >= 0  # a cluster beyond the number of classes has no column
+    np.add.at(counts, (true[known], found[known]), 1)
+    percent = 100 * counts / np.maximum(np.bincount(true, minlength=len(classes)), 1)[:, None]
+    side = 2.2 + 0.42 * len(classes)
+    fig, axes = figure(width=side + 0.6, height=side)
+    ax = axes[0, 0]
+    ax.imshow(percent, cmap=BLUES, vmin=0, vmax=100)
+    for i, j in zip(*np.nonzero(percent >= 0.5), strict=True):
+        ax.text(
+            j, i, f"{percent[i, j]:.0f}", ha="center", va="center", fontsize=8, color="w" if percent[i, j] > 55 else "k"
+        )
+    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+    ax.set_yticks(range(len(classes)), classes)
+    ax.set_xlabel("found as (matched cluster)" if matched else "predicted as")
+    ax.set_ylabel("true class")
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    _set_title(fig, title or "Percent of each true class")
+    return fig
+
+
+def embedding(
+    points: ArrayLike,
+    labels: ArrayLike,
+    names: Sequence[str] | None = None,
+    *,
+    title: str = "",
+    axis_names: tuple[str, str] = ("first principal direction", "second principal direction"),
+) -> Figure:
+    """Points (n, 2) coloured by label, each group named where it lies."""
+    fig, axes = figure(width=6.4, height=4.6)
+    draw_embedding(axes[0, 0], points, labels, names)
+    axes[0, 0].set(xlabel=axis_names[0], ylabel=axis_names[1], title=title)
+    return fig
+
+
+def draw_embedding(ax: Axes, points: ArrayLike, labels: ArrayLike, names: Sequence[str] | None = None) -> None:
+    """The scatter of `embedding` on given axes."""
+    xy, groups = np.asarray(points), np.asarray(labels)
+    ax.scatter(xy[:, 0], xy[:, 1], s=5, c=[color(int(k)) for k in groups], alpha=0.6, linewidths=0)
+    for k in np.unique(groups) if names is not None else ():
+        x, y = np.median(xy[groups == k], axis=0)
+        box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": color(int(k)), "alpha": 0.85}
+        ax.text(x, y, names[k] if names is not None else "", ha="center", va="center", fontsize=8, bbox=box)
+    ax.set(xticks=[], yticks=[])
+
+
+def training_curves(history: Mapping[str, np.ndarray], *, best: int | None = None, title: str = "") -> Figure:
+    """Turtle's `history_` over the outer steps: a thin line for each restart, the kept one on top."""
+    names = {
+        "inner_loss": "inner loss (nats)",
+        "entropy": "entropy of the mean labeling (nats)",
+        "outer_loss": "outer loss",
+    }
+    fig, axes = figure(1, len(names), width=9.5, height=2.9)
+    for ax, (key, label) in zip(axes[0], names.items(), strict=True):
+        steps = np.arange(1, len(history[key]) + 1)
+        ax.plot(steps, history[key], color="#b5b5b5", linewidth=0.8)
+        if best is not None:
+            ax.plot(steps, history[key][:, best], color=color(0))
+        ax.set(xlabel="outer step", title=label)
+    if best is not None:
+        axes[0, 0].text(0.97, 0.93, "kept restart", color=color(0), transform=axes[0, 0].transAxes, ha="right")
+        axes[0, 0].text(0.97, 0.83, "other restarts", color="#8a8a8a", transform=axes[0, 0].transAxes, ha="right")
+    _set_title(fig, title)
+    return fig
+
+
+def criteria(scores: pd.DataFrame, accuracy: ArrayLike, *, chosen: int | None = None, title: str = "") -> Figure:
+    """Each label-free score of the restarts against their accuracy (which labels are needed for), with Pearson's r."""
+    percent = 100 * np.asarray(accuracy)
+    fig, axes = figure(1, len(scores.columns), width=3.1 * len(scores.columns) + 0.4, height=3.0, sharey=True)
+    for ax, name in zip(axes[0], scores.columns, strict=True):
+        values = scores[name].to_numpy()
+        ax.scatter(values, percent, s=36, color=color(0), alpha=0.8, linewidths=0)
+        if chosen is not None:
+            ax.scatter(values[chosen], percent[chosen], s=110, facecolors="none", edgecolors=color(4), linewidths=2)
+        varies = np.std(values) > 1e-9 and np.std(percent) > 1e-9
+        r = f"r = {np.corrcoef(values, percent)[0, 1]:.2f}" if varies else "does not vary"
+        ax.set(xlabel=name, title=r)
+    axes[0, 0].set_ylabel("accuracy (%), after the fact")
+    _set_title(fig, title)
+    return fig
+
+
+def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
+    """Accuracy of each method and choice of spaces, from `Lab.results()` of one dataset and metric.
+
+    A bar is the mean over seeds, a dot one seed, and the open diamond the choice made without labels.
+    """
+    rows = results.assign(spaces=[" + ".join(spaces) for spaces in results["spaces"]])
+    rows["label"] = [
+        f"{row.method}{f' ({row.variant})' if row.variant else ''}, {row.spaces}" for row in rows.itertuples()
+    ]
+    labels = list(dict.fromkeys(rows["label"]))
+    methods = list(dict.fromkeys(rows["method"]))
+    fig, axes = figure(width=8.6, height=0.36 * len(labels) + 1.0)
+    ax = axes[0, 0]
+    for i, label in enumerate(labels):
+        group = rows[rows["label"] == label]
+        choice = group["selected_without_labels"].astype(bool)
+        values, chosen = 100 * group["value"][~choice], 100 * group["value"][choice]
+        hue = color(methods.index(group["method"].iloc[0]))
+        ax.barh(i, values.mean() if len(values) else chosen.mean(), color=hue, alpha=0.35, height=0.7)
+        ax.scatter(values, np.full(len(values), i), s=14, color=hue, zorder=3)
+        ax.scatter(chosen, np.full(len(chosen), i), s=48, marker="D", facecolors="white", edgecolors="k", zorder=4)
+        ax.text(101, i, f"{(chosen if len(chosen) else values).mean():.1f}", va="center", fontsize=9)
+    ax.set_yticks(range(len(labels)), labels)
+    ax.invert_yaxis()
+    ax.set(xlim=(0, 100), xlabel="accuracy (%): bar = mean of seeds, dots = seeds, diamond = label-free choice")
+    _set_title(fig, title)
+    return fig
+
+
+def _draw_image(ax: Axes, image: Any) -> None:
+    pixels = np.asarray(image)
+    ax.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, interpolation="nearest")
+
+
+def _bare(ax: Axes) -> None:
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+
+
+def _set_title(fig: Figure, title: str) -> None:
+    if title:
+        fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")

@@ -1,0 +1,79 @@
+"""One widget for all notebooks: a figure that redraws when a control moves, and a static figure where nothing can move.
+
+Figures are drawn to PNG and put into one image widget. `interact` and output widgets would leave traces in the stored
+notebooks that differ from run to run; this leaves none.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import LabkitError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def explore(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]) -> None:
+    """Show `draw(**values)` with a control for each of its arguments.
+
+    Headless, or outside a notebook, the figure of the first values is shown and nothing moves.
+
+    Args:
+        draw: makes the figure from one value of each control.
+        alt: what the figure shows, for those who cannot see it.
+        controls: for each argument of `draw` the values it can take, in order: a slider steps through them, a
+            drop-down where they are texts. The first is shown first.
+
+    Raises:
+        LabkitError: a control has no values.
+    """
+    from IPython.display import display
+
+    from labkit.classroom import headless, show
+
+    for name, options in controls.items():
+        if len(options) == 0:
+            raise LabkitError(f"the control {name!r} has no values. Expected a sequence of at least one.")
+    if headless() or not _in_kernel():
+        show(draw(**{name: options[0] for name, options in controls.items()}), alt=alt)
+        return
+    display(explorer(draw, alt=alt, **controls))
+
+
+def explorer(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]) -> Any:
+    """The widget that `explore` displays: controls above, the figure below."""
+    import ipywidgets
+
+    image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+    image.add_class("labkit-figure")
+    inputs = {name: _control(name, options) for name, options in controls.items()}
+
+    def redraw(_: object = None) -> None:
+        png = io.BytesIO()
+        values = {name: control.value for name, control in inputs.items()}
+        draw(**values).savefig(png, format="png", bbox_inches="tight")
+        image.value = png.getvalue()
+
+    for control in inputs.values():
+        control.observe(redraw, names="value")
+    redraw()
+    caption = ipywidgets.HTML(f'<span style="font-size: 85%; color: #666">{alt}</span>')
+    return ipywidgets.VBox([*inputs.values(), image, caption])
+
+
+def _control(name: str, options: Sequence[Any]) -> Any:
+    import ipywidgets
+
+    kind = ipywidgets.Dropdown if isinstance(options[0], str) else ipywidgets.SelectionSlider
+    described = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
+    return kind(options=list(options), value=options[0], **described)
+
+
+def _in_kernel() -> bool:
+    """Whether this is a notebook's kernel, where a front end may draw widgets."""
+    from IPython import get_ipython
+
+    return hasattr(get_ipython(), "kernel")
