@@ -1,0 +1,61 @@
+"""Baselines: the best K-means and a converged probe, on one space and on several."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.cluster import KMeans
+from sklearn.datasets import make_blobs
+
+from labkit.baselines import join_spaces, kmeans, linear_probe
+from labkit.errors import FitError
+from labkit.metrics import clustering_accuracy
+
+X, Y = make_blobs(400, 6, centers=5, cluster_std=0.7, random_state=0)
+
+
+def test_kmeans_finds_blobs_and_predicts_new_samples() -> None:
+    model = kmeans(X[:300], 5, random_state=0)
+    assert clustering_accuracy(Y[300:], model.predict(X[300:])) == 1
+
+
+def test_kmeans_is_no_worse_than_ten_single_runs() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3)).astype(np.float32)
+    singles = [KMeans(8, n_init=1, random_state=seed).fit(x).inertia_ for seed in range(10)]
+    assert kmeans(x, 8, random_state=0).estimator.inertia_ <= np.median(singles)
+
+
+def test_normalized_joins_spaces_of_equal_weight() -> None:
+    joined = join_spaces([X, 1000 * X[:, :2]], "normalized")
+    assert joined.shape == (400, 8)
+    np.testing.assert_allclose(np.linalg.norm(joined[:, :6], axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(joined[:, 6:], axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(join_spaces([X, X[:, :2]]), np.hstack([X, X[:, :2]]), rtol=1e-6)
+
+
+def test_the_probe_converges_and_predicts() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        probe = linear_probe([X[:300], X[:300] * 1e3], Y[:300])
+    assert (probe.predict([X[300:], X[300:] * 1e3]) == Y[300:]).mean() == 1
+    assert (linear_probe(X[:300], np.roll(Y[:300], 1)).predict(X[300:]) == Y[300:]).mean() < 0.6
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: kmeans(X, 1), "n_clusters is 1"),
+        (lambda: kmeans(X, 401), "n_samples = 400"),
+        (lambda: kmeans(X, 3, variant="whitened"), '"raw" or "normalized"'),
+        (lambda: kmeans(X * np.nan, 3), "NaN"),
+        (lambda: kmeans([X, X[1:]], 3), r"\[400, 399\] rows"),
+        (lambda: kmeans(X, 3).predict(X[:, 1:]), "5 features together. Expected 6"),
+        (lambda: linear_probe(X, Y[1:]), "399 labels for 400"),
+    ],
+)
+def test_bad_input_is_explained(call, message: str) -> None:
+    with pytest.raises(FitError, match=message):
+        call()
