@@ -9,7 +9,7 @@ PROFILE ?= pocket
 SHELL := /bin/bash
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test nbval lab check notebooks bench wheel clean
+.PHONY: help install run test nbval lab check notebooks readme wheel clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ check: $(INSTALLED) ## format, lint, types
 
 notebooks: $(INSTALLED) ## run the notebooks in place, so that their stored outputs are those of the code as it is
 	cd $(ROOT) && $(BIN)/python notebooks/refresh.py
+
+readme: $(INSTALLED) ## put the results of the last `make run` and a picture into the README
+	cd $(ROOT) && $(BIN)/python notebooks/readme.py
 
 wheel: $(INSTALLED) ## build the wheel into dist/
 	cd $(ROOT) && $(BIN)/python -m build --wheel

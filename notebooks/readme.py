@@ -1,0 +1,83 @@
+"""Put the measured results and a picture of found clusters into the README: `make readme`, after `make run`."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+import labkit as lk
+from labkit._files import atomic_write
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = ROOT / "notebooks" / "found_clusters.png"
+
+
+def results_table(results_json: Path) -> str:
+    """Markdown table of the test accuracies in results.json: a row for each method and choice of spaces."""
+    report = json.loads(results_json.read_text(encoding="utf-8"))
+    rows = pd.DataFrame(report["results"])
+    rows = rows[(rows["metric"] == "accuracy") & (rows["split"] == "test")]
+    rows["spaces"] = [" + ".join(spaces) for spaces in rows["spaces"]]
+    datasets = list(dict.fromkeys(rows["dataset"]))
+    lines = [
+        "| method | spaces | labels used | " + " | ".join(datasets) + " |",
+        "|---|---|---|" + "---|" * len(datasets),
+    ]
+    for (method, variant, spaces), group in rows.groupby(["method", "variant", "spaces"], sort=False):
+        name = f"{method} ({variant})" if variant else method
+        used = "yes" if group["labels_used"].any() else "no"
+        cells = [_cell(group[group["dataset"] == dataset]) for dataset in datasets]
+        lines.append(f"| {name} | {spaces} | {used} | " + " | ".join(cells) + " |")
+    facts = report["environment"]
+    lines += [
+        "",
+        f"Test accuracy in percent: mean ± standard deviation over seeds; in bold the run that was chosen without labels. "
+        f"From `make run` on {facts['cpus']} CPU cores, torch {facts['packages']['torch']}.",
+    ]
+    return "\n".join(lines)
+
+
+def _cell(rows: pd.DataFrame) -> str:
+    chosen = rows["selected_without_labels"].astype(bool)
+    seeds = 100 * rows["value"][~chosen]
+    text = f"{seeds.mean():.1f}" if len(seeds) else ""
+    text += f" ± {seeds.std():.1f}" if len(seeds) > 1 else ""
+    return " ".join([*(f"**{100 * value:.1f}**" for value in rows["value"][chosen]), text]).strip()
+
+
+def draw_picture() -> None:
+    """The most confident test pictures of each cluster that TURTLE finds on fashion-mini."""
+    lab = lk.setup("pocket", notebook="readme")
+    turtle = lk.Turtle(10, random_state=0).fit(lab.spaces("fashion-mini"))
+    probs = turtle.predict_proba(lab.spaces("fashion-mini", split="test"))
+    dataset = lab.manifest("fashion-mini").images("test")
+    fig = lk.plots.cluster_gallery([image for image, _ in dataset], probs.argmax(1), probs.max(1), n=12)
+    with atomic_write(PICTURE) as temporary:
+        fig.savefig(temporary, format="png", bbox_inches="tight")
+
+
+def main() -> None:
+    results = ROOT / "runs" / "latest" / "results.json"
+    if not results.exists():
+        sys.exit("there is no runs/latest/results.json yet: run `make run` first")
+    readme = ROOT / "README.md"
+    block = f"<!-- results -->\n{results_table(results)}\n<!-- end of results -->"
+    text, count = re.subn(
+        r"<!-- results -->.*<!-- end of results -->",
+        lambda _: block,
+        readme.read_text(encoding="utf-8"),
+        flags=re.DOTALL,
+    )
+    if count != 1:
+        sys.exit("README.md has no block <!-- results --> … <!-- end of results -->")
+    draw_picture()
+    with atomic_write(readme) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
