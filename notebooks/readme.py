@@ -35,7 +35,7 @@ def results_table(results_json: Path) -> str:
     facts = report["environment"]
     lines += [
         "",
-        f"Test accuracy in percent: mean ± standard deviation over seeds; in bold the run that was chosen without labels. "
+        "Test accuracy in percent: mean ± standard deviation over seeds; bold: the run chosen without labels. "
         f"From `make run` on {facts['cpus']} CPU cores, torch {facts['packages']['torch']}.",
     ]
     return "\n".join(lines)
