@@ -16,6 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from sklearn.utils import check_array
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
 
 from labkit.errors import FitError
 
@@ -79,8 +80,9 @@ def linear_probe(spaces: Any, labels: ArrayLike, *, inverse_penalty: float = 1e-
     joined, y = join_spaces(spaces, "raw"), np.asarray(labels)
     if len(y) != len(joined):
         raise FitError(f"there are {len(y)} labels for {len(joined)} samples. Expected one for each: the same split.")
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=2000, tol=1e-3))
-    return Baseline(probe.fit(joined, y), "raw")
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=2000, tol=3e-4))
+    with threadpool_limits(1, user_api="blas"):  # products with few columns: more threads take five times longer
+        return Baseline(probe.fit(joined, y), "raw")
 
 
 def join_spaces(spaces: Any, variant: str = "raw") -> np.ndarray:

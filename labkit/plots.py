@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from labkit.metrics import match_clusters
@@ -42,6 +45,22 @@ STYLE: Any = {
 }
 
 
+_P = ParamSpec("_P")
+_T = TypeVar("_T")
+
+
+def _in_style(draw: Callable[_P, _T]) -> Callable[_P, _T]:
+    """`draw` with labkit's style, whatever the global settings are, and without changing them."""
+
+    @functools.wraps(draw)
+    def styled(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+        with mpl.rc_context(STYLE):
+            return draw(*args, **kwargs)
+
+    return styled
+
+
+@_in_style
 def figure(
     n_rows: int = 1, n_cols: int = 1, *, width: float = 8.0, height: float = 3.5, **options: Any
 ) -> tuple[Figure, np.ndarray]:
@@ -49,12 +68,8 @@ def figure(
 
     Made without pyplot, so that nothing stays open and no global setting changes. `options` go to Figure.subplots.
     """
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(width, height), layout="constrained")
-        axes = fig.subplots(n_rows, n_cols, squeeze=False, **options)
-    return fig, axes
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(n_rows, n_cols, squeeze=False, **options)
 
 
 def color(i: int) -> str:
@@ -62,6 +77,7 @@ def color(i: int) -> str:
     return COLORS[i % len(COLORS)]
 
 
+@_in_style
 def image_grid(
     images: Sequence[Any], titles: Sequence[str] | None = None, *, n_cols: int = 10, title: str = "", size: float = 0.9
 ) -> Figure:
@@ -80,6 +96,7 @@ def image_grid(
     return fig
 
 
+@_in_style
 def cluster_gallery(
     images: Sequence[Any],
     labels: ArrayLike,
@@ -113,6 +130,7 @@ def cluster_gallery(
     return fig
 
 
+@_in_style
 def confusion(
     y_true: ArrayLike, y_pred: ArrayLike, classes: Sequence[str], *, matched: bool = True, title: str = ""
 ) -> Figure:
@@ -135,10 +153,11 @@ def confusion(
     ax = axes[0, 0]
     ax.imshow(percent, cmap=BLUES, vmin=0, vmax=100)
     for i, j in zip(*np.nonzero(percent >= 0.5), strict=True):
-        ax.text(
-            j, i, f"{percent[i, j]:.0f}", ha="center", va="center", fontsize=8, color="w" if percent[i, j] > 55 else "k"
-        )
-    ax.set_xticks(range(len(classes)), classes, rotation=45, ha="right")
+        value = percent[i, j]
+        ink = "white" if value > 55 else "black" if value >= 5 else "#8a8a8a"
+        ax.text(j, i, f"{value:.0f}", ha="center", va="center", fontsize=8, color=ink)
+    slant = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if max(map(len, classes)) > 3 else {}
+    ax.set_xticks(range(len(classes)), classes, **slant)
     ax.set_yticks(range(len(classes)), classes)
     ax.set_xlabel("found as (matched cluster)" if matched else "predicted as")
     ax.set_ylabel("true class")
@@ -148,6 +167,7 @@ def confusion(
     return fig
 
 
+@_in_style
 def embedding(
     points: ArrayLike,
     labels: ArrayLike,
@@ -167,18 +187,36 @@ def draw_embedding(ax: Axes, points: ArrayLike, labels: ArrayLike, names: Sequen
     """The scatter of `embedding` on given axes."""
     xy, groups = np.asarray(points), np.asarray(labels)
     ax.scatter(xy[:, 0], xy[:, 1], s=5, c=[color(int(k)) for k in groups], alpha=0.6, linewidths=0)
-    for k in np.unique(groups) if names is not None else ():
-        x, y = np.median(xy[groups == k], axis=0)
-        box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": color(int(k)), "alpha": 0.85}
-        ax.text(x, y, names[k] if names is not None else "", ha="center", va="center", fontsize=8, bbox=box)
+    if names is not None:
+        present = np.unique(groups[groups >= 0])  # −1: unknown
+        places = np.stack([np.median(xy[groups == k], axis=0) for k in present])
+        for k, (x, y) in zip(present, _apart(places, np.ptp(xy, axis=0)), strict=True):
+            box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": color(int(k)), "alpha": 0.85}
+            ax.text(x, y, names[k], ha="center", va="center", fontsize=8, bbox=box)
     ax.set(xticks=[], yticks=[])
 
 
+def _apart(places: np.ndarray, extent: np.ndarray) -> np.ndarray:
+    """Places (m, 2) of names, those that would cover each other in a plot of this extent pushed apart vertically."""
+    unit = places / np.maximum(extent, 1e-12)
+    for _ in range(50):
+        gap = unit[:, None] - unit[None]  # (m, m, 2)
+        close = (np.abs(gap[..., 0]) < 0.14) & (np.abs(gap[..., 1]) < 0.06)
+        np.fill_diagonal(close, False)
+        if not close.any():
+            break
+        order = np.arange(len(unit))
+        direction = np.where(gap[..., 1] == 0, np.sign(order[:, None] - order), np.sign(gap[..., 1]))
+        unit[:, 1] += 0.01 * (close * direction).sum(1)
+    return unit * np.maximum(extent, 1e-12)
+
+
+@_in_style
 def training_curves(history: Mapping[str, np.ndarray], *, best: int | None = None, title: str = "") -> Figure:
     """Turtle's `history_` over the outer steps: a thin line for each restart, the kept one on top."""
     names = {
         "inner_loss": "inner loss (nats)",
-        "entropy": "entropy of the mean labeling (nats)",
+        "entropy": "entropy of the mean (nats)",
         "outer_loss": "outer loss",
     }
     fig, axes = figure(1, len(names), width=9.5, height=2.9)
@@ -195,6 +233,7 @@ def training_curves(history: Mapping[str, np.ndarray], *, best: int | None = Non
     return fig
 
 
+@_in_style
 def criteria(scores: pd.DataFrame, accuracy: ArrayLike, *, chosen: int | None = None, title: str = "") -> Figure:
     """Each label-free score of the restarts against their accuracy (which labels are needed for), with Pearson's r."""
     percent = 100 * np.asarray(accuracy)
@@ -204,14 +243,22 @@ def criteria(scores: pd.DataFrame, accuracy: ArrayLike, *, chosen: int | None = 
         ax.scatter(values, percent, s=36, color=color(0), alpha=0.8, linewidths=0)
         if chosen is not None:
             ax.scatter(values[chosen], percent[chosen], s=110, facecolors="none", edgecolors=color(4), linewidths=2)
+            if ax is axes[0, 0]:
+                left = values[chosen] > np.median(values)  # towards the middle, where there is room
+                ax.annotate(
+                    "chosen", (values[chosen], percent[chosen]), xytext=(-10 if left else 10, 0),
+                    textcoords="offset points", ha="right" if left else "left", va="center", color=color(4), fontsize=9,
+                )  # fmt: skip
         varies = np.std(values) > 1e-9 and np.std(percent) > 1e-9
-        r = f"r = {np.corrcoef(values, percent)[0, 1]:.2f}" if varies else "does not vary"
+        r = f"r = {np.corrcoef(values, percent)[0, 1]:.2f}".replace("-", "−") if varies else "does not vary"
         ax.set(xlabel=name, title=r)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
     axes[0, 0].set_ylabel("accuracy (%), after the fact")
     _set_title(fig, title)
     return fig
 
 
+@_in_style
 def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
     """Accuracy of each method and choice of spaces, from `Lab.results()` of one dataset and metric.
 
@@ -223,7 +270,7 @@ def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
     ]
     labels = list(dict.fromkeys(rows["label"]))
     methods = list(dict.fromkeys(rows["method"]))
-    fig, axes = figure(width=8.6, height=0.36 * len(labels) + 1.0)
+    fig, axes = figure(width=8.6, height=0.34 * len(labels) + 1.2)
     ax = axes[0, 0]
     for i, label in enumerate(labels):
         group = rows[rows["label"] == label]
@@ -233,10 +280,13 @@ def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
         ax.barh(i, values.mean() if len(values) else chosen.mean(), color=hue, alpha=0.35, height=0.7)
         ax.scatter(values, np.full(len(values), i), s=14, color=hue, zorder=3)
         ax.scatter(chosen, np.full(len(chosen), i), s=48, marker="D", facecolors="white", edgecolors="k", zorder=4)
-        ax.text(101, i, f"{(chosen if len(chosen) else values).mean():.1f}", va="center", fontsize=9)
+        uses_labels = " (labels used)" if group["labels_used"].astype(bool).any() else ""
+        ax.text(101, i, f"{(chosen if len(chosen) else values).mean():.1f}{uses_labels}", va="center", fontsize=9)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
-    ax.set(xlim=(0, 100), xlabel="accuracy (%): bar = mean of seeds, dots = seeds, diamond = label-free choice")
+    ax.set(xlim=(0, 100), xlabel="accuracy (%)")
+    key = "bar: mean over seeds · dot: one seed · diamond: chosen without labels · number: the choice, else the mean"
+    fig.supxlabel(key, x=0.01, ha="left", fontsize=8.5, color="#666666")
     _set_title(fig, title)
     return fig
 

@@ -6,6 +6,7 @@ notebooks that differ from run to run; this leaves none.
 
 from __future__ import annotations
 
+import html
 import io
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,7 +61,7 @@ def explorer(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]
     for control in inputs.values():
         control.observe(redraw, names="value")
     redraw()
-    caption = ipywidgets.HTML(f'<span style="font-size: 85%; color: #666">{alt}</span>')
+    caption = ipywidgets.HTML(f'<span style="font-size: 85%; color: #666">{html.escape(alt)}</span>')
     return ipywidgets.VBox([*inputs.values(), image, caption])
 
 

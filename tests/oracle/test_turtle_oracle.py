@@ -90,7 +90,7 @@ def test_the_outer_gradient_equals_autograd() -> None:
 
 
 def test_at_the_inner_optimum_the_first_order_gradient_is_the_true_one() -> None:
-    """Envelope theorem: differentiating through the inner argmin changes nothing, because both levels share the loss."""
+    """Envelope theorem: differentiating through the inner argmin changes nothing, since both levels share the loss."""
     (z,) = make_spaces(1)
     target_logits = torch.randn(1, C, N, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
 
