@@ -48,7 +48,7 @@ EXERCISES = (
             "These are all words of 0s and 1s. Swapped names count once, and no heap may be empty.": lambda n: 2**n,
         },
         hints=(
-            "Write down all labelings of three pictures. Which of them are the same after a swap? Three should be left.",
+            "Write down all labelings of three pictures. Which are the same after a swap? Three should be left.",
             "Each picture has two choices. A swap pairs the labelings up, so half of them are left.",
             "Half of 2 to the power of n, less the one labeling with an empty heap.",
         ),
@@ -66,7 +66,7 @@ EXERCISES = (
         ],
         reference=lambda points, labels, weight, bias: _distances(points, labels, weight, bias).min(),
         mistakes={
-            "Your margin grows when weight and bias are doubled, though the line stays. Divide by the length of weight.": (
+            "Your margin grows when weight and bias are doubled. The line stays! Divide by the length of weight.": (
                 lambda points, labels, weight, bias: ((2 * labels - 1) * (points @ weight + bias)).min()
             ),
             "You lost the sign: a picture on the wrong side must count as negative, however far it is from the line.": (
@@ -77,8 +77,8 @@ EXERCISES = (
             ),
         },
         hints=(
-            "First one number a picture: points @ weight + bias. Its sign says on which side of the line the picture lies.",
-            "Turn labels 0 and 1 into signs −1 and +1 with 2 * labels - 1, and multiply: positive now means right side.",
+            "First one number a picture: points @ weight + bias. Its sign says on which side the picture lies.",
+            "Turn labels 0 and 1 into signs −1 and +1 with 2 * labels - 1, and multiply: positive is the right side.",
             "Take the smallest of these numbers and divide it by np.linalg.norm(weight).",
         ),
         difficulty=2,
@@ -91,7 +91,7 @@ EXERCISES = (
         cases=[(_SHARP,), (_SOFT,), (_EMPTY,)],
         reference=lambda labeling: _entropy(labeling.mean(axis=0)),
         mistakes={
-            "You took the entropy of each picture, then the mean. First the mean over the pictures, then the entropy.": (
+            "You took the entropy of each picture, then the mean. First the mean over pictures, then the entropy.": (
                 lambda labeling: np.mean([_entropy(row) for row in labeling])
             ),
             "Your entropy is in bits. Use the natural logarithm, np.log.": (
@@ -122,10 +122,10 @@ EXERCISES = (
             "You split at the mean. The mean does not look at the gaps: one far number moves it.": (
                 lambda numbers: (numbers > numbers.mean()).astype(int)
             ),
-            "You looked for the largest step in the order given. Neighbours on the line are neighbours after sorting.": (
+            "You looked for the largest step in the order given. Only sorting makes neighbours on the line adjacent.": (
                 lambda numbers: (np.arange(len(numbers)) > np.abs(np.diff(numbers)).argmax()).astype(int)
             ),
-            "Right split, wrong order: your labels belong to the sorted numbers. Give them in the order of the question.": (
+            "Right split, wrong order: your labels belong to the sorted numbers. Keep the order of the question.": (
                 lambda numbers: np.sort(_widest_split(numbers))
             ),
         },
