@@ -48,7 +48,7 @@ def explorer(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]
     """The widget that `explore` displays: controls above, the figure below."""
     import ipywidgets
 
-    image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%"))
+    image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", align_self="flex-start"))
     image.add_class("labkit-figure")
     inputs = {name: _control(name, options) for name, options in controls.items()}
 

@@ -57,7 +57,9 @@ def lab_url(tmp_path: Path) -> Iterator[str]:
     environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}"]
     command += ["--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}"]
-    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
+    quiet = tmp_path / "lab" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}', encoding="utf-8")
     log = tmp_path / "jupyterlab.log"
     with log.open("wb") as file:
         server = subprocess.Popen(command, env=environment, cwd=root, stdout=file, stderr=subprocess.STDOUT)
@@ -93,6 +95,7 @@ def test_moving_the_slider_redraws_the_picture(lab_url: str) -> None:
             page.set_default_timeout(WAIT)
             page.goto(lab_url)
             page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
+            page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # before that, running cells is silently ignored
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
 
@@ -108,6 +111,7 @@ def test_moving_the_slider_redraws_the_picture(lab_url: str) -> None:
                 "before => document.querySelector('img.labkit-figure').naturalWidth > before + 150", arg=width
             )
             assert picture.get_attribute("src") != source
+            assert picture.evaluate("image => image.width <= image.naturalWidth")  # not blown up to the page's width
             assert page.locator(".widget-slider .widget-readout").first.inner_text() == "5"
             assert page.get_by_text("A line that grows with the slider.", exact=True).is_visible()
             assert page.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
