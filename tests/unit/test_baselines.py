@@ -28,6 +28,15 @@ def test_kmeans_is_no_worse_than_ten_single_runs() -> None:
     assert kmeans(x, 8, random_state=0).estimator.inertia_ <= np.median(singles)
 
 
+def test_the_search_in_principal_directions_loses_no_inertia() -> None:
+    x, _ = make_blobs(1000, 300, centers=8, cluster_std=12.0, random_state=1)
+    x = x.astype(np.float32)
+    plain = KMeans(8, n_init=10, random_state=0).fit(x)
+    ours = kmeans(x, 8, random_state=0).estimator
+    assert ours.n_features_in_ == 300
+    assert ours.inertia_ <= 1.001 * plain.inertia_
+
+
 def test_normalized_joins_spaces_of_equal_weight() -> None:
     joined = join_spaces([X, 1000 * X[:, :2]], "normalized")
     assert joined.shape == (400, 8)
