@@ -65,7 +65,7 @@ EXERCISES = (
         hints=(
             "First ask how large each cluster is, then how evenly the sizes are spread.",
             "labeling.mean(axis=0) holds the share of each cluster, (C,).",
-            "Entropy is minus the sum of p log p. An empty cluster has p = 0 and adds 0: scipy.special.entr knows that.",
+            "Entropy is minus the sum of p log p, and an empty cluster adds 0: sum what scipy.special.entr gives.",
         ),
         difficulty=2,
         importance=5,
@@ -104,7 +104,7 @@ EXERCISES = (
         id="04.4",
         title="Choose a restart without labels",
         cases=[
-            (np.array([0.81, 0.88, 0.86, 0.99]), np.array([10, 10, 10, 1])),
+            (np.array([0.86, 0.88, 0.81, 0.99]), np.array([10, 10, 10, 1])),
             (np.array([0.70, 0.95, 0.72]), np.array([8, 5, 8])),
             (np.array([0.5, 0.6]), np.array([3, 3])),
         ],
