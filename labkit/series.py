@@ -162,7 +162,12 @@ def _own_kernel(results_path: Path) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
-    env = {"LABKIT_RESULTS": str(results_path), "LABKIT_HEADLESS": "1", "PYTHONHASHSEED": "0"}
+    env = {
+        "LABKIT_RESULTS": str(results_path),
+        "LABKIT_HEADLESS": "1",
+        "PYTHONHASHSEED": "0",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait stall everything on a busy machine
+    }
     if (PACKAGE_DIR.parent / "pyproject.toml").exists():  # a checkout, installed or not: run the notebooks with it
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_DIR.parent), os.environ.get("PYTHONPATH")]))
     quiet = ["--log-level=40"]  # without notes for administrators
