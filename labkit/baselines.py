@@ -22,6 +22,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # co
 from labkit.errors import FitError
 
 SEARCH_DIM = 64  # principal directions in which K-means looks for its starts
+PARALLEL_SIZE = 10**8  # numbers; below, K-means runs in one thread: on busy cores more of them take ten times longer
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,12 @@ def kmeans(
     if not 2 <= n_clusters <= len(joined):
         raise FitError(f"n_clusters is {n_clusters}. Expected a whole number from 2 to n_samples = {len(joined)}.")
     search = KMeans(n_clusters, n_init=n_init, random_state=random_state)
-    if min(joined.shape) <= SEARCH_DIM:
-        return Baseline(search.fit(joined), variant)
-    principal = PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined)
-    starts = principal.inverse_transform(search.fit(principal.transform(joined)).cluster_centers_)
-    return Baseline(KMeans(n_clusters, init=starts, n_init=1).fit(joined), variant)
+    with threadpool_limits(1 if joined.size < PARALLEL_SIZE else None):
+        if min(joined.shape) <= SEARCH_DIM:
+            return Baseline(search.fit(joined), variant)
+        principal = PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined)
+        starts = principal.inverse_transform(search.fit(principal.transform(joined)).cluster_centers_)
+        return Baseline(KMeans(n_clusters, init=starts, n_init=1).fit(joined), variant)
 
 
 def linear_probe(spaces: Any, labels: ArrayLike, *, inverse_penalty: float = 1e-2) -> Baseline:
