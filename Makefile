@@ -7,8 +7,8 @@ INSTALLED := $(VENV)/.installed
 OUT ?= $(ROOT)runs/latest
 PROFILE ?= pocket
 SHELL := /bin/bash
-# Threads that spin while they wait make two busy programs on two cores ten times slower.
-export OMP_WAIT_POLICY ?= PASSIVE
+# Threads that spin for long while they wait make two busy programs on two cores ten times slower.
+export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test nbval lab check notebooks readme wheel clean

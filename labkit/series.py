@@ -166,7 +166,7 @@ def _own_kernel(results_path: Path) -> type:
         "LABKIT_RESULTS": str(results_path),
         "LABKIT_HEADLESS": "1",
         "PYTHONHASHSEED": "0",
-        "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin while they wait stall everything on a busy machine
+        "GOMP_SPINCOUNT": "10000",  # threads that spin for long while they wait stall on a busy machine
     }
     if (PACKAGE_DIR.parent / "pyproject.toml").exists():  # a checkout, installed or not: run the notebooks with it
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_DIR.parent), os.environ.get("PYTHONPATH")]))

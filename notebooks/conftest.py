@@ -29,7 +29,7 @@ def pytest_configure(config: Any) -> None:
         CUDA_VISIBLE_DEVICES="",
         HF_HUB_OFFLINE="1",
         PYTHONHASHSEED="0",
-        OMP_WAIT_POLICY="PASSIVE",  # threads that spin while they wait stall everything on a busy machine
+        GOMP_SPINCOUNT="10000",  # threads that spin for long while they wait stall on a busy machine
         PYTHONPATH=os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])),
     )
 

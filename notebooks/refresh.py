@@ -47,7 +47,7 @@ def main() -> None:
             CUDA_VISIBLE_DEVICES="",
             HF_HUB_OFFLINE="1",
             PYTHONHASHSEED="0",
-            OMP_WAIT_POLICY="PASSIVE",
+            GOMP_SPINCOUNT="10000",
         )
         for path in find_notebooks(HERE, sys.argv[1:]):
             print(path.name, flush=True)
