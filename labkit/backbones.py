@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import importlib.util
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,6 @@ from torch import Tensor, nn
 from labkit.devices import fast_dtype, pick_device
 from labkit.errors import BackboneError
 from labkit.folders import plain_image
-
-logger = logging.getLogger(__name__)
 
 NAMES_HELP = '"efficientnet-lite0", "pixels", "timm:MODEL" or "open_clip:MODEL/PRETRAINED"'
 
