@@ -21,7 +21,8 @@ from labkit.errors import DataError
 from labkit.folders import data_dir, read_image
 from labkit.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
 
-MINI_DIR = Path(__file__).parent / "pocket" / "data" / "fashion-mini"
+POCKET_DATA = Path(__file__).parent / "pocket" / "data"  # the datasets that ship
+TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
 FASHION_FILES = {"train": "train", "test": "t10k"}
 
@@ -35,6 +36,7 @@ class ImageDataset:
         classes: names of the class numbers.
         array: all images, uint8 (n, h, w) grey or (n, h, w, 3) RGB, where they are held in memory; else None.
         files: the image files in the order of the samples, where there is one a sample; else None.
+        names: what each image shows, finer than its class, where the data tells; else None.
     """
 
     labels: np.ndarray
@@ -42,6 +44,7 @@ class ImageDataset:
     array: np.ndarray | None = None
     files: list[Path] | None = None
     decode: Callable[[int], Image.Image] | None = None  # where there is neither an array nor a list of files
+    names: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -131,18 +134,24 @@ def _compare(path: Path, actual: str, expected: str) -> None:
         )
 
 
-def _fashion_mini(manifest: Manifest, split: str) -> ImageDataset:
-    """The shipped subset of Fashion-MNIST: a mosaic a split, 100 images a row; made by labkit/pocket/recipe."""
-    _check_files(MINI_DIR, manifest.sha256)
-    with (MINI_DIR / "index.csv").open(newline="", encoding="utf-8") as file:
-        labels = np.array([int(row["label"]) for row in csv.DictReader(file) if row["split"] == split], dtype=np.int64)
+def _mosaic(manifest: Manifest, split: str) -> ImageDataset:
+    """Images that ship as one PNG a split, row by row, and an index of their labels; made by labkit/pocket/recipe."""
+    builder = getattr(manifest.source, "builder", "")
+    folder, side = POCKET_DATA / builder, TILE[builder]
+    _check_files(folder, manifest.sha256)
+    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
     try:
-        with Image.open(MINI_DIR / f"{split}.png") as image:
+        with Image.open(folder / f"{split}.png") as image:
             mosaic = np.asarray(image)
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{MINI_DIR / f'{split}.png'} cannot be read ({error}). Install labkit again.") from error
-    tiles = mosaic.reshape(mosaic.shape[0] // 28, 28, mosaic.shape[1] // 28, 28).swapaxes(1, 2)
-    return ImageDataset(labels, manifest.classes, array=tiles.reshape(-1, 28, 28))
+        raise DataError(f"{folder / f'{split}.png'} cannot be read ({error}). Install labkit again.") from error
+    height, width, *channels = mosaic.shape
+    tiles = mosaic.reshape(height // side, side, width // side, side, *channels).swapaxes(1, 2)
+    array = tiles.reshape(-1, side, side, *channels)[: len(rows)]  # the last row may not be full
+    labels = np.array([int(row["label"]) for row in rows], dtype=np.int64)
+    names = [row["name"] for row in rows] if rows and "name" in rows[0] else None
+    return ImageDataset(labels, manifest.classes, array=array, names=names)
 
 
 def _digits(manifest: Manifest, split: str) -> ImageDataset:
@@ -192,7 +201,8 @@ def read_idx(folder: Path, name: str, sha256: str | None = None) -> np.ndarray:
 
 
 BUILDERS: dict[str, Callable[[Manifest, str], ImageDataset]] = {
-    "fashion-mini": _fashion_mini,
+    "fashion-mini": _mosaic,
+    "emoji-unseen": _mosaic,
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
 }

@@ -41,8 +41,8 @@ class Builtin(_Strict):
     """Data that comes with labkit or its dependencies, or that labkit knows how to read."""
 
     kind: Literal["builtin"]
-    builder: Literal["fashion-mini", "digits", "fashion-mnist"] = Field(
-        description='one of "fashion-mini", "digits", "fashion-mnist"'
+    builder: Literal["fashion-mini", "emoji-unseen", "digits", "fashion-mnist"] = Field(
+        description='one of "fashion-mini", "emoji-unseen", "digits", "fashion-mnist"'
     )
 
 

@@ -117,7 +117,7 @@ def test_datasets_lists_the_manifests(capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["datasets"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("id ")
-    for dataset in ("fashion-mini", "digits"):
+    for dataset in ("fashion-mini", "emoji-unseen", "digits"):
         assert f"\n{dataset} " in out
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import pickle
 import shutil
 import sys
@@ -18,11 +19,12 @@ import yaml
 from PIL import Image
 
 import labkit.datasets
-from labkit.datasets import DEBIAN_FASHION, MINI_DIR, ImageDataset, load_dataset
+from labkit.datasets import DEBIAN_FASHION, POCKET_DATA, ImageDataset, load_dataset
 from labkit.errors import DataError, ManifestError
 from labkit.folders import data_dir
 from labkit.manifests import Manifest, load_manifest
 
+MINI_DIR, EMOJI_DIR = POCKET_DATA / "fashion-mini", POCKET_DATA / "emoji-unseen"
 needs_source = pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason="the Fashion-MNIST source files are not here")
 
 
@@ -123,10 +125,10 @@ def test_recipe_refuses_other_source_files(tmp_path: Path) -> None:
 
 
 def test_fashion_mini_with_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(MINI_DIR, tmp_path / "mini")
-    monkeypatch.setattr(labkit.datasets, "MINI_DIR", tmp_path / "mini")
+    shutil.copytree(MINI_DIR, tmp_path / "fashion-mini")
+    monkeypatch.setattr(labkit.datasets, "POCKET_DATA", tmp_path)
     load_dataset("fashion-mini", "test")
-    index = tmp_path / "mini" / "index.csv"
+    index = tmp_path / "fashion-mini" / "index.csv"
     index.write_text(index.read_text().replace("test,9,", "test,8,"))
     with pytest.raises(DataError, match=r"index\.csv is not the file that the manifest names"):
         load_dataset("fashion-mini", "test")
@@ -144,6 +146,121 @@ def test_checksums_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_wrong_sha256_in_a_manifest() -> None:
     with pytest.raises(DataError, match=r"train\.png is not the file .* expected 0000"):
         load_dataset(shipped("fashion-mini", sha256={"train.png": "0" * 64}))
+
+
+@pytest.mark.parametrize(("split", "n"), [("train", 1041), ("test", 520)])
+def test_emoji_unseen_has_pictures_classes_and_names(split: str, n: int) -> None:
+    dataset = load_dataset("emoji-unseen", split)
+    assert dataset.array is not None
+    assert dataset.names is not None
+    assert dataset.array.shape == (n, 64, 64, 3)
+    assert len(dataset.names) == n
+    assert (dataset.array[:, 0, 0] > 250).all(1).mean() > 0.8  # on white
+    assert (dataset.array.std((1, 2, 3)) > 1).all()  # none is empty, such as the black end of the mosaic
+    image, label = dataset[3]
+    np.testing.assert_array_equal(np.asarray(image), dataset.array[3])
+    assert (image.mode, label) == ("RGB", dataset.labels[3])
+
+
+def test_emoji_unseen_names_agree_with_classes() -> None:
+    classes = {
+        "grinning face": "face",
+        "astronaut": "person",
+        "thumbs up": "hand or body part",
+        "zebra": "animal",
+        "weary cat": "animal",
+        "cactus": "plant",
+        "pizza": "food or drink",
+        "tractor": "vehicle",
+        "castle": "place",
+        "rainbow": "sky or weather",
+        "ten o’clock": "clock",
+        "t-shirt": "clothing",
+        "soccer ball": "sport, game or party",
+        "hammer": "object",
+        "red heart": "sign",
+    }
+    parts = [load_dataset("emoji-unseen", split) for split in ("train", "test")]
+    found = {name: p.classes[label] for p in parts for name, label in zip(p.names or [], p.labels, strict=True)}
+    assert len(found) == 1561  # every name once
+    assert {name: found[name] for name in classes} == classes
+
+
+def test_a_third_of_each_class_of_emoji_unseen_is_in_test_and_in_train_no_more() -> None:
+    train, test = (load_dataset("emoji-unseen", split) for split in ("train", "test"))
+    counts = np.stack([np.bincount(part.labels, minlength=14) for part in (train, test)])
+    assert np.abs(counts[1] - counts.sum(0) / 3).max() <= 0.5
+    assert train.array is not None
+    assert test.array is not None
+    seen = {image.tobytes() for image in train.array}
+    assert len(seen) == 1041
+    assert not [name for name, image in zip(test.names or [], test.array, strict=True) if image.tobytes() in seen]
+
+
+def test_emoji_unseen_is_under_4_mb() -> None:
+    assert sum(path.stat().st_size for path in EMOJI_DIR.iterdir()) < 4_000_000
+
+
+def test_the_recipe_of_emoji_unseen_from_tiny_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyvips", reason="drawing needs pyvips")
+    from labkit.pocket.recipe import corpus, emoji_unseen
+
+    names = ["cat-face", "red-heart", "dog", "dog-dark", "man’s shoe", "ant", "cow", "same-as-ant"]
+    body = '<rect width="32" height="16" fill="#{}"/>'
+    icons = {name.replace("’", "").replace(" ", "-"): {"body": body.format(f"{i}{i}0")} for i, name in enumerate(names)}
+    icons["same-as-ant"] = icons["ant"]
+    labels = ["Cat Face", "red heart", "dog", "man’s shoe", "ant", "cow", "same as ant"]
+    rows = [{"label": name, "subgroup": 1} for name in labels] + [{"label": "regional indicator A"}]
+    rows[1]["subgroup"] = 2
+
+    def fetch(package: str, folder: Path) -> Path:
+        iconify = package == "@iconify/json"
+        content = {"icons": icons, "width": 32, "height": 32} if iconify else rows
+        path = folder / package / ("json/fluent-emoji-flat.json" if iconify else "en/data.json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content), "utf-8")
+        if not iconify:
+            (folder / package / "meta").mkdir(exist_ok=True)
+            groups = {"subgroups": {"1": "animal-mammal", "2": "heart", "3": "new-kind"}}
+            (folder / package / "meta" / "groups.json").write_text(json.dumps(groups), "utf-8")
+        return folder / package
+
+    monkeypatch.setattr(corpus, "fetch", fetch)
+    emoji_unseen.make(tmp_path, tmp_path / "out")
+    index = (tmp_path / "out" / "index.csv").read_text("utf-8").splitlines()
+    # "dog-dark" is no emoji, and "same as ant" is drawn like the ant
+    assert index[0] == "split,label,name"
+    assert sorted(line.split(",", 1)[1] for line in index[1:]) == [
+        "13,red heart", "3,ant", "3,cat face", "3,cow", "3,dog", "3,man’s shoe",
+    ]  # fmt: skip
+    assert sum(line.startswith("test,3") for line in index) == 2  # a third of five, rounded
+    in_train = [line.split(",")[2] for line in index[1:] if line.startswith("train")]
+    with Image.open(tmp_path / "out" / "train.png") as image:
+        assert image.size == (40 * 64, 64)
+        tiles = np.asarray(image).reshape(64, 40, 64, 3).swapaxes(0, 1)
+    assert tiles[0][60, 5].tolist() == [255, 255, 255]
+    for tile, name in zip(tiles, in_train, strict=False):
+        level = 17 * [n.replace("-face", " face").replace("-", " ") for n in names].index(name)
+        assert tile[20, 5].tolist() == [level, level, 0]
+    assert not tiles[len(in_train) :].any()
+
+    rows[2]["subgroup"] = 3
+    with pytest.raises(DataError, match="subgroups new-kind are in no class"):
+        emoji_unseen.make(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("n", "columns", "shape"), [(6, 3, (10, 12)), (7, 3, (15, 12)), (2, 5, (5, 20))])
+@pytest.mark.parametrize("channels", [(), (3,)])
+def test_a_mosaic_holds_the_images_row_by_row(n: int, columns: int, shape: tuple, channels: tuple) -> None:
+    from labkit.pocket.recipe.fashion_mini import mosaic
+
+    images = np.random.default_rng(0).integers(1, 256, (n, 5, 4, *channels), dtype=np.uint8)
+    joined = mosaic(images, columns)
+    assert joined.shape == (*shape, *channels)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        np.testing.assert_array_equal(joined[5 * row : 5 * row + 5, 4 * column : 4 * column + 4], image)
+    assert np.count_nonzero(joined) == images.size  # the rest is black
 
 
 def test_digits_split_is_stratified_and_complete() -> None:

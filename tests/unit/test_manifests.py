@@ -58,8 +58,8 @@ def test_shipped_manifest_is_named_as_its_file_and_complete(name: str) -> None:
     assert manifest.prompts is None or (manifests_dir() / manifest.prompts).is_file()
 
 
-def test_all_seven_datasets_are_shipped() -> None:
-    expected = {"fashion-mini", "digits", "fashion-mnist", "cifar10", "stl10", "oxford-pets", "dtd"}
+def test_all_eight_datasets_are_shipped() -> None:
+    expected = {"fashion-mini", "emoji-unseen", "digits", "fashion-mnist", "cifar10", "stl10", "oxford-pets", "dtd"}
     assert expected <= set(list_manifests())
 
 
@@ -68,6 +68,7 @@ def test_all_seven_datasets_are_shipped() -> None:
     [
         ("fashion-mini", 10, 16000, 2000),
         ("digits", 10, 1437, 360),
+        ("emoji-unseen", 14, 1041, 520),
         ("fashion-mnist", 10, 60000, 10000),
         ("cifar10", 10, 50000, 10000),
         ("stl10", 10, 5000, 8000),

@@ -17,12 +17,13 @@ import numpy as np
 from PIL import Image
 
 from labkit._files import atomic_write
-from labkit.datasets import FASHION_FILES, MINI_DIR, read_idx
+from labkit.datasets import FASHION_FILES, POCKET_DATA, read_idx
 from labkit.manifests import load_manifest
 
 SEED = 0
 PER_CLASS = {"train": 1600, "test": 200}
 N_COLUMNS = 100  # images in a row of the mosaic
+OUT = POCKET_DATA / "fashion-mini"
 
 
 def choose(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
@@ -33,13 +34,17 @@ def choose(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-def mosaic(images: np.ndarray) -> np.ndarray:
-    """(n, h, w) -> (n / N_COLUMNS * h, N_COLUMNS * w), row by row."""
-    n, h, w = images.shape
-    return images.reshape(n // N_COLUMNS, N_COLUMNS, h, w).swapaxes(1, 2).reshape(n // N_COLUMNS * h, N_COLUMNS * w)
+def mosaic(images: np.ndarray, n_columns: int) -> np.ndarray:
+    """Images (n, h, w) or (n, h, w, 3) as one picture, row by row; what is left of the last row is black."""
+    n, h, w, *channels = images.shape
+    n_rows = -(-n // n_columns)
+    tiles = np.zeros((n_rows * n_columns, h, w, *channels), images.dtype)
+    tiles[:n] = images
+    grid = tiles.reshape(n_rows, n_columns, h, w, *channels).swapaxes(1, 2)  # (rows, h, columns, w, ...)
+    return grid.reshape(n_rows * h, n_columns * w, *channels)
 
 
-def make(source: Path, out: Path = MINI_DIR) -> None:
+def make(source: Path, out: Path = OUT) -> None:
     """Read Fashion-MNIST from `source` and write the mosaics and the index to `out`.
 
     Raises:
@@ -52,7 +57,7 @@ def make(source: Path, out: Path = MINI_DIR) -> None:
         images, labels = (read_idx(source, name, sha256[name]) for name in names)
         positions = choose(labels, per_class, SEED)
         with atomic_write(out / f"{split}.png") as temporary:
-            Image.fromarray(mosaic(images[positions])).save(temporary, format="PNG")
+            Image.fromarray(mosaic(images[positions], N_COLUMNS)).save(temporary, format="PNG")
         rows += [(split, int(i), int(labels[i])) for i in positions]
     with atomic_write(out / "index.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -63,6 +68,6 @@ def make(source: Path, out: Path = MINI_DIR) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", type=Path, metavar="SOURCE_DIR")
-    parser.add_argument("out", type=Path, nargs="?", default=MINI_DIR, metavar="OUT_DIR")
+    parser.add_argument("out", type=Path, nargs="?", default=OUT, metavar="OUT_DIR")
     arguments = parser.parse_args()
     make(arguments.source, arguments.out)
