@@ -19,20 +19,23 @@ from labkit.errors import BackboneError
 from labkit.folders import plain_image
 
 NAMES_HELP = '"efficientnet-lite0", "pixels", "timm:MODEL" or "open_clip:MODEL/PRETRAINED"'
+TO_RGB = ("MaybeConvertMode()", "_convert_to_rgb")  # the step of open_clip (and of its older versions)
 
 
 @dataclass(frozen=True)
 class Preprocess:
     """The part of a model's preprocessing that works on one picture: resize and crop; PIL image -> uint8 (h, w, c).
 
-    Scaling to floats and normalising happen for whole batches on the device, in `Backbone.encode_image`.
+    Grey pictures keep their one channel where the geometry allows it. Scaling to floats, normalising and repeating
+    that channel happen for whole batches on the device, in `Backbone.encode_image`.
     """
 
     geometry: Callable[[Image.Image], Image.Image]
-    mode: str = "RGB"
+    modes: tuple[str, ...] = ("RGB",)  # that the geometry takes; any other picture becomes the last
 
     def __call__(self, image: Image.Image) -> np.ndarray:
-        pixels = np.array(self.geometry(plain_image(image)).convert(self.mode))
+        image = plain_image(image)
+        pixels = np.array(self.geometry(image if image.mode in self.modes else image.convert(self.modes[-1])))
         return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
@@ -61,11 +64,12 @@ class Backbone:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Features of a batch: uint8 pixels (B, h, w, c) -> float32 (B, d) on the backbone's device."""
+        """Features of a batch: uint8 pixels (B, h, w, c or 1) -> float32 (B, d) on the backbone's device."""
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # channels last in memory: no copy
         scale = torch.tensor(self.std, device=self.device).mul_(255).reciprocal_().view(-1, 1, 1)
         shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)], device=self.device)
-        inputs = pixels.float().mul_(scale).sub_(shift.view(-1, 1, 1))
+        inputs = pixels.float().expand(-1, len(scale), -1, -1).contiguous(memory_format=torch.channels_last)
+        inputs = inputs.mul_(scale).sub_(shift.view(-1, 1, 1))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model(inputs).float()
 
@@ -103,7 +107,7 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
 
 def _pixels(name: str, size: int, device: torch.device) -> Backbone:
     """Grey pixels, resized: a space that knows nothing of the world and so errs differently from a network."""
-    preprocess = Preprocess(lambda image: image.convert("L").resize((size, size), Image.Resampling.BILINEAR), "L")
+    preprocess = Preprocess(lambda image: image.resize((size, size), Image.Resampling.BILINEAR), ("L",))
     digest = hashlib.sha256(f"pixels {size}".encode()).hexdigest()
     return Backbone(name, size * size, digest, preprocess, device, torch.float32, nn.Flatten())
 
@@ -173,8 +177,11 @@ def _finish(
     steps = [step for step in transform.transforms if not isinstance(step, to_floats)]
     treatment = [getattr(step, "__name__", repr(step)) for step in steps]  # a function's repr holds its address
     fingerprint = _fingerprint(model, f"{treatment} {mean} {std}")
+    geometry = [step for step, name in zip(steps, treatment, strict=True) if name not in TO_RGB]
+    # these two do to one channel what they do to three equal ones; others may pad with a colour
+    grey_too = all(isinstance(step, transforms.Resize | transforms.CenterCrop) for step in geometry)
+    preprocess = Preprocess(transforms.Compose(geometry), ("L", "RGB") if grey_too else ("RGB",))
     encoder.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
-    preprocess = Preprocess(transforms.Compose(steps))
     dtype = torch.float16 if device.type == "cuda" and fast_dtype(device) is torch.float32 else fast_dtype(device)
     backbone = Backbone(name, 0, fingerprint, preprocess, device, dtype, encoder, tuple(mean), tuple(std))
     probe = backbone.encode_image(torch.from_numpy(preprocess(Image.new("RGB", (256, 256))))[None])

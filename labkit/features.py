@@ -67,7 +67,10 @@ def extract_features(
     dataset = manifest.images(split)
     starts = range(0, len(dataset), PART)
     if not cache:
-        return _join(_extract(backbone, dataset, starts, batch_size, progress), dataset, backbone, dtype)
+        features = np.empty((len(dataset), backbone.dim), dtype)
+        for start, part in _extract(backbone, dataset, starts, batch_size, progress):
+            features[start : start + PART] = part
+        return features
     path = feature_path(backbone, manifest, split, dtype)
     with _explain_unwritable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)  # tells before the work whether the cache can be written
@@ -96,10 +99,16 @@ def _read_or_extract(
             logger.warning("%s It is computed again.", error)
     folder = path.with_suffix(".parts")
     part_paths = {start: folder / f"{start:09d}.safetensors" for start in starts}
-    todo = [start for start, part_path in part_paths.items() if not _is_sound(part_path)]
-    for start, part in zip(todo, _extract(backbone, dataset, todo, batch_size, progress), strict=True):
-        _write_features(part_paths[start], part.astype(dtype))
-    features = _join(map(read_features, part_paths.values()), dataset, backbone, dtype)
+    features = np.empty((len(dataset), backbone.dim), dtype)
+    todo = []
+    for start, part_path in part_paths.items():
+        try:
+            features[start : start + PART] = read_features(part_path)
+        except (DataError, ValueError):  # none yet, damaged, or of another size
+            todo.append(start)
+    for start, part in _extract(backbone, dataset, todo, batch_size, progress):
+        features[start : start + PART] = part
+        _write_features(part_paths[start], features[start : start + PART])
     _write_features(path, features)
     shutil.rmtree(folder, ignore_errors=True)
     return features
@@ -144,14 +153,6 @@ def _digest(features: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
 
 
-def _is_sound(path: Path) -> bool:
-    try:
-        read_features(path)
-    except DataError:
-        return False
-    return True
-
-
 @contextlib.contextmanager
 def _explain_unwritable(folder: Path) -> Iterator[None]:
     try:
@@ -165,8 +166,8 @@ def _explain_unwritable(folder: Path) -> Iterator[None]:
 
 def _extract(
     backbone: Backbone, dataset: ImageDataset, starts: Sequence[int], batch_size: int, progress: bool
-) -> Iterator[np.ndarray]:
-    """Features (up to PART, d), float32, of the parts of a dataset that begin at `starts`."""
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The parts of a dataset that begin at `starts`: (start, features (up to PART, d), float32)."""
     batches = [
         (start, range(first, min(first + batch_size, start + PART, len(dataset))))
         for start in starts
@@ -187,14 +188,17 @@ def _extract(
                         f"{start} to {start + len(features) - 1}. Look at those images, or load the backbone on a "
                         "device with a wider dtype."
                     )
-                yield features
+                yield start, features
                 part = []
 
 
 def _load_ahead(
     dataset: ImageDataset, preprocess: Preprocess, batches: Sequence[range], chunk: int = 32
 ) -> Iterator[np.ndarray]:
-    """Preprocessed batches, uint8 (B, h, w, c), made by threads (PIL lets them run side by side) one batch ahead."""
+    """Preprocessed batches, uint8 (B, h, w, c), made by threads (PIL lets them run side by side) one batch ahead.
+
+    Grey pictures have one channel; among pictures of more it is repeated.
+    """
 
     def load(rows: range) -> list[np.ndarray]:
         return [preprocess(dataset[i][0]) for i in rows]
@@ -207,14 +211,6 @@ def _load_ahead(
         pending = submit(batches[0]) if batches else []
         for following in [*batches[1:], range(0)]:
             ready, pending = pending, submit(following)
-            yield np.stack([image for future in ready for image in future.result()])
-
-
-def _join(parts: Iterator[np.ndarray], dataset: ImageDataset, backbone: Backbone, dtype: str) -> np.ndarray:
-    """One array of all parts, filled in place so that the features are held only once."""
-    features = np.empty((len(dataset), backbone.dim), dtype=dtype)
-    start = 0
-    for part in parts:
-        features[start : start + len(part)] = part
-        start += len(part)
-    return features
+            images = [image for future in ready for image in future.result()]
+            channels = max(image.shape[2] for image in images)
+            yield np.stack([i if i.shape[2] == channels else i.repeat(channels, axis=2) for i in images])

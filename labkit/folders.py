@@ -83,7 +83,7 @@ def plain_image(image: Image.Image) -> Image.Image:
         raise ValueError("floating-point levels have no known range; save it with 8 or 16 bits")
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
-    return image if image.mode == "L" else image.convert("RGB")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -96,7 +96,8 @@ def read_image(path: Path) -> Image.Image:
 
     try:
         with Image.open(path) as image:
-            return plain_image(ImageOps.exif_transpose(image)).convert("RGB")
+            plain = plain_image(ImageOps.exif_transpose(image))
+            return plain if plain.mode == "RGB" else plain.convert("RGB")
     except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
         raise DataError(
             f"the image {path} cannot be read ({error}). It is damaged or not an image: replace it or take it away."

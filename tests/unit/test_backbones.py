@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -11,8 +12,9 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from torch import nn
 
-from labkit.backbones import load_backbone
+from labkit.backbones import Backbone, _finish, load_backbone
 from labkit.errors import BackboneError, FitError
 
 
@@ -83,6 +85,44 @@ def test_pixels_are_grey_values() -> None:
     image = photo(28, 28, "L")
     np.testing.assert_allclose(encode(backbone, [image])[0].numpy(), np.array(image).ravel() / 255, atol=1e-6)
     assert backbone.dim == 784
+
+
+@pytest.mark.parametrize("size", [(31, 77), (28, 28), (300, 200), (5, 400)])
+@pytest.mark.parametrize("image_size", [None, 32])
+def test_grey_keeps_its_one_channel_and_gives_the_same_feature(size: tuple[int, int], image_size: int | None) -> None:
+    backbone = load_backbone("efficientnet-lite0", image_size=image_size, device="cpu")
+    grey = photo(*size, "L")
+    colour = grey.convert("RGB")
+    assert backbone.preprocess(grey).shape[2] == 1
+    # resize, then repeat = repeat, then resize
+    np.testing.assert_array_equal(backbone.preprocess(grey).repeat(3, axis=2), backbone.preprocess(colour))
+    assert torch.equal(encode(backbone, [grey]), encode(backbone, [colour]))
+
+
+def identity(transform: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Backbone:
+    """A backbone whose features are its model's inputs."""
+    return _finish("identity", nn.Flatten(), nn.Flatten(), transform, mean, std, torch.device("cpu"))
+
+
+@pytest.mark.parametrize(("crop_mode", "channels"), [("center", 1), ("squash", 1), ("border", 3)])
+def test_grey_is_seen_as_timm_sees_rgb(crop_mode: str, channels: int) -> None:
+    mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)  # "border" pads with the mean, which is no grey
+    transform = timm.data.create_transform(32, crop_pct=0.9, crop_mode=crop_mode, mean=mean, std=std)
+    grey = photo(50, 21, "L")
+    backbone = identity(transform, mean, std)
+    assert backbone.preprocess(grey).shape == (32, 32, channels)
+    expected = transform(grey.convert("RGB")).flatten()
+    torch.testing.assert_close(encode(backbone, [grey])[0], expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("resize_mode", "channels"), [("shortest", 1), ("squash", 1), ("longest", 3)])
+def test_grey_is_seen_as_open_clip_sees_it(resize_mode: str, channels: int) -> None:
+    mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
+    transform = open_clip.image_transform(32, is_train=False, mean=mean, std=std, resize_mode=resize_mode)
+    grey = photo(50, 21, "L")
+    backbone = identity(transform, mean, std)
+    assert backbone.preprocess(grey).shape == (32, 32, channels)
+    torch.testing.assert_close(encode(backbone, [grey])[0], transform(grey).flatten(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from torch import nn
 
 import labkit as lk
 from labkit import features as features_module
+from labkit.datasets import ImageDataset
 from labkit.errors import DataError
 from labkit.features import extract_features, feature_path, read_features
 
@@ -51,6 +53,20 @@ def count_calls(backbone: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> list[
         return original(self, batch)
 
     monkeypatch.setattr(type(backbone), "encode_image", counting)
+    return sizes
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many features were in each file that could be read."""
+    sizes: list[int] = []
+    original = features_module.read_features
+
+    def counting(path: Path) -> np.ndarray:
+        features = original(path)
+        sizes.append(len(features))
+        return features
+
+    monkeypatch.setattr(features_module, "read_features", counting)
     return sizes
 
 
@@ -135,9 +151,41 @@ def test_an_extraction_that_failed_midway_goes_on_from_its_last_part(
         extract_features(pixels, manifest, batch_size=4)
     monkeypatch.setattr(type(pixels), "encode_image", original)
     sizes = count_calls(pixels, monkeypatch)
+    read = count_reads(monkeypatch)
     features = extract_features(pixels, manifest, batch_size=4)
     assert sum(sizes) == 50 - 24  # three parts of 8 had been saved
+    assert read == [8, 8, 8]  # each of them once
     np.testing.assert_allclose(features[:, 0], np.arange(50) / 255, atol=1e-6)
+    np.testing.assert_array_equal(read_features(feature_path(pixels, manifest, "train")), features)
+
+
+def test_a_part_that_is_damaged_or_of_another_size_is_computed_again(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features_module, "PART", 8)
+    folder = feature_path(pixels, manifest, "train").with_suffix(".parts")
+    good = extract_features(pixels, manifest, cache=False)
+    features_module._write_features(folder / "000000000.safetensors", good[:8])
+    features_module._write_features(folder / "000000008.safetensors", good[8:13])  # too short
+    (folder / "000000016.safetensors").write_bytes(b"damaged")
+    sizes = count_calls(pixels, monkeypatch)
+    np.testing.assert_array_equal(extract_features(pixels, manifest), good)
+    assert sum(sizes) == 50 - 8
+    assert not folder.exists()
+
+
+def test_grey_and_colour_pictures_share_a_batch(cache: Path) -> None:
+    backbone = lk.load_backbone("efficientnet-lite0", image_size=32, device="cpu")
+    noise = np.random.default_rng(0).integers(0, 256, (8, 20, 30, 3), dtype=np.uint8)
+    pictures = [Image.fromarray(image[..., 0] if i % 3 else image) for i, image in enumerate(noise)]
+
+    def features(images: list[Image.Image]) -> np.ndarray:
+        dataset = ImageDataset(np.zeros(8, dtype=np.int64), ["a"], decode=lambda i: images[i])
+        manifest = lk.load_manifest("digits")
+        with mock.patch.object(type(manifest), "images", return_value=dataset):
+            return extract_features(backbone, manifest, batch_size=4, cache=False)
+
+    np.testing.assert_array_equal(features(pictures), features([image.convert("RGB") for image in pictures]))
 
 
 SCRIPT = """
