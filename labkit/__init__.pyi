@@ -13,6 +13,7 @@ from .metrics import (
     mean_per_class_accuracy,
     normalized_mutual_info,
 )
+from .prompts import Prompts, load_prompts
 from .turtle import Turtle
 
 __version__: str
@@ -24,6 +25,7 @@ __all__ = [
     "Lab",
     "LabkitError",
     "Manifest",
+    "Prompts",
     "Turtle",
     "__version__",
     "adjusted_rand_index",
@@ -38,6 +40,7 @@ __all__ = [
     "load_backbone",
     "load_dataset",
     "load_manifest",
+    "load_prompts",
     "match_clusters",
     "mean_per_class_accuracy",
     "normalized_mutual_info",

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,21 +23,27 @@ if TYPE_CHECKING:
     from labkit.datasets import ImageDataset
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What labkit reads from YAML: unknown keys are errors."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+    what: ClassVar[str] = "mapping"  # it is, in error messages
+
+
+Model = TypeVar("Model", bound=Strict)
 
 
 # The description of a field completes "expected ...": it is the cure that an error message offers.
 
 
-class Split(_Strict):
+class Split(Strict):
     """One split: how many images it must have, and how it was made."""
 
     size: int = Field(ge=1, description="the number of images, a whole number from 1")
     how: str = Field(min_length=1, description="one line that says how the split is made")
 
 
-class Builtin(_Strict):
+class Builtin(Strict):
     """Data that comes with labkit or its dependencies, or that labkit knows how to read."""
 
     kind: Literal["builtin"]
@@ -46,7 +52,7 @@ class Builtin(_Strict):
     )
 
 
-class Torchvision(_Strict):
+class Torchvision(Strict):
     """A class of torchvision.datasets; every split is one call of it, or several that are joined."""
 
     kind: Literal["torchvision"]
@@ -56,7 +62,7 @@ class Torchvision(_Strict):
     )
 
 
-class HuggingFace(_Strict):
+class HuggingFace(Strict):
     """A dataset on the Hugging Face hub, read with the `datasets` library."""
 
     kind: Literal["huggingface"]
@@ -70,14 +76,14 @@ class HuggingFace(_Strict):
     splits: dict[str, str] = Field(description="for every split its name on the hub, such as {train: train}")
 
 
-class Folder(_Strict):
+class Folder(Strict):
     """A folder of images: sub-folders are classes, a flat folder has no labels; train/, val/, test/ may come first."""
 
     kind: Literal["folder"]
     path: str = Field(description="a folder of images, relative to this file or absolute")
 
 
-class Manual(_Strict):
+class Manual(Strict):
     """A folder that the user has to fill by hand, because nobody may hand out the data."""
 
     kind: Literal["manual"]
@@ -96,7 +102,7 @@ KINDS: dict[str, type[BaseModel]] = {
 }
 
 
-class Published(_Strict):
+class Published(Strict):
     """A published result, to compare with."""
 
     method: str = Field(description="the method and its model, such as 'TURTLE, CLIP ViT-L/14'")
@@ -107,8 +113,10 @@ class Published(_Strict):
     source: str = Field(description="the paper and table, or the page, that the number is from")
 
 
-class Manifest(_Strict):
+class Manifest(Strict):
     """All that labkit knows about one dataset (see `load_manifest`)."""
+
+    what: ClassVar[str] = "manifest"
 
     id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a short name: a-z, 0-9, dot, dash and underscore")
     title: str = Field(min_length=1, description="the dataset's full name")
@@ -127,7 +135,9 @@ class Manifest(_Strict):
     licence: str = Field(min_length=1, description="the licence of the images, or 'unknown'")
     citation: str = Field(min_length=1, description="who to cite, or 'unknown'")
     homepage: str = Field(min_length=1, description="an address, or 'unknown'")
-    prompts: str | None = Field(default=None, description="a file beside this one, or null")
+    prompts: str | None = Field(
+        default=None, description="the path of a YAML file of prompts, relative to this file, or null"
+    )
     published: list[Published] = Field(default=[], description="a list of {method, metric, value, source}")
 
     @model_validator(mode="after")
@@ -224,7 +234,7 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
     if path.is_file():
         return _read_manifest(path)
     raise ManifestError(
-        f"there is no dataset {name!r}.{_closest(name, list_manifests())} "
+        f"there is no dataset {name!r}.{closest(name, list_manifests())} "
         f"Expected one of {', '.join(list_manifests())}, or the path of a YAML manifest or of a folder of images."
     )
 
@@ -242,6 +252,21 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read_manifest(path: Path) -> Manifest:
+    data = read_yaml(path, Manifest)
+    source, folder = data.get("source"), path.resolve().parent
+    if isinstance(source, dict) and source.get("kind") == "folder" and isinstance(source.get("path"), str):
+        data["source"] = source | {"path": str(folder / Path(source["path"]).expanduser())}
+    if isinstance(data.get("prompts"), str):
+        data["prompts"] = str(folder / data["prompts"])
+    return validate(path, data, Manifest)
+
+
+def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
+    """The mapping in a YAML file that is to become a `model`, not yet validated.
+
+    Raises:
+        ManifestError: the file cannot be read, is not YAML or holds no mapping.
+    """
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -249,23 +274,28 @@ def _read_manifest(path: Path) -> Manifest:
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error}.") from error
     if not isinstance(data, dict):
-        raise ManifestError(f"{path} holds {type(data).__name__}, expected a mapping with the keys {_keys(Manifest)}.")
-    source = data.get("source")
-    if isinstance(source, dict) and source.get("kind") == "folder" and isinstance(source.get("path"), str):
-        data["source"] = source | {"path": str(path.resolve().parent / Path(source["path"]).expanduser())}
+        raise ManifestError(f"{path} holds {type(data).__name__}, expected a mapping with the keys {_keys(model)}.")
+    return data
+
+
+def validate(path: Path, data: dict[str, Any], model: type[Model]) -> Model:
+    """`data`, read from `path`, as a `model`.
+
+    Raises:
+        ManifestError: names the file and for every problem the key and the cure.
+    """
     try:
-        return Manifest.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
-        problems = "\n  ".join(_explain(dict(item)) for item in error.errors())
-        raise ManifestError(f"{path} is not a valid manifest:\n  {problems}") from error
+        problems = "\n  ".join(_explain(dict(item), model) for item in error.errors())
+        raise ManifestError(f"{path} is not a valid {model.what}:\n  {problems}") from error
 
 
-def _explain(error: dict[str, Any]) -> str:
+def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
     """One pydantic error as key, problem and cure."""
     loc = list(error["loc"])
-    if not loc:  # from the validator of the whole manifest, whose message names key and cure itself
+    if not loc:  # from the validator of the whole model, whose message names key and cure itself
         return f"{error['ctx']['error']}."
-    model: type[BaseModel] = Manifest
     field = loc[0]
     if field == "source" and len(loc) > 2:
         model, field = KINDS[loc.pop(1)], loc[1]  # pydantic puts the kind of the source into the path of the key
@@ -273,7 +303,7 @@ def _explain(error: dict[str, Any]) -> str:
         model, field = Split if field == "splits" else Published, loc[2]
     key = ".".join(map(str, loc))
     if error["type"] == "extra_forbidden":
-        return f"`{key}`: unknown key.{_closest(field, model.model_fields)} Allowed here: {_keys(model)}."
+        return f"`{key}`: unknown key.{closest(field, model.model_fields)} Allowed here: {_keys(model)}."
     known = model.model_fields.get(str(field))
     cure = known.description if known else error["msg"]
     if error["type"] == "missing":
@@ -285,7 +315,8 @@ def _keys(model: type[BaseModel]) -> str:
     return ", ".join(model.model_fields)
 
 
-def _closest(name: str, names: Any) -> str:
+def closest(name: str, names: Any) -> str:
+    """ " Did you mean …?" with the most similar of the names, or nothing."""
     match = difflib.get_close_matches(name, list(names), n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
 

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from labkit.errors import DataError, ManifestError
-from labkit.manifests import Manifest, list_manifests, load_manifest, manifests_dir
+from labkit.manifests import Manifest, list_manifests, load_manifest
 
 GOOD = {
     "id": "mine",
@@ -55,7 +55,6 @@ def test_shipped_manifest_is_named_as_its_file_and_complete(name: str) -> None:
     assert manifest.id == name
     assert set(manifest.splits) == {"train", "test"}
     assert manifest.homepage.startswith("https://")
-    assert manifest.prompts is None or (manifests_dir() / manifest.prompts).is_file()
 
 
 def test_all_eight_datasets_are_shipped() -> None:
@@ -108,7 +107,7 @@ def test_digests_differ_between_datasets() -> None:
         ("published.0.metric", "acc", "`published.0.metric`: got 'acc'", "mean_per_class"),
         ("sha256", {"a.png": "12"}, "`sha256.a.png`: got '12'", "64 digits"),
         ("id", "My Set", "`id`: got 'My Set'", "a-z, 0-9"),
-        ("prompts", 3, "`prompts`: got 3", "a file beside this one, or null"),
+        ("prompts", 3, "`prompts`: got 3", "relative to this file, or null"),
     ],
 )
 def test_error_names_file_key_and_cure(tmp_path: Path, keys: str, value: object, named: str, cure: str) -> None:
