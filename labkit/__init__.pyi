@@ -13,6 +13,7 @@ from .metrics import (
     mean_per_class_accuracy,
     normalized_mutual_info,
 )
+from .naming import Names, name_clusters
 from .prompts import Prompts, load_prompts
 from .turtle import Turtle
 
@@ -25,6 +26,7 @@ __all__ = [
     "Lab",
     "LabkitError",
     "Manifest",
+    "Names",
     "Prompts",
     "Turtle",
     "__version__",
@@ -43,6 +45,7 @@ __all__ = [
     "load_prompts",
     "match_clusters",
     "mean_per_class_accuracy",
+    "name_clusters",
     "normalized_mutual_info",
     "plots",
     "selection",
