@@ -1,12 +1,16 @@
-"""Backbones: a name becomes a frozen image encoder with its own preprocessing and a fingerprint of its weights."""
+"""Backbones: a name becomes a frozen image encoder with its own preprocessing and a fingerprint of its weights.
+
+Image-text models (open_clip's, and so the pocket models) embed texts in the same space as well.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,11 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from labkit import pocket
 from labkit.devices import fast_dtype, pick_device
 from labkit.errors import BackboneError
 from labkit.folders import plain_image
 
-NAMES_HELP = '"efficientnet-lite0", "pixels", "timm:MODEL" or "open_clip:MODEL/PRETRAINED"'
+NAMES_HELP = ", ".join(f'"{name}"' for name in (*pocket.NAMES, "efficientnet-lite0", "pixels", "timm:MODEL"))
+NAMES_HELP += ' or "open_clip:MODEL/PRETRAINED"'
 TO_RGB = ("MaybeConvertMode()", "_convert_to_rgb")  # the step of open_clip (and of its older versions)
 
 
@@ -41,7 +47,7 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Backbone:
-    """A frozen image encoder.
+    """A frozen image encoder, with a text tower where the model has one.
 
     Attributes:
         name: as given to `load_backbone`.
@@ -61,6 +67,7 @@ class Backbone:
     model: nn.Module = field(repr=False)
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    tokenize: Callable[[list[str]], Tensor] | None = field(default=None, repr=False)  # texts -> tokens (n, context)
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -73,14 +80,50 @@ class Backbone:
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             return self.model(inputs).float()
 
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+        """Embeddings of texts in the space of the pictures, each of length 1: float32 (n, d) on the backbone's device.
+
+        Texts longer than the model's context are cut off.
+
+        Raises:
+            BackboneError: the backbone has no text tower, or its tokenizer cannot be had.
+        """
+        clip, tokenize = self._image_text_model()
+        if isinstance(texts, str) or not len(texts):
+            raise BackboneError(f"texts is {texts!r}. Expected a list of at least one text.")
+        parts = []
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            for start in range(0, len(texts), batch_size):
+                tokens = tokenize(list(texts[start : start + batch_size])).to(self.device)
+                parts.append(clip.encode_text(tokens).float())
+        return nn.functional.normalize(torch.cat(parts), dim=-1)
+
+    @property
+    def logit_scale(self) -> float:
+        """The inverse temperature that the model learned for cosine similarities of pictures and texts.
+
+        Raises:
+            BackboneError: the backbone has no text tower.
+        """
+        return float(self._image_text_model()[0].logit_scale.exp())
+
+    def _image_text_model(self) -> tuple[Any, Callable[[list[str]], Tensor]]:
+        if self.tokenize is None or not isinstance(self.model, _ImageTower):
+            raise BackboneError(
+                f'{self.name!r} has no text tower: it cannot tell what a text says. Use "pocket-clip" (needs no '
+                'download) or "open_clip:MODEL/PRETRAINED".'
+            )
+        return self.model.clip, self.tokenize
+
 
 def load_backbone(name: str, *, image_size: int | None = None, device: str = "auto") -> Backbone:
     """Load a frozen image encoder by name.
 
     Args:
-        name: "efficientnet-lite0" (ImageNet weights from a pip package, no download), "pixels" (grey pixels at
-            28 x 28: no network, errs differently), "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's
-            cache, else downloaded).
+        name: "pocket-clip" and "pocket-vit" (image-text models that come with labkit), "efficientnet-lite0" (ImageNet
+            weights from a pip package, no download), "pixels" (grey pixels at 28 x 28: no network, errs differently),
+            "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's cache, else downloaded).
         image_size: side in pixels of the square that the model sees; None is the model's own size and crop. A smaller
             size is faster, and the whole picture is resized to it: only its longer side is cropped.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
@@ -93,6 +136,9 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
         return _pixels(name, image_size or 28, place)
     if name == "efficientnet-lite0":
         return _timm(name, "tf_efficientnet_lite0", image_size, place, state=_efficientnet_lite0_state())
+    if name in pocket.NAMES:
+        pocket.register()
+        return _open_clip(name, name, pocket.weights_path(name), image_size, place)
     kind, _, rest = name.partition(":")
     if kind == "timm" and rest:
         return _timm(name, rest, image_size, place)
@@ -134,7 +180,7 @@ def _timm(
 
 
 def _open_clip(name: str, model_name: str, pretrained: str, size: int | None, device: torch.device) -> Backbone:
-    """The image tower of any open_clip model, after its projection."""
+    """Any open_clip model: its image tower after the projection, and its text tower."""
     import open_clip
 
     known = open_clip.list_models()
@@ -148,16 +194,23 @@ def _open_clip(name: str, model_name: str, pretrained: str, size: int | None, de
             model_name, pretrained=pretrained, force_image_size=size
         )
     config = open_clip.get_model_preprocess_cfg(model)
-    return _finish(name, model, _ImageTower(model), transform, config["mean"], config["std"], device)
+    backbone = _finish(name, model, _ImageTower(model), transform, config["mean"], config["std"], device)
+
+    @functools.cache
+    def tokenizer() -> Any:  # at first use: some come from the hub, and pictures do not need them
+        with _weights_or_explain(f"{name}, tokenizer"):
+            return open_clip.get_tokenizer(model_name)
+
+    return replace(backbone, tokenize=lambda texts: tokenizer()(texts))
 
 
 class _ImageTower(nn.Module):
-    def __init__(self, model: Any) -> None:
+    def __init__(self, clip: Any) -> None:
         super().__init__()
-        self.model = model
+        self.clip = clip
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model.encode_image(images)
+        return self.clip.encode_image(images)
 
 
 def _finish(

@@ -11,7 +11,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from labkit.backbones import Backbone, _finish, load_backbone
@@ -198,3 +198,52 @@ def test_unknown_names_are_explained(name: str, message: str) -> None:
 def test_an_unusable_device_is_explained() -> None:
     with pytest.raises(FitError, match="cannot be used"):
         load_backbone("pixels", device="abacus")
+
+
+# texts
+
+
+def test_texts_are_embedded_in_batches_and_have_length_one(pocket_models: Path) -> None:
+    backbone = load_backbone("pocket-vit", device="cpu")
+    texts = [f"picture number {i}" for i in range(7)]
+    together, in_parts = backbone.encode_text(texts), backbone.encode_text(texts, batch_size=3)
+    assert (together.shape, together.dtype) == ((7, backbone.dim), torch.float32)
+    torch.testing.assert_close(together.norm(dim=1), torch.ones(7))
+    torch.testing.assert_close(together, in_parts, atol=1e-2, rtol=0)
+    assert not together.requires_grad
+
+
+def test_the_text_tower_counts_in_the_fingerprint(pocket_models: Path, tmp_path: Path) -> None:
+    before = load_backbone("pocket-vit", device="cpu").fingerprint
+    state = load_file(pocket_models / "pocket-vit.safetensors")
+    state["text_projection"] = state["text_projection"] * 2
+    save_file(state, tmp_path / "other.safetensors")
+    after = load_backbone(f"open_clip:pocket-vit/{tmp_path / 'other.safetensors'}", device="cpu").fingerprint
+    assert before != after
+
+
+@pytest.mark.parametrize("name", ["pixels", "efficientnet-lite0"])
+def test_a_backbone_without_a_text_tower_says_so(name: str) -> None:
+    backbone = load_backbone(name, image_size=32, device="cpu")
+    for use in (lambda: backbone.encode_text(["a cat"]), lambda: backbone.logit_scale):
+        with pytest.raises(BackboneError, match=rf"'{name}' has no text tower.*\"pocket-clip\""):
+            use()
+
+
+@pytest.mark.parametrize("texts", ["a cat", []])
+def test_texts_are_a_list(pocket_models: Path, texts: object) -> None:
+    with pytest.raises(BackboneError, match="Expected a list of at least one text"):
+        load_backbone("pocket-vit", device="cpu").encode_text(texts)  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_that_cannot_be_had_stops_texts_not_pictures(
+    pocket_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(name: str) -> None:
+        raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(open_clip, "get_tokenizer", offline)
+    backbone = load_backbone("pocket-vit", device="cpu")
+    assert torch.isfinite(encode(backbone, [photo()])).all()
+    with pytest.raises(BackboneError, match=r"tokenizer.*could not be downloaded"):
+        backbone.encode_text(["a cat"])

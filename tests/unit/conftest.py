@@ -1,0 +1,46 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from labkit import pocket
+
+TEXT = {"context_length": 16, "vocab_size": 512 + 4 + 2, "width": 128, "heads": 2, "layers": 2}
+VISION = {
+    "pocket-clip": {"timm_model_name": "tf_efficientnet_lite0", "timm_proj": "linear", "image_size": 80},
+    "pocket-vit": {"patch_size": 8, "width": 192, "layers": 6, "image_size": 48},
+}
+
+
+@pytest.fixture(scope="session")
+def pocket_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of both pocket models in their true shapes, with random weights in half precision."""
+    folder = tmp_path_factory.mktemp("models")
+    merges = "#version: 0.2\nc a\nca t</w>\nd o\ndo g</w>"
+    (folder / "pocket-bpe.txt.gz").write_bytes(gzip.compress(merges.encode()))
+    for name, vision in VISION.items():
+        torch.manual_seed(0)
+        model = open_clip.CLIP(256, {"timm_pool": "avg", **vision}, TEXT)
+        state = {key: x.half() if x.is_floating_point() else x for key, x in model.state_dict().items()}
+        save_file(state, folder / f"{name}.safetensors")
+        config = {"embed_dim": 256, "vision_cfg": vision, "text_cfg": TEXT}
+        (folder / f"{name}.json").write_text(json.dumps(config), "utf-8")
+    return folder
+
+
+@pytest.fixture
+def pocket_models(pocket_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """As if these were the models that ship."""
+    monkeypatch.setattr(pocket, "MODELS", pocket_files)
+    pocket.register.cache_clear()
+    yield pocket_files
+    pocket.register.cache_clear()
