@@ -8,7 +8,9 @@ from .features import extract_features
 from .manifests import Manifest, list_manifests, load_manifest
 from .metrics import (
     adjusted_rand_index,
+    calibration,
     clustering_accuracy,
+    expected_calibration_error,
     match_clusters,
     mean_per_class_accuracy,
     normalized_mutual_info,
@@ -16,6 +18,7 @@ from .metrics import (
 from .naming import Names, name_clusters
 from .prompts import Prompts, load_prompts
 from .turtle import Turtle
+from .zeroshot import ZeroShot, text_classifier
 
 __version__: str
 
@@ -29,11 +32,14 @@ __all__ = [
     "Names",
     "Prompts",
     "Turtle",
+    "ZeroShot",
     "__version__",
     "adjusted_rand_index",
+    "calibration",
     "check",
     "clustering_accuracy",
     "errors",
+    "expected_calibration_error",
     "extract_features",
     "hint",
     "kmeans",
@@ -51,6 +57,7 @@ __all__ = [
     "selection",
     "setup",
     "show",
+    "text_classifier",
     "turtle",
     "widgets",
 ]

@@ -108,8 +108,8 @@ def _read_or_extract(
             todo.append(start)
     for start, part in _extract(backbone, dataset, todo, batch_size, progress):
         features[start : start + PART] = part
-        _write_features(part_paths[start], features[start : start + PART])
-    _write_features(path, features)
+        write_features(part_paths[start], features[start : start + PART])
+    write_features(path, features)
     shutil.rmtree(folder, ignore_errors=True)
     return features
 
@@ -144,7 +144,12 @@ def read_features(path: str | os.PathLike[str]) -> np.ndarray:
     return features
 
 
-def _write_features(path: Path, features: np.ndarray) -> None:
+def write_features(path: Path, features: np.ndarray) -> None:
+    """Write a feature file (n, d) with its digest, whole or not at all.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
     with _explain_unwritable(path.parent), atomic_write(path) as temporary:
         save_file({"features": features}, temporary, metadata={"sha256": _digest(features)})
 

@@ -80,6 +80,51 @@ def adjusted_rand_index(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     return float(_sklearn.adjusted_rand_score(*_read(y_true, y_pred)))
 
 
+def calibration(
+    confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often predictions of about the same confidence are right (Guo et al., ICML 2017, section 2).
+
+    Args:
+        confidence: probability of the predicted class, (n,) in [0, 1].
+        correct: whether the prediction is right, (n,) of bool.
+        n_bins: M; bin m holds the confidences in ((m−1)/M, m/M], the first one 0 as well.
+
+    Returns:
+        For each bin: how many predictions it holds (M,) int64, their mean confidence (M,) and the fraction that is
+        right (M,); NaN where it holds none.
+
+    Raises:
+        DataError: the arrays differ in length, are empty, or hold something else.
+    """
+    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
+    if sure.ndim != 1 or len(sure) == 0 or sure.shape != right.shape:
+        raise DataError(
+            f"confidence has shape {sure.shape} and correct {right.shape}. Expected one number for each prediction, "
+            "(n,) with n ≥ 1."
+        )
+    if right.dtype != bool:
+        raise DataError(f"correct holds {right.dtype}. Expected whether each prediction is right: y_pred == y_true.")
+    if not (np.isfinite(sure).all() and sure.min() >= 0 and sure.max() <= 1 + 1e-6):
+        raise DataError(f"confidence holds numbers from {sure.min()} to {sure.max()}. Expected probabilities.")
+    if n_bins < 1:
+        raise DataError(f"n_bins is {n_bins}. Expected a whole number of at least 1.")
+    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, sure)
+    counts = np.bincount(bins, minlength=n_bins)
+    total = np.where(counts > 0, counts, np.nan)
+    mean_confidence, accuracy = (np.bincount(bins, values, n_bins) / total for values in (sure, right))
+    return counts, mean_confidence, accuracy
+
+
+def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins: int = 10) -> float:
+    """Mean distance of confidence and accuracy over the bins of `calibration`, each weighted by what it holds.
+
+    ECE = Σ_m |B_m|/n · |acc(B_m) − conf(B_m)| (Guo et al., 2017, equation 3), in [0, 1]; 0 is perfect.
+    """
+    counts, sure, right = calibration(confidence, correct, n_bins)
+    return float(np.nansum(counts * np.abs(right - sure)) / counts.sum())
+
+
 def _contingency(true: np.ndarray, pred: np.ndarray, n_classes: int) -> np.ndarray:
     """How many samples of each class fell into each cluster, (classes, clusters)."""
     n_clusters = int(pred.max()) + 1

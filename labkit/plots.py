@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from labkit.metrics import match_clusters
+from labkit.metrics import calibration, expected_calibration_error, match_clusters
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -288,6 +288,33 @@ def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
     key = "bar: mean over seeds · dot: one seed · diamond: chosen without labels · number: the choice, else the mean"
     fig.supxlabel(key, x=0.01, ha="left", fontsize=8.5, color="#666666")
     _set_title(fig, title)
+    return fig
+
+
+@_in_style
+def reliability(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = 10, title: str = "") -> Figure:
+    """Reliability diagram (Guo et al., ICML 2017): how often predictions of each confidence are right, and how many.
+
+    Args:
+        confidence: probability of the predicted class, (n,).
+        correct: whether the prediction is right, (n,) of bool.
+        n_bins: equally wide bins of confidence.
+    """
+    counts, sure, right = calibration(confidence, correct, n_bins)
+    error = expected_calibration_error(confidence, correct, n_bins)
+    fig, axes = figure(2, 1, width=4.6, height=5.0, sharex=True, height_ratios=[3, 1])
+    upper, lower = axes[:, 0]
+    filled = counts > 0
+    middles = 100 * (np.arange(n_bins) + 0.5) / n_bins
+    upper.bar(middles[filled], 100 * right[filled], 96 / n_bins, color=color(0), alpha=0.35)
+    upper.plot(100 * sure[filled], 100 * right[filled], "o", color=color(0), markersize=5)
+    upper.plot([0, 100], [0, 100], color="#8a8a8a", linewidth=1, linestyle="--")
+    upper.text(3, 97, f"expected calibration error: {100 * error:.1f} %", va="top")
+    along = {"rotation": 45, "rotation_mode": "anchor", "transform_rotates_text": True}  # the diagonal
+    upper.text(44, 47, "as often right as sure", ha="center", color="#6a6a6a", fontsize=9, **along)
+    upper.set(xlim=(0, 100), ylim=(0, 100), ylabel="right (%)", title=title)
+    lower.bar(middles, 100 * counts / counts.sum(), 96 / n_bins, color="#8a8a8a")
+    lower.set(xlabel="confidence (%)", ylabel="pictures (%)")
     return fig
 
 

@@ -74,3 +74,25 @@ def test_all_in_one_cluster_scores_the_largest_class(a, b):
     assert m.clustering_accuracy(y_true, np.zeros(a + b, int)) == pytest.approx(max(a, b) / (a + b))
     assert m.mean_per_class_accuracy(y_true, np.zeros(a + b, int)) == pytest.approx(0.5)
     assert m.normalized_mutual_info(y_true, np.zeros(a + b, int)) == 0.0
+
+
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), min_size=1, max_size=60), st.integers(1, 20))
+def test_calibration_error_is_that_of_the_definition(predictions, n_bins):
+    confidence = np.array([part / 40 for part, _ in predictions])  # many fall on the ends of bins
+    correct = np.array([right for _, right in predictions])
+    expected = 0.0
+    for bin_number in range(1, n_bins + 1):
+        low, high = (bin_number - 1) / n_bins, bin_number / n_bins
+        inside = [i for i, c in enumerate(confidence) if low < c <= high or (c == 0 and bin_number == 1)]
+        if inside:
+            gap = np.mean(correct[inside]) - np.mean(confidence[inside])
+            expected += len(inside) / len(confidence) * abs(gap)
+    assert m.expected_calibration_error(confidence, correct, n_bins) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=60))
+def test_one_bin_compares_mean_confidence_with_accuracy(predictions):
+    confidence, correct = map(np.array, zip(*predictions, strict=True))
+    assert m.expected_calibration_error(confidence, correct, 1) == pytest.approx(
+        abs(confidence.mean() - correct.mean())
+    )

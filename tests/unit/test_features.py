@@ -165,8 +165,8 @@ def test_a_part_that_is_damaged_or_of_another_size_is_computed_again(
     monkeypatch.setattr(features_module, "PART", 8)
     folder = feature_path(pixels, manifest, "train").with_suffix(".parts")
     good = extract_features(pixels, manifest, cache=False)
-    features_module._write_features(folder / "000000000.safetensors", good[:8])
-    features_module._write_features(folder / "000000008.safetensors", good[8:13])  # too short
+    features_module.write_features(folder / "000000000.safetensors", good[:8])
+    features_module.write_features(folder / "000000008.safetensors", good[8:13])  # too short
     (folder / "000000016.safetensors").write_bytes(b"damaged")
     sizes = count_calls(pixels, monkeypatch)
     np.testing.assert_array_equal(extract_features(pixels, manifest), good)

@@ -35,6 +35,7 @@ def history() -> dict[str, np.ndarray]:
 
 
 SCORES = pd.DataFrame({"confidence": [0.5, 0.6, 0.7, 0.8], "agreement": [1.0, 1.0, 1.0, 1.0]})
+SURE = np.linspace(0.3, 1, 50)
 FIGURES = {
     "image_grid": lambda: plots.image_grid(GREY, [f"picture {i}" for i in range(12)], n_cols=5, title="Twelve"),
     "cluster_gallery": lambda: plots.cluster_gallery(GREY, np.arange(12) % 3, np.linspace(0, 1, 12), NAMES, n=5),
@@ -43,6 +44,7 @@ FIGURES = {
     "training_curves": lambda: plots.training_curves(history(), best=2, title="A run"),
     "criteria": lambda: plots.criteria(SCORES, [0.5, 0.55, 0.65, 0.7], chosen=3),
     "results_bars": lambda: plots.results_bars(results(), title="Results"),
+    "reliability": lambda: plots.reliability(SURE, SURE > 0.6, title="Sure and right"),
 }
 
 
@@ -183,6 +185,17 @@ def test_bars_show_mean_seeds_choice_and_whether_labels_were_used():
     ]
     np.testing.assert_allclose([bar.get_width() for bar in ax.patches], [50, 65, 90])
     assert [text.get_text() for text in ax.texts] == ["50.0", "68.0", "90.0 (labels used)"]
+
+
+def test_reliability_shows_accuracy_counts_and_the_error():
+    confidence, correct = np.array([0.62, 0.66, 0.68, 0.96]), np.array([True, False, False, True])
+    upper, lower = plots.reliability(confidence, correct).axes
+    np.testing.assert_allclose([bar.get_height() for bar in upper.patches], [100 / 3, 100])
+    np.testing.assert_allclose([bar.get_x() + bar.get_width() / 2 for bar in upper.patches], [65, 95])
+    np.testing.assert_allclose(upper.lines[0].get_xydata(), [[100 * 1.96 / 3, 100 / 3], [96, 100]])
+    np.testing.assert_allclose([bar.get_height() for bar in lower.patches], [0, 0, 0, 0, 0, 0, 75, 0, 0, 25])
+    assert upper.texts[0].get_text() == "expected calibration error: 25.0 %"  # 3/4 · 32 + 1/4 · 4
+    assert lower.get_xlabel() == "confidence (%)"
 
 
 def test_colours_are_distinct():

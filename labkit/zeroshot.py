@@ -1,0 +1,161 @@
+"""Zero-shot classification: prompts become a linear classifier in the space that images and texts share.
+
+The weight of a class is the mean of the normalised embeddings of its sentences, normalised again; a picture belongs to
+the class whose weight it is most similar to (Radford et al., Learning Transferable Visual Models From Natural Language
+Supervision, ICML 2021, section 3.1.4). No label is used; the prompts are all that is known of the classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import softmax
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_array
+
+from labkit._files import cache_dir
+from labkit.backbones import Backbone
+from labkit.errors import DataError, FitError
+from labkit.features import read_features, write_features
+from labkit.prompts import Prompts
+
+logger = logging.getLogger(__name__)
+
+
+def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True) -> np.ndarray:
+    """The weights of a zero-shot classifier, one unit vector a class: (C, d) float32.
+
+    Kept under a key made of the backbone's weights and all sentences, so they are computed once.
+
+    Args:
+        backbone: with a text tower ("pocket-clip", "pocket-vit", "open_clip:…").
+        prompts: from `load_prompts`, or `Prompts.of(words)`.
+        cache: read and write the cache ($LABKIT_CACHE, else the user's cache folder).
+
+    Raises:
+        BackboneError: the backbone has no text tower.
+        DataError: there are no classes, or the cache cannot be written.
+    """
+    texts = [prompts.texts(i) for i in range(len(prompts.classes))]
+    if not texts or not all(texts):
+        raise DataError("the prompts have no classes, or a class without a sentence. Give every class a word.")
+    path = _path(backbone, texts)
+    if cache and path.exists():
+        try:
+            return read_features(path)
+        except DataError as error:
+            logger.warning("%s It is computed again.", error)
+    embeddings = backbone.encode_text([text for of_class in texts for text in of_class]).cpu().numpy()
+    ends = np.cumsum([len(of_class) for of_class in texts])
+    weights = _unit(np.stack([part.mean(0) for part in np.split(embeddings, ends[:-1])]))
+    if cache:
+        write_features(path, weights)
+    return weights
+
+
+def _path(backbone: Backbone, texts: list[list[str]]) -> Path:
+    key = json.dumps([backbone.fingerprint, str(backbone.dtype), texts])
+    folder = backbone.name.replace("/", "_").replace(":", "_")
+    return cache_dir() / "texts" / folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+
+
+class ZeroShot(BaseEstimator):
+    """A classifier made of texts, for features of the same backbone.
+
+    The probability of a class is the softmax over classes of `logit_scale` times the cosine similarity of the picture
+    and the class's weight.
+
+    With `center`, `fit` looks at features of the target's pictures, without labels; the mean picture is then taken off
+    every picture, and the mean class off every class, before the cosine. What all pictures of a dataset share (they
+    are small and grey, or just pictures and not texts) so favours no class. It helps where that is much, and assumes
+    that the pictures it saw are a fair sample of the classes. Cosines grow, so the same scale gives more extreme
+    probabilities. It is a choice and not the default: zero-shot in the strict sense sees no picture of the target.
+
+    Args:
+        weights: from `text_classifier`, (C, d).
+        logit_scale: the inverse temperature, such as `backbone.logit_scale`.
+        center: see above.
+
+    Attributes:
+        mean_: the mean of the normalised features that `fit` saw, (d,).
+    """
+
+    def __init__(self, weights: ArrayLike, logit_scale: float = 100.0, *, center: bool = False) -> None:
+        self.weights = weights
+        self.logit_scale = logit_scale
+        self.center = center
+
+    def fit(self, X: ArrayLike, y: object = None) -> ZeroShot:
+        """Learn the mean picture; needed only with `center`.
+
+        Args:
+            X: features of the target's pictures, (n, d).
+            y: ignored; there for scikit-learn's pipelines.
+
+        Raises:
+            FitError: the features are not those of the classifier's backbone, or not finite.
+        """
+        self.mean_ = _unit(self._read(X)[0]).mean(0)
+        return self
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Class of each picture, (n,) int64, for its features (n, d)."""
+        return self.logits(X).argmax(1)
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Probability of each class, (n, C), for features (n, d)."""
+        return softmax(self.logits(X), axis=1)
+
+    def top_k(self, X: ArrayLike, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
+        """The k most probable classes of each picture, best first: their numbers (n, k) int64 and probabilities (n, k).
+
+        Raises:
+            FitError: k is not a number of classes.
+        """
+        probs = self.predict_proba(X)
+        if not 1 <= k <= probs.shape[1]:
+            raise FitError(f"k is {k}. Expected a whole number from 1 to the number of classes, {probs.shape[1]}.")
+        best = np.argsort(-probs, axis=1, kind="stable")[:, :k]
+        return best, np.take_along_axis(probs, best, axis=1)
+
+    def logits(self, X: ArrayLike) -> np.ndarray:
+        """`logit_scale` times the cosine similarity of each picture with each class, (n, C).
+
+        Raises:
+            FitError: the features are not those of the classifier's backbone, not finite, or `center` was not fitted.
+        """
+        features, weights = map(_unit, self._read(X))
+        if self.center:
+            if not hasattr(self, "mean_"):
+                raise FitError(
+                    "center=True needs the mean picture. Call fit(features) with the target's features first."
+                )
+            features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
+        return self.logit_scale * features @ weights.T
+
+    def _read(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, d) and weights (C, d), checked."""
+        try:
+            weights = check_array(self.weights, dtype=np.float32, input_name="weights")
+            features = check_array(X, dtype=np.float32, input_name="X")
+        except ValueError as error:
+            raise FitError(f"{error}\nExpected features (n, d) and weights (C, d) of finite numbers.") from error
+        if features.shape[1] != weights.shape[1]:
+            raise FitError(
+                f"the features have {features.shape[1]} numbers each, but the weights {weights.shape[1]}. Expected "
+                "both from the same backbone."
+            )
+        if not 0 < self.logit_scale < np.inf:
+            raise FitError(f"logit_scale is {self.logit_scale!r}. Expected a finite number above 0.")
+        return features, weights
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    """Rows scaled to length 1; a row of zeros stays one."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)

@@ -1,0 +1,201 @@
+"""Zero-shot: weights from sentences, probabilities against plain NumPy, centring, and errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+
+from labkit.backbones import load_backbone
+from labkit.errors import BackboneError, DataError, FitError
+from labkit.prompts import Prompts
+from labkit.zeroshot import ZeroShot, text_classifier
+
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.normal(size=(3, 6)).astype(np.float32)
+FEATURES = RNG.normal(size=(20, 6)).astype(np.float32) + 2
+PROMPTS = Prompts(["cat", "dog"], [["cat", "kitten"], ["dog"]], ["a {}.", "the {}"])
+
+
+@dataclass
+class Texts:
+    """Stands for a backbone: a text's embedding is a function of its letters, of length 1."""
+
+    name: str = "fake:texts"
+    fingerprint: str = "0" * 64
+    dtype: torch.dtype = torch.float32
+    asked: list[list[str]] = field(default_factory=list)
+
+    def encode_text(self, texts: list[str]) -> torch.Tensor:
+        self.asked.append(texts)
+        return torch.tensor(np.stack([self.embed(text) for text in texts]), dtype=torch.float32)
+
+    @staticmethod
+    def embed(text: str) -> np.ndarray:
+        x = np.random.default_rng([ord(letter) for letter in text]).normal(size=8)
+        return x / np.linalg.norm(x)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+# weights
+
+
+def test_a_weight_is_the_normalised_mean_of_the_sentences() -> None:
+    weights = text_classifier(Texts(), PROMPTS)
+    sentences = [["a cat.", "a kitten.", "the cat", "the kitten"], ["a dog.", "the dog"]]
+    for weight, texts in zip(weights, sentences, strict=True):
+        mean = np.mean([Texts.embed(text) for text in texts], axis=0)
+        np.testing.assert_allclose(weight, mean / np.linalg.norm(mean), atol=1e-6)
+    assert weights.dtype == np.float32
+
+
+def test_weights_are_computed_once_and_again_when_something_changed(own_cache: Path) -> None:
+    backbone = Texts()
+    first = text_classifier(backbone, PROMPTS)
+    np.testing.assert_array_equal(text_classifier(backbone, PROMPTS), first)
+    assert len(backbone.asked) == 1
+    for other, prompts in (
+        (Texts(fingerprint="1" * 64), PROMPTS),
+        (Texts(dtype=torch.bfloat16), PROMPTS),
+        (Texts(), Prompts(["cat", "dog"], [["cat"], ["kitten", "dog"]], PROMPTS.templates)),  # the same words
+        (Texts(), Prompts(PROMPTS.classes, PROMPTS.phrases, ["a {}."])),
+    ):
+        text_classifier(other, prompts)
+        assert len(other.asked) == 1
+    assert len(list(own_cache.rglob("*.safetensors"))) == 5
+
+
+def test_a_damaged_cache_is_computed_again(own_cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    first = text_classifier(Texts(), PROMPTS)
+    (path,) = own_cache.rglob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-3])
+    np.testing.assert_array_equal(text_classifier(Texts(), PROMPTS), first)
+    assert "computed again" in caplog.text
+
+
+def test_without_a_cache_nothing_is_written(own_cache: Path) -> None:
+    text_classifier(Texts(), PROMPTS, cache=False)
+    assert not own_cache.exists()
+
+
+@pytest.mark.parametrize("prompts", [Prompts.of([]), Prompts(["cat"], [[]]), Prompts(["cat"], [["cat"]], [])])
+def test_prompts_without_sentences(prompts: Prompts) -> None:
+    with pytest.raises(DataError, match="a class without a sentence"):
+        text_classifier(Texts(), prompts)
+
+
+def test_a_backbone_without_texts() -> None:
+    with pytest.raises(BackboneError, match="'pixels' has no text tower"):
+        text_classifier(load_backbone("pixels", device="cpu"), PROMPTS)
+
+
+def test_a_real_model_from_prompts_to_probabilities(pocket_models: Path) -> None:
+    backbone = load_backbone("pocket-vit", device="cpu")
+    weights = text_classifier(backbone, PROMPTS)
+    assert weights.shape == (2, backbone.dim)
+    np.testing.assert_allclose(np.linalg.norm(weights, axis=1), 1, atol=1e-5)
+    features = backbone.encode_image(torch.randint(0, 256, (4, 48, 48, 3), dtype=torch.uint8)).numpy()
+    assert ZeroShot(weights, backbone.logit_scale).predict_proba(features).shape == (4, 2)
+
+
+# classification
+
+
+def oracle(features: np.ndarray, weights: np.ndarray, scale: float) -> np.ndarray:
+    """Softmax of the scaled cosines, one by one."""
+    probs = np.zeros((len(features), len(weights)))
+    for i, x in enumerate(features.astype(np.float64)):
+        for c, w in enumerate(weights.astype(np.float64)):
+            probs[i, c] = np.exp(scale * (x @ w) / np.sqrt(x @ x) / np.sqrt(w @ w))
+        probs[i] /= probs[i].sum()
+    return probs
+
+
+def test_probabilities_against_the_oracle() -> None:
+    classifier = ZeroShot(WEIGHTS, 7.0)
+    expected = oracle(FEATURES, WEIGHTS, 7.0)
+    np.testing.assert_allclose(classifier.predict_proba(FEATURES), expected, rtol=1e-4)
+    np.testing.assert_array_equal(classifier.predict(FEATURES), expected.argmax(1))
+    assert classifier.predict(FEATURES).dtype == np.int64
+
+
+def test_centred_probabilities_against_the_oracle() -> None:
+    unit = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
+    weights = WEIGHTS / np.linalg.norm(WEIGHTS, axis=1, keepdims=True)
+    seen, new = unit[:12], unit[12:]
+    expected = oracle(new - seen.mean(0), weights - weights.mean(0), 7.0)
+    classifier = ZeroShot(WEIGHTS, 7.0, center=True).fit(FEATURES[:12])
+    np.testing.assert_allclose(classifier.predict_proba(FEATURES[12:]), expected, rtol=1e-3)
+    assert (classifier.predict(FEATURES) != ZeroShot(WEIGHTS, 7.0).predict(FEATURES)).any()
+
+
+def test_what_all_pictures_share_favours_no_class_when_centred() -> None:
+    classes = np.eye(3, 6)
+    true = np.arange(30) % 3
+    pictures = classes[true] + 5 * np.array([0, 1, 0, 0, 0, 1.0]) + RNG.normal(scale=0.05, size=(30, 6))
+    assert (ZeroShot(classes).predict(pictures) == 1).all()
+    assert (ZeroShot(classes, center=True).fit(pictures).predict(pictures) == true).all()
+
+
+def test_fit_changes_nothing_without_center() -> None:
+    plain, fitted = ZeroShot(WEIGHTS), ZeroShot(WEIGHTS).fit(FEATURES)
+    np.testing.assert_array_equal(plain.predict_proba(FEATURES), fitted.predict_proba(FEATURES))
+
+
+def test_fit_ignores_labels() -> None:
+    with_labels = ZeroShot(WEIGHTS, center=True).fit(FEATURES, RNG.integers(0, 3, 20))
+    np.testing.assert_array_equal(with_labels.mean_, ZeroShot(WEIGHTS, center=True).fit(FEATURES).mean_)
+
+
+def test_the_length_of_features_and_weights_does_not_matter() -> None:
+    lengths = RNG.uniform(0.1, 10, (20, 1))
+    probs = ZeroShot(WEIGHTS).predict_proba(FEATURES)
+    np.testing.assert_allclose(ZeroShot(3 * WEIGHTS).predict_proba(lengths * FEATURES), probs, rtol=1e-3)
+
+
+def test_top_k() -> None:
+    classifier = ZeroShot(WEIGHTS, 3.0)
+    best, probs = classifier.top_k(FEATURES, 2)
+    assert best.shape == probs.shape == (20, 2)
+    np.testing.assert_array_equal(best[:, 0], classifier.predict(FEATURES))
+    assert (probs[:, 0] >= probs[:, 1]).all()
+    np.testing.assert_array_equal(np.sort(classifier.top_k(FEATURES, 3)[0]), np.tile(np.arange(3), (20, 1)))
+    np.testing.assert_allclose(classifier.top_k(FEATURES, 3)[1].sum(1), 1, rtol=1e-5)
+
+
+def test_a_picture_without_a_feature_is_undecided() -> None:
+    np.testing.assert_allclose(ZeroShot(WEIGHTS).predict_proba(np.zeros((1, 6))), 1 / 3)
+
+
+def test_it_is_a_scikit_learn_estimator() -> None:
+    copy = clone(ZeroShot(WEIGHTS, 7.0, center=True))
+    assert copy.get_params()["logit_scale"] == 7.0
+    assert not hasattr(copy, "mean_")
+
+
+@pytest.mark.parametrize(
+    ("use", "message"),
+    [
+        (lambda: ZeroShot(WEIGHTS, center=True).predict(FEATURES), r"needs the mean picture\. Call fit"),
+        (lambda: ZeroShot(WEIGHTS).predict(FEATURES[:, :5]), "the features have 5 numbers each, but the weights 6"),
+        (lambda: ZeroShot(WEIGHTS, center=True).fit(FEATURES[:, :5]), "5 numbers each"),
+        (lambda: ZeroShot(WEIGHTS).predict(FEATURES * np.nan), "X contains NaN"),
+        (lambda: ZeroShot(WEIGHTS * np.nan).predict(FEATURES), "weights contains NaN"),
+        (lambda: ZeroShot(WEIGHTS).predict(FEATURES[0]), "Expected 2D array"),
+        (lambda: ZeroShot(WEIGHTS).predict(FEATURES[:0]), "0 sample"),
+        (lambda: ZeroShot(WEIGHTS, 0.0).predict(FEATURES), r"logit_scale is 0\.0"),
+        (lambda: ZeroShot(WEIGHTS).top_k(FEATURES, 4), "k is 4.*number of classes, 3"),
+    ],
+)
+def test_bad_input_is_named(use: object, message: str) -> None:
+    with pytest.raises(FitError, match=message):
+        use()  # type: ignore[operator]
