@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
 
+    from labkit.backbones import Backbone
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted."""
@@ -52,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     cluster.add_argument("--backbone", action="append", metavar="NAME", help="repeat for several feature spaces")
     cluster.add_argument("--out", default="labels.csv", type=Path, help="CSV to write (default: %(default)s)")
     cluster.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of the clusters, .html or .png")
+    cluster.add_argument(
+        "--words", metavar="WORDS", help="name the clusters: a,comma,list or a file with a word a line"
+    )
     cluster.add_argument("--seed", type=int, default=0, help="of the run (default: %(default)s)")
     cluster.add_argument("--restarts", type=int, default=8, help="the most confident is kept (default: %(default)s)")
     cluster.set_defaults(command=_cluster)
@@ -78,6 +83,7 @@ def _cluster(arguments: argparse.Namespace) -> int:
         raise DataError(f"{arguments.folder} is not a folder. Expected a folder of images.")
     if arguments.sheet and arguments.sheet.suffix not in (".html", ".png"):
         raise DataError(f"the contact sheet is {arguments.sheet}. Expected a name that ends in .html or .png.")
+    words = _read_words(arguments.words, arguments.classes) if arguments.words is not None else None
     import numpy as np
 
     from labkit.backbones import load_backbone
@@ -85,12 +91,14 @@ def _cluster(arguments: argparse.Namespace) -> int:
     from labkit.manifests import load_manifest
     from labkit.turtle import Turtle
 
+    def extract(backbone: Backbone) -> np.ndarray:
+        parts = [extract_features(backbone, manifest, split=split, progress=True) for split in manifest.splits]
+        return np.concatenate(parts)
+
     manifest = load_manifest(arguments.folder)
     backbones = [load_backbone(name) for name in arguments.backbone or ("efficientnet-lite0", "pixels")]
-    spaces = [
-        np.concatenate([extract_features(backbone, manifest, split=split, progress=True) for split in manifest.splits])
-        for backbone in backbones
-    ]
+    image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
+    spaces = [extract(backbone) for backbone in backbones]
     turtle = Turtle(arguments.classes, n_restarts=arguments.restarts, random_state=arguments.seed, progress=True)
     probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
     labels, confidence = probs.argmax(1), probs.max(1)
@@ -98,20 +106,58 @@ def _cluster(arguments: argparse.Namespace) -> int:
     paths = [path for found in manifest.scan().values() for path, _ in found]  # in the order of the features
     files = [path.relative_to(root).as_posix() for path in paths]
 
+    names = _name(probs, image_text, extract(image_text), words) if words and image_text else None
+
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file", "cluster", "confidence"])
-    writer.writerows((file, label, f"{c:.4f}") for file, label, c in zip(files, labels, confidence, strict=True))
+    writer.writerow(["file", "cluster", "confidence", *(["name"] if names else [])])
+    for file, label, c in zip(files, labels, confidence, strict=True):
+        writer.writerow([file, label, f"{c:.4f}", *([names[label]] if names else [])])
     _write(arguments.out, table.getvalue().encode())
     print(f"{len(files)} images in {len(np.unique(labels))} clusters: {arguments.out}")
     if arguments.sheet:
         make_sheet = _html_sheet if arguments.sheet.suffix == ".html" else _png_sheet
-        _write(arguments.sheet, make_sheet(paths, labels, confidence))
+        _write(arguments.sheet, make_sheet(paths, labels, confidence, names))
         print(f"contact sheet: {arguments.sheet}")
     return 0
 
 
-def _html_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, n: int = 40) -> bytes:
+def _read_words(given: str, n_clusters: int) -> list[str]:
+    """The vocabulary in a file, a word a line, or in a comma list; at least a word for each cluster."""
+    if "," in given:
+        lines = given.split(",")
+    else:
+        try:
+            lines = Path(given).read_text("utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(
+                f"the file of words {given!r} cannot be read ({error}). Expected a word a line in UTF-8, or a list such "
+                "as cat,dog,bird instead of the file."
+            ) from error
+    words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if len(words) < n_clusters:
+        raise DataError(
+            f"there are {len(words)} different words for {n_clusters} clusters. Expected at least one for each: add "
+            "words, or ask for fewer classes."
+        )
+    return words
+
+
+def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: list[str]) -> list[str]:
+    """A word for each cluster of the labeling `probs` (n, C), by an image-text model and its features (n, d)."""
+    from labkit.naming import name_clusters
+    from labkit.prompts import Prompts
+    from labkit.zeroshot import ZeroShot, text_classifier
+
+    weights = text_classifier(backbone, Prompts.of(words, templates=("{}", "a photo of a {}.")))
+    # centred: some words fit all pictures of one kind a little better than the others
+    zero_shot = ZeroShot(weights, backbone.logit_scale, center=True).fit(features)
+    return [words[i] for i in name_clusters(probs, zero_shot.predict_proba(features)).words]
+
+
+def _html_sheet(
+    paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, names: Sequence[str] | None, n: int = 40
+) -> bytes:
     """A page with the n most confident images of every cluster, largest cluster first."""
     import numpy as np
 
@@ -119,7 +165,8 @@ def _html_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarra
     for cluster in np.argsort(-np.bincount(labels), kind="stable"):
         members = np.flatnonzero(labels == cluster)
         members = members[np.argsort(-confidence[members], kind="stable")]
-        parts.append(f"<h2>Cluster {cluster}: {len(members)} images</h2><p>")
+        title = f"Cluster {cluster}, {html.escape(names[cluster])}" if names else f"Cluster {cluster}"
+        parts.append(f"<h2>{title}: {len(members)} images</h2><p>")
         for i in members[:n]:
             jpeg, name = io.BytesIO(), html.escape(paths[i].name)
             _thumbnail(paths[i]).save(jpeg, "JPEG", quality=85)
@@ -131,12 +178,12 @@ def _html_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarra
     return f"{head}</head>\n<body><h1>{len(paths)} images</h1>\n{''.join(parts)}\n</body></html>\n".encode()
 
 
-def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray) -> bytes:
+def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, names: Sequence[str] | None) -> bytes:
     """A picture with a row of the most confident images for every cluster."""
     from labkit.plots import cluster_gallery
 
     png = io.BytesIO()
-    cluster_gallery([_thumbnail(path) for path in paths], labels, confidence).savefig(png, bbox_inches="tight")
+    cluster_gallery([_thumbnail(path) for path in paths], labels, confidence, names).savefig(png, bbox_inches="tight")
     return png.getvalue()
 
 

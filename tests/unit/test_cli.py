@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from labkit import cli
+from labkit.backbones import Backbone, load_backbone
 from labkit.errors import DataError
 from labkit.turtle import Turtle
 
@@ -83,12 +85,71 @@ def test_cluster_writes_a_png_sheet(photos: Path, tmp_path: Path) -> None:
         assert image.width > 100
 
 
+class Brightness(Backbone):
+    """An image-text model that knows only how bright a picture is, and what "dark" and "bright" say."""
+
+    def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
+        level = pixels.float().mean((1, 2, 3)) / 255
+        return torch.stack([level, 1 - level, torch.ones(len(level))], 1)
+
+    def encode_text(self, texts: list[str], *, batch_size: int = 256) -> torch.Tensor:
+        known = {"bright": [0.7, 0.1, 0.7], "dark": [0.1, 0.7, 0.7]}
+        return torch.tensor([next((known[w] for w in known if w in text), [0.0, 0.0, 1.0]) for text in texts])
+
+    @property
+    def logit_scale(self) -> float:
+        return 10.0
+
+
+@pytest.fixture
+def brightness(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = load_backbone("pixels", device="cpu")
+
+    def load(name: str) -> Backbone:
+        if name != "pocket-clip":
+            return load_backbone(name)
+        return Brightness(name, 3, "0" * 64, pixels.preprocess, pixels.device, pixels.dtype, pixels.model)
+
+    monkeypatch.setattr("labkit.backbones.load_backbone", load)
+
+
+@pytest.mark.parametrize("words", ["bright & <light>, zebra ,dark,dark," + "x" * 300, "file"])
+def test_cluster_names_the_clusters(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], brightness: None, words: str
+) -> None:
+    if words == "file":
+        (tmp_path / "words.txt").write_text("bright & <light>\n\n  zebra\ndark\n", "utf-8-sig")
+        words = str(tmp_path / "words.txt")
+    out, sheet = tmp_path / "labels.csv", tmp_path / "sheet.html"
+    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "2"]
+    assert cli.main([*arguments, "--words", words, "--out", str(out), "--sheet", str(sheet)]) == 0
+    rows = list(csv.DictReader(out.open()))
+    assert list(rows[0]) == ["file", "cluster", "confidence", "name"]
+    for row in rows:
+        assert row["name"] == ("dark" if "dark" in row["file"] else "bright & <light>")
+    assert f"Cluster {rows[1]['cluster']}, dark: 12 images" in sheet.read_text()
+    assert f"Cluster {rows[0]['cluster']}, bright &amp; &lt;light&gt;: 12 images" in sheet.read_text()
+    png = tmp_path / "sheet.png"
+    assert cli.main([*arguments, "--words", words, "--out", str(out), "--sheet", str(png)]) == 0
+    assert png.stat().st_size > 1000
+
+
+def test_cluster_names_with_the_pocket_model(photos: Path, tmp_path: Path, pocket_models: Path) -> None:
+    out = tmp_path / "labels.csv"
+    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "1"]
+    assert cli.main([*arguments, "--words", "cat,dog,bird", "--out", str(out)]) == 0
+    named = {(row["cluster"], row["name"]) for row in csv.DictReader(out.open())}
+    assert len(named) == len({name for _, name in named}) == 2
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     out = tmp_path / "labels.csv"
+    binary = tmp_path / "words.bin"
+    binary.write_bytes(b"\xff\xfe")
     for arguments, message in (
         (["cluster", str(tmp_path / "missing"), "--classes", "2"], "is not a folder"),
         (["cluster", str(empty), "--classes", "2", "--backbone", "pixels"], "no images"),
@@ -96,6 +157,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["cluster", str(photos), "--classes", "99", "--backbone", "pixels"], "n_clusters"),
         (["cluster", str(photos), "--classes", "2", "--backbone", "resnet"], "backbone 'resnet' is unknown"),
         (["cluster", str(photos), "--classes", "2", "--sheet", "sheet.gif"], "ends in .html or .png"),
+        (["cluster", str(photos), "--classes", "3", "--words", "cat,dog,,cat"], "2 different words for 3 clusters"),
+        (["cluster", str(photos), "--classes", "2", "--words", ""], "file of words '' cannot be read"),
+        (["cluster", str(photos), "--classes", "2", "--words", "words.txt"], "file of words 'words.txt' cannot be read"),
+        (["cluster", str(photos), "--classes", "2", "--words", str(binary)], "Expected a word a line in UTF-8"),
         (["run", "--profile", "huge", "--out", str(tmp_path / "run")], "Expected one of pocket"),
     ):
         extra = ["--out", str(out)] if arguments[0] == "cluster" else []
