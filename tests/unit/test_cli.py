@@ -159,7 +159,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["cluster", str(photos), "--classes", "2", "--sheet", "sheet.gif"], "ends in .html or .png"),
         (["cluster", str(photos), "--classes", "3", "--words", "cat,dog,,cat"], "2 different words for 3 clusters"),
         (["cluster", str(photos), "--classes", "2", "--words", ""], "file of words '' cannot be read"),
-        (["cluster", str(photos), "--classes", "2", "--words", "words.txt"], "file of words 'words.txt' cannot be read"),
+        (
+            ["cluster", str(photos), "--classes", "2", "--words", "words.txt"],
+            "file of words 'words.txt' cannot be read",
+        ),
         (["cluster", str(photos), "--classes", "2", "--words", str(binary)], "Expected a word a line in UTF-8"),
         (["run", "--profile", "huge", "--out", str(tmp_path / "run")], "Expected one of pocket"),
     ):
