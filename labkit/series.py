@@ -113,6 +113,26 @@ def find_notebooks(folder: str | os.PathLike[str] | None = None, only: Sequence[
     return [path for path in paths if path.name[:2] in wanted]
 
 
+def kernel_environment(results_path: Path, *, alike_everywhere: bool = False) -> dict[str, str]:
+    """Environment variables that make a kernel headless and repeatable and let its notebook record to `results_path`.
+
+    Args:
+        results_path: the file of results, instead of the user's own.
+        alike_everywhere: the pocket profile without GPU and network too, so that any machine gives the stored outputs.
+    """
+    env = {
+        "LABKIT_RESULTS": str(results_path),
+        "LABKIT_HEADLESS": "1",
+        "PYTHONHASHSEED": "0",
+        "GOMP_SPINCOUNT": "10000",  # threads that spin for long while they wait stall on a busy machine
+    }
+    if alike_everywhere:
+        env |= {"LABKIT_PROFILE": "pocket", "CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
+    if (PACKAGE_DIR.parent / "pyproject.toml").exists():  # a checkout, installed or not: run the notebooks with it
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_DIR.parent), os.environ.get("PYTHONPATH")]))
+    return env
+
+
 # -------------------------------------------------------------------------------------------------------- one notebook
 
 
@@ -162,14 +182,7 @@ def _own_kernel(results_path: Path) -> type:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
 
-    env = {
-        "LABKIT_RESULTS": str(results_path),
-        "LABKIT_HEADLESS": "1",
-        "PYTHONHASHSEED": "0",
-        "GOMP_SPINCOUNT": "10000",  # threads that spin for long while they wait stall on a busy machine
-    }
-    if (PACKAGE_DIR.parent / "pyproject.toml").exists():  # a checkout, installed or not: run the notebooks with it
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(PACKAGE_DIR.parent), os.environ.get("PYTHONPATH")]))
+    env = kernel_environment(results_path)
     quiet = ["--log-level=40"]  # without notes for administrators
     spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict(quiet) | {"env": env})
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,12 @@ def pytest_configure(config: Any) -> None:
     option.nbval_sanitize_with = option.nbval_sanitize_with or str(HERE / "nbval_sanitize.cfg")
     option.nbval_current_env = not option.nbval_kernel_name  # this interpreter, whatever kernels are registered
     config._labkit_results = tempfile.mkdtemp(prefix="labkit-nbval-")
-    os.environ.update(  # kernels inherit it
-        LABKIT_PROFILE="pocket",
-        LABKIT_HEADLESS="1",
-        LABKIT_RESULTS=str(Path(config._labkit_results, "results.jsonl")),  # the user's own table stays as it is
-        CUDA_VISIBLE_DEVICES="",
-        HF_HUB_OFFLINE="1",
-        PYTHONHASHSEED="0",
-        GOMP_SPINCOUNT="10000",  # threads that spin for long while they wait stall on a busy machine
-        PYTHONPATH=os.pathsep.join(filter(None, [str(HERE.parent), os.environ.get("PYTHONPATH")])),
-    )
+    if (HERE.parent / "labkit").is_dir():
+        sys.path.insert(0, str(HERE.parent))  # the labkit of this checkout, installed or not
+    from labkit.series import kernel_environment
+
+    results_path = Path(config._labkit_results, "results.jsonl")  # the user's own table stays as it is
+    os.environ.update(kernel_environment(results_path, alike_everywhere=True))  # kernels inherit it
 
 
 def pytest_unconfigure(config: Any) -> None:

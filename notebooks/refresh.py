@@ -15,7 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from labkit._files import atomic_write
-from labkit.series import find_notebooks
+from labkit.series import find_notebooks, kernel_environment
 
 HERE = Path(__file__).resolve().parent
 METADATA = {
@@ -40,15 +40,7 @@ def refresh(path: Path) -> None:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        os.environ.update(
-            LABKIT_PROFILE="pocket",
-            LABKIT_HEADLESS="1",
-            LABKIT_RESULTS=str(Path(scratch) / "results.jsonl"),
-            CUDA_VISIBLE_DEVICES="",
-            HF_HUB_OFFLINE="1",
-            PYTHONHASHSEED="0",
-            GOMP_SPINCOUNT="10000",
-        )
+        os.environ.update(kernel_environment(Path(scratch) / "results.jsonl", alike_everywhere=True))
         for path in find_notebooks(HERE, sys.argv[1:]):
             print(path.name, flush=True)
             refresh(path)
