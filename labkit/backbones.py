@@ -121,9 +121,9 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
     """Load a frozen image encoder by name.
 
     Args:
-        name: "pocket-clip" and "pocket-vit" (image-text models that come with labkit), "efficientnet-lite0" (ImageNet
-            weights from a pip package, no download), "pixels" (grey pixels at 28 x 28: no network, errs differently),
-            "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's cache, else downloaded).
+        name: "pocket-clip" (an image-text model that comes with labkit), "efficientnet-lite0" (ImageNet weights from a
+            pip package, no download), "pixels" (grey pixels at 28 x 28: no network, errs differently), "timm:MODEL" or
+            "open_clip:MODEL/PRETRAINED" (from the hub's cache, else downloaded).
         image_size: side in pixels of the square that the model sees; None is the model's own size and crop. A smaller
             size is faster, and the whole picture is resized to it: only its longer side is cropped.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.

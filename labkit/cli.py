@@ -131,8 +131,8 @@ def _read_words(given: str, n_clusters: int) -> list[str]:
             lines = Path(given).read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(
-                f"the file of words {given!r} cannot be read ({error}). Expected a word a line in UTF-8, or a list such "
-                "as cat,dog,bird instead of the file."
+                f"the file of words {given!r} cannot be read ({error}). Expected a word a line in UTF-8, or a list "
+                "such as cat,dog,bird instead of the file."
             ) from error
     words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if len(words) < n_clusters:

@@ -34,7 +34,7 @@ def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True)
     Kept under a key made of the backbone's weights and all sentences, so they are computed once.
 
     Args:
-        backbone: with a text tower ("pocket-clip", "pocket-vit", "open_clip:…").
+        backbone: with a text tower ("pocket-clip", "open_clip:…").
         prompts: from `load_prompts`, or `Prompts.of(words)`.
         cache: read and write the cache ($LABKIT_CACHE, else the user's cache folder).
 

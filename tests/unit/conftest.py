@@ -23,7 +23,7 @@ VISION = {
 
 @pytest.fixture(scope="session")
 def pocket_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The files of both pocket models in their true shapes, with random weights in half precision."""
+    """Files of two pocket models, one of each kind of image tower: true shapes, random weights in half precision."""
     folder = tmp_path_factory.mktemp("models")
     merges = "#version: 0.2\nc a\nca t</w>\nd o\ndo g</w>"
     (folder / "pocket-bpe.txt.gz").write_bytes(gzip.compress(merges.encode()))
@@ -41,6 +41,7 @@ def pocket_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def pocket_models(pocket_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """As if these were the models that ship."""
     monkeypatch.setattr(pocket, "MODELS", pocket_files)
+    monkeypatch.setattr(pocket, "NAMES", tuple(VISION))
     pocket.register.cache_clear()
     yield pocket_files
     pocket.register.cache_clear()

