@@ -168,3 +168,13 @@ def test_the_schema_refuses_what_is_wrong(run: tuple[dict[str, Any], Path]) -> N
         report["results"][0].update(change)
         with pytest.raises(DataError, match=r"schema at \$\.results\[0\]"):
             series.validate_results(report)
+
+
+def test_kernels_are_headless_and_the_tests_of_stored_outputs_also_offline_and_without_a_gpu(tmp_path: Path) -> None:
+    plain = series.kernel_environment(tmp_path / "r.jsonl")
+    alike = series.kernel_environment(tmp_path / "r.jsonl", alike_everywhere=True)
+    assert plain["LABKIT_RESULTS"] == str(tmp_path / "r.jsonl")
+    assert plain["LABKIT_HEADLESS"] == "1"
+    assert "CUDA_VISIBLE_DEVICES" not in plain  # a run of the series uses the GPU that is there
+    assert plain.items() <= alike.items()
+    assert (alike["CUDA_VISIBLE_DEVICES"], alike["HF_HUB_OFFLINE"], alike["LABKIT_PROFILE"]) == ("", "1", "pocket")
