@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from labkit import exercises
+from labkit import exercises, pocket
 from labkit._files import cache_dir
 from labkit._results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarise
 from labkit.errors import LabkitError
@@ -49,7 +49,9 @@ class Profile:
         summary: what it means, in a few words.
         backbones: names for `load_backbone`; several make several feature spaces.
         datasets: names for `load_manifest`; the first is the main one.
-        image_size: side in pixels of what networks see; None is each model's own.
+        image_size: side in pixels of what networks see; None is each model's own. Pixels and the pocket models always
+            have their own.
+        image_text: the backbone that reads sentences as well.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Profile:
     backbones: tuple[str, ...]
     datasets: tuple[str, ...]
     image_size: int | None
+    image_text: str
 
 
 _BENCHMARKS = ("cifar10", "stl10", "oxford-pets", "dtd")
@@ -69,6 +72,7 @@ PROFILES = {
             ("efficientnet-lite0", "pixels"),
             ("fashion-mini", "digits"),
             96,
+            "pocket-clip",
         ),
         Profile(
             "standard",
@@ -76,6 +80,7 @@ PROFILES = {
             ("open_clip:ViT-B-32-quickgelu/openai", "timm:vit_base_patch14_dinov2.lvd142m"),
             _BENCHMARKS,
             None,
+            "open_clip:ViT-B-32-quickgelu/openai",
         ),
         Profile(
             "paper",
@@ -83,6 +88,7 @@ PROFILES = {
             ("open_clip:ViT-L-14-quickgelu/openai", "timm:vit_giant_patch14_dinov2.lvd142m"),
             _BENCHMARKS,
             None,
+            "open_clip:ViT-L-14-quickgelu/openai",
         ),
     )
 }
@@ -169,7 +175,8 @@ class Lab:
         from labkit.backbones import load_backbone
 
         if name not in self._backbones:
-            size = None if name == "pixels" else self.profile.image_size  # raw pixels have a size of their own
+            has_own = name == "pixels" or name in pocket.NAMES  # a size that it was made for
+            size = None if has_own else self.profile.image_size
             self._backbones[name] = load_backbone(name, image_size=size, device=self.device)
         return self._backbones[name]
 

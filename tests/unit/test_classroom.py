@@ -91,7 +91,8 @@ def test_features_go_through_backbones_that_are_loaded_once(monkeypatch: pytest.
     spaces = lab.spaces("digits")
     assert [space.shape for space in spaces] == [(2, 3), (2, 3)]
     lab.spaces("digits", ["pixels"], split="test")
-    assert loaded == [("efficientnet-lite0", 96), ("pixels", None)]
+    lab.features("digits", lab.profile.image_text)
+    assert loaded == [("efficientnet-lite0", 96), ("pixels", None), ("pocket-clip", None)]
 
 
 def test_results_are_replaced_by_key_and_shared_between_notebooks(tmp_path: Path) -> None:
