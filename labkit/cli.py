@@ -10,6 +10,7 @@ import base64
 import csv
 import html
 import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted."""
     arguments = _parser().parse_args(argv)
+    # Threads that spin for long while they wait stall on a busy machine; read when torch is loaded, so it is set here.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return arguments.command(arguments)
     except LabkitError as error:
@@ -51,7 +54,12 @@ def _parser() -> argparse.ArgumentParser:
     cluster = commands.add_parser("cluster", help="sort a folder of images into classes, without labels")
     cluster.add_argument("folder", type=Path, help="images, flat or in sub-folders")
     cluster.add_argument("--classes", type=int, required=True, metavar="C", help="how many classes to look for")
-    cluster.add_argument("--backbone", action="append", metavar="NAME", help="repeat for several feature spaces")
+    cluster.add_argument(
+        "--backbone",
+        action="append",
+        metavar="NAME",
+        help="feature space (default: efficientnet-lite0); repeat for several",
+    )
     cluster.add_argument("--out", default="labels.csv", type=Path, help="CSV to write (default: %(default)s)")
     cluster.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of the clusters, .html or .png")
     cluster.add_argument(
@@ -83,6 +91,8 @@ def _cluster(arguments: argparse.Namespace) -> int:
         raise DataError(f"{arguments.folder} is not a folder. Expected a folder of images.")
     if arguments.sheet and arguments.sheet.suffix not in (".html", ".png"):
         raise DataError(f"the contact sheet is {arguments.sheet}. Expected a name that ends in .html or .png.")
+    if arguments.classes < 2:
+        raise DataError(f"--classes is {arguments.classes}. Expected a whole number of at least 2.")
     words = _read_words(arguments.words, arguments.classes) if arguments.words is not None else None
     import numpy as np
 
@@ -96,7 +106,7 @@ def _cluster(arguments: argparse.Namespace) -> int:
         return np.concatenate(parts)
 
     manifest = load_manifest(arguments.folder)
-    backbones = [load_backbone(name) for name in arguments.backbone or ("efficientnet-lite0", "pixels")]
+    backbones = [load_backbone(name) for name in arguments.backbone or ("efficientnet-lite0",)]
     image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
     spaces = [extract(backbone) for backbone in backbones]
     turtle = Turtle(arguments.classes, n_restarts=arguments.restarts, random_state=arguments.seed, progress=True)
@@ -152,7 +162,11 @@ def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: li
     weights = text_classifier(backbone, Prompts.of(words, templates=("{}", "a photo of a {}.")))
     # centred: some words fit all pictures of one kind a little better than the others
     zero_shot = ZeroShot(weights, backbone.logit_scale, center=True).fit(features)
-    return [words[i] for i in name_clusters(probs, zero_shot.predict_proba(features)).words]
+    found = name_clusters(probs, zero_shot.predict_proba(features))
+    for cluster, (word, margin) in enumerate(zip(found.words, found.margins, strict=True)):
+        doubt = "" if margin >= 0 else ", another word fits it better: look before you believe it"
+        print(f"cluster {cluster}: {words[word]} (margin {margin:+.2f}{doubt})")
+    return [words[i] for i in found.words]
 
 
 def _html_sheet(

@@ -293,6 +293,7 @@ def _write_html(executed: Path) -> None:
             png = base64.b64encode(base64.b64decode(output.data["image/png"])).decode()  # without line breaks
             output.data = {"text/html": f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'}
     page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
+    page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)  # to the page of another notebook
     with atomic_write(executed.with_suffix(".html")) as temporary:
         temporary.write_text(page, encoding="utf-8")
 
@@ -327,8 +328,6 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
     else:
         parts.append("<p>All notebooks ran to the end, and every band was met.</p>")
     rows = pd.DataFrame(report["results"], columns=list(ROW_KEYS))
-    parts.append("<h2>Results</h2>")
-    parts.append(table(summarise(rows)) if len(rows) else "<p>No notebook recorded a result.</p>")
     parts.append("<h2>Notebooks</h2>")
     lines = []
     for name, timing in report["timings"].items():
@@ -343,6 +342,11 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
             }
         )
     parts.append(table(pd.DataFrame(lines), escape=False))
+    parts.append("<h2>Results</h2>")
+    is_accuracy = rows["metric"] == "accuracy"
+    parts.append(table(summarise(rows[is_accuracy])) if len(rows) else "<p>No notebook recorded a result.</p>")
+    if not is_accuracy.all():
+        parts.append(f"<details><summary>Other metrics</summary>{table(summarise(rows[~is_accuracy]))}</details>")
     if report["bands"]:
         parts.append(f"<h2>Bands</h2>{table(pd.DataFrame(report['bands']).drop(columns='profile'))}")
     body = re.sub(r"<th>", '<th scope="col">', "\n".join(parts))

@@ -153,7 +153,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     for arguments, message in (
         (["cluster", str(tmp_path / "missing"), "--classes", "2"], "is not a folder"),
         (["cluster", str(empty), "--classes", "2", "--backbone", "pixels"], "no images"),
-        (["cluster", str(photos), "--classes", "1", "--backbone", "pixels"], "n_clusters"),
+        (["cluster", str(photos), "--classes", "1", "--backbone", "pixels"], "--classes is 1"),
         (["cluster", str(photos), "--classes", "99", "--backbone", "pixels"], "n_clusters"),
         (["cluster", str(photos), "--classes", "2", "--backbone", "resnet"], "backbone 'resnet' is unknown"),
         (["cluster", str(photos), "--classes", "2", "--sheet", "sheet.gif"], "ends in .html or .png"),

@@ -35,7 +35,7 @@ GOOD = [
 def write_notebook(folder: Path, name: str, sources: list[str], parameters: str = PARAMETERS) -> Path:
     first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
     codes = [new_code_cell(source) for source in [LAB.format(notebook=name), *sources]]
-    notebook = new_notebook(cells=[new_markdown_cell(f"# {name}"), first, *codes])
+    notebook = new_notebook(cells=[new_markdown_cell(f"# {name}\n\n[next](04_good.ipynb)"), first, *codes])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path = folder / f"{name}.ipynb"
     nbformat.write(notebook, path)
@@ -109,6 +109,8 @@ def test_pages(run: tuple[dict[str, Any], Path]) -> None:
     notebook = (out / "04_good.html").read_text()
     assert '<img alt="An empty &lt;plot&gt; &amp; nothing else." src="data:image/png;base64,' in notebook
     assert "ValueError" in (out / "01_raises.html").read_text()
+    assert 'href="04_good.html"' in notebook  # pages lead to pages
+    assert 'href="04_good.ipynb"' not in notebook
 
 
 def test_bands_are_no_failure_under_other_profiles(tmp_path: Path) -> None:
