@@ -79,8 +79,8 @@ styles fluent-emoji-flat, fluent-emoji, fluent-emoji-high-contrast and everythin
 
 **Recipe**: `make pocket`, that is `labkit/pocket/recipe/`. Minutes of the run that made these weights, where a stage
 that was kept from before counts as its loading time: {minutes} ({facts["machine"]}). One run, seed 0.
-What the trunk's last block was given was computed for these weights in two steps with a float16 file between, so a rerun
-differs in rounding.
+What the last block of the trunk was given was computed in two steps for these weights, with a float16 file between, so
+a rerun differs in rounding.
 
 ## Scores
 
