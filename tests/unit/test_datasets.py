@@ -213,7 +213,7 @@ def test_the_recipe_of_emoji_unseen_from_tiny_packages(tmp_path: Path, monkeypat
     rows = [{"label": name, "subgroup": 1} for name in labels] + [{"label": "regional indicator A"}]
     rows[1]["subgroup"] = 2
 
-    def fetch(package: str, folder: Path) -> Path:
+    def fetch(package: str, version: str, folder: Path) -> Path:
         iconify = package == "@iconify/json"
         content = {"icons": icons, "width": 32, "height": 32} if iconify else rows
         path = folder / package / ("json/fluent-emoji-flat.json" if iconify else "en/data.json")

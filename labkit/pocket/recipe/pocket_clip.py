@@ -103,7 +103,7 @@ def gather(work: Path, scale: Scale) -> tuple[Pictures, list[dict[str, Any]]]:
     icons, captions, sets = corpus.build(work, fraction=scale.fraction)
     letters, names = glyphs.build(work, n_fonts=scale.n_fonts)
     outlines = np.concatenate([fill_holes(icons[..., 3]), letters[..., 3]])  # a filled 8 would be no 8
-    things = corpus.thing_words(corpus.fetch("emojibase-data", work / "packages"))
+    things = corpus.thing_words(corpus.fetch("emojibase-data", corpus.PACKAGES["emojibase-data"], work / "packages"))
     return Pictures(np.concatenate([icons, letters]), outlines, captions + names, things), sets
 
 
@@ -138,15 +138,9 @@ def trunk_maps(work: Path, pictures: Pictures, scale: Scale) -> list[np.ndarray]
                     maps[start : start + len(view)] = encode_lower(backbone, lower, view)
                     start += len(view)
                     bar.update(len(view))
-            save_array(path, maps)
+            corpus.save_array(path, maps)
         results.append(np.load(path))
     return results
-
-
-def save_array(path: Path, array: np.ndarray) -> None:
-    """Write an array to a .npy file, whole or not at all."""
-    with atomic_write(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
 
 
 # --------------------------------------------------------------------------------------------------------- 2. the words
@@ -186,7 +180,7 @@ def text_embeddings(work: Path, texts: Sequence[str], name: str) -> np.ndarray:
     """Sentence embeddings (n, 384) of texts; kept under `name`."""
     path = work / f"minilm-{name}.npy"
     if not path.exists():
-        save_array(path, SentenceEncoder()(texts, desc=f"MiniLM, {name}"))
+        corpus.save_array(path, SentenceEncoder()(texts, desc=f"MiniLM, {name}"))
     return np.load(path)
 
 
@@ -363,7 +357,7 @@ def train_text_tower(
         optimizer.step()
         schedule.step()
         bar.set_postfix(loss=f"{loss.item():.4f}")
-    state = {k: v for k, v in model.state_dict().items() if not k.startswith("visual.") and k != "attn_mask"}
+    state = {k: v for k, v in model.state_dict().items() if not k.startswith("visual.")}
     state["logit_scale"] = alignment.log_scale.detach().clone()
     with atomic_write(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
@@ -380,13 +374,11 @@ def first_embeddings(tokens: Tensor, targets: Tensor) -> Tensor:
     width = TEXT_CFG["width"]
     _, _, directions = torch.linalg.svd(targets[:20_000] - targets.mean(0), full_matrices=False)
     small = (targets - targets.mean(0)) @ directions[:width].T
-    total = torch.zeros(VOCABULARY, small.shape[1])
+    total = torch.zeros(VOCABULARY, width)
     for column in tokens.T:
         total.index_add_(0, column, small)
     mean = total / torch.bincount(tokens.flatten(), minlength=VOCABULARY).clamp_min(1)[:, None]
-    noise = 0.01 * torch.randn(VOCABULARY, width)
-    noise[:, : mean.shape[1]] += mean
-    return noise
+    return mean + 0.01 * torch.randn(VOCABULARY, width)
 
 
 # ---------------------------------------------------------------------------------------------------------- 5. the file
@@ -400,12 +392,9 @@ def assemble(alignment: Alignment, text: dict[str, Tensor]) -> dict[str, Tensor]
     """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-    backbone, _, _ = split_trunk()
+    backbone, _, upper = split_trunk()
     model: Any = backbone.model
-    model.blocks[-1:].load_state_dict({k[2:]: v for k, v in alignment.upper.state_dict().items() if k[:2] == "0."})
-    for i, part in enumerate((model.conv_head, model.bn2), start=1):
-        prefix = f"{i}."
-        part.load_state_dict({k[2:]: v for k, v in alignment.upper.state_dict().items() if k.startswith(prefix)})
+    upper.load_state_dict(alignment.upper.state_dict())  # into the model, of which it is a part
     mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
     own_mean, own_std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
     kernel = model.conv_stem.weight.detach()  # (32, 3, 3, 3)
