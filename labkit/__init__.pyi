@@ -1,4 +1,4 @@
-from . import errors, plots, selection, turtle, widgets
+from . import errors, must, plots, selection, turtle, widgets
 from .backbones import Backbone, load_backbone
 from .baselines import kmeans, linear_probe
 from .classroom import TODO, Lab, check, hint, setup, show
@@ -15,6 +15,7 @@ from .metrics import (
     mean_per_class_accuracy,
     normalized_mutual_info,
 )
+from .must import MUST, MustConfig
 from .naming import Names, name_clusters
 from .prompts import Prompts, load_prompts
 from .turtle import Turtle
@@ -23,12 +24,14 @@ from .zeroshot import ZeroShot, text_classifier
 __version__: str
 
 __all__ = [
+    "MUST",
     "TODO",
     "Backbone",
     "ImageDataset",
     "Lab",
     "LabkitError",
     "Manifest",
+    "MustConfig",
     "Names",
     "Prompts",
     "Turtle",
@@ -51,6 +54,7 @@ __all__ = [
     "load_prompts",
     "match_clusters",
     "mean_per_class_accuracy",
+    "must",
     "name_clusters",
     "normalized_mutual_info",
     "plots",

@@ -67,10 +67,7 @@ def extract_features(
     dataset = manifest.images(split)
     starts = range(0, len(dataset), PART)
     if not cache:
-        features = np.empty((len(dataset), backbone.dim), dtype)
-        for start, part in _extract(backbone, dataset, starts, batch_size, progress):
-            features[start : start + PART] = part
-        return features
+        return encode_images(backbone, dataset, batch_size=batch_size, progress=progress).astype(dtype, copy=False)
     path = feature_path(backbone, manifest, split, dtype)
     with _explain_unwritable(path.parent):
         path.parent.mkdir(parents=True, exist_ok=True)  # tells before the work whether the cache can be written
@@ -80,6 +77,18 @@ def extract_features(
         return _read_or_extract(path, backbone, dataset, starts, batch_size, dtype, progress)
     finally:
         lock.release()
+
+
+def encode_images(
+    backbone: Backbone, dataset: ImageDataset, *, batch_size: int = 256, progress: bool = False
+) -> np.ndarray:
+    """What a backbone says of every image of a dataset, in order, without the cache: (n, d) float32.
+
+    Raises:
+        DataError: an image cannot be read, or a feature is not finite.
+    """
+    starts = range(0, len(dataset), PART)
+    return np.concatenate([part for _, part in _extract(backbone, dataset, starts, batch_size, progress)])
 
 
 def _read_or_extract(

@@ -1,0 +1,174 @@
+"""The settings of masked self-training: every constant in one place, and the published configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from labkit.errors import FitError
+
+PUBLISHED_BATCH = 1024  # pictures in a batch that learning rates, decays and warm-ups were published for
+
+
+@dataclass(frozen=True)
+class MustConfig:
+    """All settings of MUST. The defaults are the paper's for ImageNet with ViT-B/16, where it gives one for all.
+
+    Rates and speeds are given for a batch of 1,024 and follow the batch size: the learning rate in proportion, the
+    teacher's decay as a power, so that the same number of pictures has the same weight.
+
+    Attributes:
+        epochs: passes over the pictures.
+        batch_size: pictures in one step, over all processes.
+        accumulate: parts in which a batch is computed one after the other, for little memory.
+        lr: learning rate for 256 pictures; a cosine takes it to a millionth of 1.
+        layer_decay: each layer of the tower learns this much slower than the one above it.
+        weight_decay: of AdamW, for parameters with two dimensions or more.
+        threshold: τ, the confidence above which a pseudo-label is kept.
+        ema_decay: of the teacher at the first step, for a batch of 1,024; 0 makes the teacher the student of the step
+            before. It grows to `ema_decay_end` over `ema_warmup` such batches.
+        mask_block: side of a masked block in pixels, a multiple of the tower's patch.
+        mask_ratio: fraction of blocks that is hidden; 0 switches masking off.
+        self_training_weight, fairness_weight, masked_image_weight, alignment_weight: of the four losses; 0 is off.
+        fairness_memory: share of the mean prediction that is kept from the step before; None is 0.5 from 512 classes
+            on, where a batch holds too few pictures a class, else 0.
+        prior: "uniform", or "estimated": the shares of classes in what the start says of the train pictures.
+        slow_mask_token: whether the mask token learns as slowly as the lowest layer, as in the published code. It is
+            new, so here it learns as fast as the head.
+        crop: smallest area of the picture that the strong view shows.
+        flip: whether the strong view may be a mirror image.
+        augment: timm's description of the RandAugment of the strong view; None for none.
+        patience: stop when the label-free criterion has not grown for so many epochs, and go back to the teacher where
+            it was highest; None runs all epochs and takes the last.
+
+    Raises:
+        FitError: a value is out of its range.
+    """
+
+    epochs: int = 30
+    batch_size: int = PUBLISHED_BATCH
+    accumulate: int = 1
+    lr: float = 2e-5
+    layer_decay: float = 0.65
+    weight_decay: float = 0.05
+    threshold: float = 0.7
+    ema_decay: float = 0.999
+    ema_decay_end: float = 0.9998
+    ema_warmup: int = 2000
+    mask_block: int = 32
+    mask_ratio: float = 0.3
+    self_training_weight: float = 1.0
+    fairness_weight: float = 1.0
+    masked_image_weight: float = 1.0
+    alignment_weight: float = 0.2
+    fairness_memory: float | None = None
+    prior: str = "uniform"
+    slow_mask_token: bool = False
+    crop: float = 0.3
+    flip: bool = True
+    augment: str | None = "rand-m9-mstd0.5-inc1"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        counts = ("epochs", "batch_size", "accumulate", "mask_block")
+        shares = ("threshold", "ema_decay", "ema_decay_end", "mask_ratio")
+        weights = ("self_training_weight", "fairness_weight", "masked_image_weight", "alignment_weight")
+        for name in (*counts, *(("patience",) if self.patience is not None else ())):
+            self._expect(name, _is_whole(getattr(self, name)) and getattr(self, name) >= 1, "a whole number from 1 on")
+        self._expect("ema_warmup", _is_whole(self.ema_warmup) and self.ema_warmup >= 0, "a whole number from 0 on")
+        for name in (*shares, *(("fairness_memory",) if self.fairness_memory is not None else ())):
+            self._expect(name, 0 <= _number(getattr(self, name)) < 1, "a number from 0 to below 1")
+        for name in (*weights, "weight_decay"):
+            self._expect(name, 0 <= _number(getattr(self, name)) < math.inf, "a number from 0 on")
+        self._expect("lr", 0 < _number(self.lr) < math.inf, "a number above 0")
+        for name in ("layer_decay", "crop"):
+            self._expect(name, 0 < _number(getattr(self, name)) <= 1, "a number above 0 and up to 1")
+        self._expect("prior", self.prior in ("uniform", "estimated"), '"uniform" or "estimated"')
+        self._expect("accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}")
+
+    def _expect(self, name: str, holds: bool, what: str) -> None:
+        if not holds:
+            raise FitError(f"{name} is {getattr(self, name)!r}. Expected {what}.")
+
+    def replace(self, **changes: Any) -> MustConfig:
+        """A copy with some settings changed; unknown names are an error."""
+        known = [field.name for field in dataclasses.fields(self)]
+        for name in changes:
+            if name not in known:
+                raise FitError(f"MUST has no setting {name!r}. Expected some of {', '.join(known)}.")
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate at the first step, for this batch size."""
+        return self.lr * self.batch_size / 256
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate when this share of all steps is done: half a cosine down to a millionth of a full one."""
+        end = min(1e-6 * self.batch_size / 256, self.peak_lr)
+        return end + (self.peak_lr - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def ema_decay_at(self, step: int) -> float:
+        """The teacher's decay after the step of this number (from 0 on), for this batch size."""
+        share = self.batch_size / PUBLISHED_BATCH
+        grown = min(1.0, step * share / self.ema_warmup) if self.ema_warmup else 1.0
+        end = max(self.ema_decay, self.ema_decay_end) if self.ema_decay else 0.0
+        return (self.ema_decay + (end - self.ema_decay) * grown) ** share
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+
+
+def _published(
+    mask_block: int,
+    mask_ratio: float,
+    alignment_weight: float,
+    fairness_weight: float,
+    threshold: float,
+    lr: float,
+    epochs: int,
+    ema_decay: float,
+    ema_warmup: int,
+) -> MustConfig:
+    return MustConfig(
+        mask_block=mask_block,
+        mask_ratio=mask_ratio,
+        alignment_weight=alignment_weight,
+        fairness_weight=fairness_weight,
+        threshold=threshold,
+        lr=lr,
+        epochs=epochs,
+        ema_decay=ema_decay,
+        ema_warmup=ema_warmup,
+    )
+
+
+# Li et al. (2023), appendix, and the configurations of the published code: dataset/model.
+PRESETS: Mapping[str, MustConfig] = MappingProxyType(
+    {
+        #                           block ratio align fair  tau   lr  epochs decay warm-up
+        "imagenet/ViT-B-16": _published(32, 0.3, 0.2, 1.0, 0.7, 2e-5, 30, 0.999, 2000),
+        "imagenet/ViT-L-14": _published(56, 0.3, 0.5, 1.0, 0.5, 4e-5, 20, 0.999, 2000),
+        "sun397/ViT-B-16": _published(32, 0.1, 1.0, 0.2, 0.4, 1e-4, 20, 0.99, 500),
+        "sun397/ViT-L-14": _published(28, 0.2, 0.5, 0.2, 0.3, 2e-4, 20, 0.99, 500),
+        "food101/ViT-B-16": _published(32, 0.1, 0.1, 1.0, 0.7, 2e-5, 40, 0.999, 2000),
+        "food101/ViT-L-14": _published(56, 0.1, 0.1, 1.0, 0.7, 4e-5, 40, 0.999, 2000),
+        "gtsrb/ViT-B-16": _published(32, 0.5, 0.5, 1.0, 0.3, 2e-5, 20, 0.99, 500),
+        "gtsrb/ViT-L-14": _published(56, 0.3, 0.5, 1.0, 0.2, 4e-5, 20, 0.99, 500),
+        "dtd/ViT-B-16": _published(32, 0.1, 0.2, 1.0, 0.4, 2e-5, 60, 0.99, 100),
+        "dtd/ViT-L-14": _published(56, 0.1, 0.5, 1.0, 0.5, 4e-5, 60, 0.99, 100),
+        "ucf101/ViT-B-16": _published(16, 0.1, 0.5, 1.0, 0.5, 1e-5, 60, 0.99, 500),
+        "ucf101/ViT-L-14": _published(28, 0.1, 0.5, 1.0, 0.6, 2e-5, 60, 0.99, 500),
+        "pets/ViT-B-16": _published(32, 0.1, 0.2, 1.0, 0.7, 1e-5, 60, 0.99, 100),
+        "caltech101/ViT-B-16": _published(32, 0.1, 0.2, 1.0, 0.7, 1e-5, 60, 0.99, 100),
+    }
+)

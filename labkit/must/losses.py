@@ -1,0 +1,87 @@
+"""The four losses of MUST as pure functions, and the pseudo-labels that the first of them needs.
+
+Li, Savarese and Hoi, "Masked Unsupervised Self-training for Label-free Image Classification", ICLR 2023
+(arXiv 2206.02967). Shapes: B pictures, N patches, C classes, D dimensions of the space of pictures and texts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pseudo_labels(teacher_logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """What the teacher would call each picture, and where it is sure enough to be believed (section 3.1).
+
+    Args:
+        teacher_logits: for the weak view, (B, C).
+        threshold: τ; a label is kept when its probability is above it.
+
+    Returns:
+        Class numbers (B,) int64, and whether each is kept, (B,) bool.
+    """
+    confidence, labels = teacher_logits.float().softmax(-1).max(-1)
+    return labels, confidence > threshold
+
+
+def self_training_loss(logits: Tensor, labels: Tensor, kept: Tensor, kept_share: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of the student with the labels that are kept; 0, with gradient 0, when none is (eq. 1).
+
+    Args:
+        logits: of the student for the strong view, (B, C).
+        labels: from `pseudo_labels`, (B,).
+        kept: from `pseudo_labels`, (B,) bool.
+        kept_share: the share of kept labels in the global batch, a scalar, where this is only a part of it (several
+            processes); None is the share in this batch.
+    """
+    errors = F.cross_entropy(logits.float(), labels, reduction="none")
+    share = kept.float().mean() if kept_share is None else kept_share
+    return torch.where(kept, errors, 0.0).mean() / torch.where(share > 0, share, 1.0)
+
+
+def fairness_loss(mean_probs: Tensor, prior: Tensor | None = None) -> Tensor:
+    """Cross-entropy of the mean prediction with the prior over classes: keeps all classes in use (eq. 2).
+
+    Args:
+        mean_probs: mean of the student's probabilities over the batch, p̄ (C,).
+        prior: expected share of each class, (C,); None is 1/C for each.
+    """
+    logs = mean_probs.clamp_min(torch.finfo(mean_probs.dtype).tiny).log()
+    return -(logs.mean() if prior is None else (prior * logs).sum())
+
+
+def masked_image_loss(reconstruction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+    """Mean absolute error of the guessed pixels in the hidden patches; 0 when none is hidden (section 3.2).
+
+    Args:
+        reconstruction: pixels guessed, normalised RGB, (B, 3, h, w).
+        images: the true ones, of the same shape.
+        hidden: True where a patch is hidden, (B, N).
+    """
+    pixels = _to_pixels(hidden, images.shape[-2:])
+    errors = (reconstruction.float() - images.float()).abs().mean(1)
+    return torch.where(pixels, errors, 0.0).sum() / pixels.sum().clamp_min(1)
+
+
+def alignment_loss(patches: Tensor, embedding: Tensor, hidden: Tensor) -> Tensor:
+    """Mean squared distance of hidden patches and their picture, both as unit vectors; 0 when none is hidden (eq. 4).
+
+    What the student says of a patch it could not see shall be what it says of the whole picture. The gradient goes
+    both ways.
+
+    Args:
+        patches: every patch in the space of pictures and texts, (B, N, D).
+        embedding: the picture in that space, (B, D).
+        hidden: True where a patch is hidden, (B, N).
+    """
+    gaps = F.normalize(patches.float(), dim=-1) - F.normalize(embedding.float(), dim=-1)[:, None]
+    return torch.where(hidden, gaps.square().sum(-1), 0.0).sum() / hidden.sum().clamp_min(1)
+
+
+def _to_pixels(hidden: Tensor, size: torch.Size) -> Tensor:
+    """A mask of patches, (B, N), as a mask of pixels, (B, h, w)."""
+    height, width = size
+    patch = round((height * width / hidden.shape[1]) ** 0.5)
+    grid = hidden.view(-1, height // patch, width // patch)
+    return grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)

@@ -1,0 +1,45 @@
+"""Which patches of a picture are hidden from the student: random blocks of them."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from labkit.errors import FitError
+
+
+def block_masks(
+    n: int, grid: tuple[int, int], *, ratio: float, block: int = 1, generator: torch.Generator | None = None
+) -> Tensor:
+    """Random masks made of square blocks of patches, each with ⌈ratio · blocks⌉ of them hidden.
+
+    Li et al. (MUST, ICLR 2023), section 3.2: neighbouring patches say much the same, so whole blocks are hidden.
+
+    Args:
+        n: number of masks.
+        grid: rows and columns of patches in a picture.
+        ratio: fraction of blocks that is hidden, from 0 (none) to below 1.
+        block: side of a block in patches; divides both sides of the grid.
+        generator: source of the choice, on the CPU.
+
+    Returns:
+        True where a patch is hidden, bool (n, rows · columns), patches row by row.
+
+    Raises:
+        FitError: the ratio is not in [0, 1), or the block does not divide the grid.
+    """
+    rows, columns = grid
+    if not 0 <= ratio < 1:
+        raise FitError(f"mask ratio is {ratio!r}. Expected a number from 0 (nothing hidden) to below 1.")
+    if block < 1 or rows % block or columns % block:
+        raise FitError(
+            f"blocks of {block} x {block} patches do not fill a grid of {rows} x {columns} patches. Expected a whole "
+            f"number that divides both; 1 always does."
+        )
+    shape = (rows // block, columns // block)
+    n_hidden = math.ceil(ratio * math.prod(shape) - 1e-9)  # 0.3 · 10 is 3.0000000000000004 for no picture
+    order = torch.rand(n, math.prod(shape), generator=generator).argsort(1)
+    hidden = (order < n_hidden).view(n, *shape)
+    return hidden.repeat_interleave(block, 1).repeat_interleave(block, 2).flatten(1)
