@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from labkit.datasets import ImageDataset
+from labkit.errors import FitError
 from labkit.folders import plain_image
 
 WEAK_SIDE = 7 / 8  # of the shorter side of a picture that the weak view shows: 224 of 256
@@ -37,6 +38,9 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
         seed: of everything random.
         crop, flip, augment: see `MustConfig`.
         mean: of the pixels, in [0, 1]: the colour that fills what RandAugment uncovers.
+
+    Raises:
+        FitError: `augment` is no description that timm can read.
     """
 
     def __init__(
@@ -58,7 +62,13 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
             fill = tuple(round(255 * channel) for channel in mean)
             # Below 10, where timm asks Pillow to keep 0 bits of a colour, which it does not (Pillow from 12 on raises).
             limits = {"translate_const": int(0.45 * size), "img_mean": fill, "magnitude_max": 9.99}
-            self.augment = rand_augment_transform(augment, limits)
+            try:
+                self.augment = rand_augment_transform(augment, limits)
+            except (AssertionError, ValueError) as error:
+                raise FitError(
+                    f"augment is {augment!r}, which timm cannot read ({error}). Expected a description of RandAugment, "
+                    'such as "rand-m9-mstd0.5-inc1", or None.'
+                ) from error
 
     def __len__(self) -> int:
         return len(self.images)

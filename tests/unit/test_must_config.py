@@ -1,0 +1,163 @@
+"""The settings of MUST: what is refused and how, how rates follow the batch, and the published configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from labkit.errors import FitError
+from labkit.must import PRESETS, MustConfig
+
+PUBLISHED = """
+| dataset | model | mask patch | ratio | w_align | w_fair | τ | lr | epochs | d0 | warm_it |
+|---|---|---|---|---|---|---|---|---|---|---|
+| imagenet | B/16 | 32 | .3 | .2 | 1 | .7 | 2e-5 | 30 | .999 | 2000 |
+| imagenet | L/14 | 56 | .3 | .5 | 1 | .5 | 4e-5 | 20 | .999 | 2000 |
+| sun397 | B/16 | 32 | .1 | 1 | .2 | .4 | 1e-4 | 20 | .99 | 500 |
+| sun397 | L/14 | 28 | .2 | .5 | .2 | .3 | 2e-4 | 20 | .99 | 500 |
+| food101 | B/16 | 32 | .1 | .1 | 1 | .7 | 2e-5 | 40 | .999 | 2000 |
+| food101 | L/14 | 56 | .1 | .1 | 1 | .7 | 4e-5 | 40 | .999 | 2000 |
+| gtsrb | B/16 | 32 | .5 | .5 | 1 | .3 | 2e-5 | 20 | .99 | 500 |
+| gtsrb | L/14 | 56 | .3 | .5 | 1 | .2 | 4e-5 | 20 | .99 | 500 |
+| dtd | B/16 | 32 | .1 | .2 | 1 | .4 | 2e-5 | 60 | .99 | 100 |
+| dtd | L/14 | 56 | .1 | .5 | 1 | .5 | 4e-5 | 60 | .99 | 100 |
+| ucf101 | B/16 | 16 | .1 | .5 | 1 | .5 | 1e-5 | 60 | .99 | 500 |
+| ucf101 | L/14 | 28 | .1 | .5 | 1 | .6 | 2e-5 | 60 | .99 | 500 |
+| pets | B/16 | 32 | .1 | .2 | 1 | .7 | 1e-5 | 60 | .99 | 100 |
+| caltech101 | B/16 | 32 | .1 | .2 | 1 | .7 | 1e-5 | 60 | .99 | 100 |
+"""
+ROWS = [[cell.strip() for cell in row.strip("|").split("|")] for row in PUBLISHED.strip().splitlines()[2:]]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]}-{row[1]}")
+def test_presets_are_the_published_configurations(row: list[str]) -> None:
+    dataset, model, *cells = row
+    config = PRESETS[f"{dataset}/ViT-{model.replace('/', '-')}"]
+    settings = (
+        config.mask_block, config.mask_ratio, config.alignment_weight, config.fairness_weight, config.threshold,
+        config.lr, config.epochs, config.ema_decay, config.ema_warmup,
+    )  # fmt: skip
+    assert settings == tuple(map(float, cells))
+    shared = (
+        config.batch_size, config.weight_decay, config.layer_decay, config.ema_decay_end, config.masked_image_weight,
+        config.self_training_weight, config.crop, config.flip, config.augment, config.prior, config.fairness_memory,
+    )  # fmt: skip
+    assert shared == (1024, 0.05, 0.65, 0.9998, 1, 1, 0.3, True, "rand-m9-mstd0.5-inc1", "uniform", None)
+
+
+def test_all_fourteen_published_configurations_are_there_and_cannot_be_changed() -> None:
+    published = {f"{dataset}/ViT-{model.replace('/', '-')}" for dataset, model, *_ in ROWS}
+    assert len(published) == 14
+    assert published <= set(PRESETS)
+    with pytest.raises(TypeError):
+        PRESETS["imagenet/ViT-B-16"] = MustConfig()  # type: ignore[index]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PRESETS["imagenet/ViT-B-16"].lr = 1.0  # type: ignore[misc]
+
+
+WHOLE, SHARE, WEIGHT = "a whole number from 1 on", "a number from 0 to below 1", "a number from 0 on"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", 0, WHOLE),
+        ("epochs", 2.0, WHOLE),
+        ("epochs", True, WHOLE),
+        ("batch_size", -1, WHOLE),
+        ("accumulate", 0, WHOLE),
+        ("mask_block", "16", WHOLE),
+        ("patience", 0, WHOLE),
+        ("ema_warmup", -1, "a whole number from 0 on"),
+        ("threshold", 1.0, SHARE),
+        ("threshold", math.nan, SHARE),
+        ("ema_decay", 1, SHARE),
+        ("ema_decay_end", 1.5, SHARE),
+        ("mask_ratio", -0.1, SHARE),
+        ("mask_ratio", 1.0, SHARE),
+        ("fairness_memory", 1.0, SHARE),
+        ("self_training_weight", -1.0, WEIGHT),
+        ("fairness_weight", math.inf, WEIGHT),
+        ("masked_image_weight", "1", WEIGHT),
+        ("alignment_weight", math.nan, WEIGHT),
+        ("weight_decay", -0.1, WEIGHT),
+        ("lr", 0, "a number above 0"),
+        ("lr", math.inf, "a number above 0"),
+        ("layer_decay", 0, "a number above 0 and up to 1"),
+        ("layer_decay", 1.1, "a number above 0 and up to 1"),
+        ("crop", 0.0, "a number above 0 and up to 1"),
+        ("prior", "flat", '"uniform" or "estimated"'),
+    ],
+)
+def test_a_value_out_of_range_is_named_with_what_was_expected(name: str, value: object, expected: str) -> None:
+    with pytest.raises(FitError) as caught:
+        MustConfig(**{name: value})  # type: ignore[arg-type]
+    assert str(caught.value) == f"{name} is {value!r}. Expected {expected}."
+
+
+def test_parts_of_a_batch_are_equal() -> None:
+    with pytest.raises(FitError, match=r"accumulate is 3. Expected a divisor of 8"):
+        MustConfig(batch_size=8, accumulate=3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 1, "batch_size": 1, "mask_block": 1},
+        {"threshold": 0, "ema_decay": 0, "ema_decay_end": 0, "ema_warmup": 0, "mask_ratio": 0, "fairness_memory": 0},
+        {"self_training_weight": 0, "fairness_weight": 0, "masked_image_weight": 0, "alignment_weight": 0},
+        {"weight_decay": 0, "layer_decay": 1, "crop": 1, "augment": None, "flip": False, "patience": 1},
+    ],
+)
+def test_the_ends_of_the_ranges_are_allowed(changes: dict) -> None:
+    config = MustConfig(**changes)
+    assert config == MustConfig().replace(**changes)
+    for step in (0, 1, 10**6):
+        assert 0 <= config.ema_decay_at(step) < 1
+
+
+def test_replace_changes_names_it_knows() -> None:
+    assert MustConfig().replace(lr=1.0, epochs=3) == MustConfig(lr=1.0, epochs=3)
+    with pytest.raises(FitError, match=r"no setting 'learning_rate'. Expected some of epochs, batch_size"):
+        MustConfig().replace(learning_rate=1.0)
+    with pytest.raises(FitError, match="epochs is 0"):
+        MustConfig().replace(epochs=0)
+
+
+@pytest.mark.parametrize("batch_size", [32, 256, 1024])
+def test_the_learning_rate_is_half_a_cosine_in_proportion_to_the_batch(batch_size: int) -> None:
+    config = MustConfig(lr=2e-5, batch_size=batch_size)
+    peak, end = 2e-5 * batch_size / 256, 1e-6 * batch_size / 256
+    assert config.peak_lr == pytest.approx(peak, rel=1e-12)
+    assert config.lr_at(0) == pytest.approx(peak, rel=1e-12)
+    assert config.lr_at(1) == pytest.approx(end, rel=1e-12)
+    assert config.lr_at(0.5) == pytest.approx((peak + end) / 2, rel=1e-12)
+    assert config.lr_at(0.25) == pytest.approx(end + (peak - end) * (2 + math.sqrt(2)) / 4, rel=1e-12)
+
+
+def test_a_tiny_learning_rate_does_not_grow() -> None:
+    config = MustConfig(lr=1e-8)
+    assert config.lr_at(0) == config.lr_at(1) == config.peak_lr
+
+
+def test_the_decay_grows_as_published_for_the_published_batch() -> None:
+    config = MustConfig(ema_decay=0.999, ema_decay_end=0.9998, ema_warmup=2000, batch_size=1024)
+    for step, decay in ((0, 0.999), (1000, 0.9994), (2000, 0.9998), (5000, 0.9998)):
+        assert config.ema_decay_at(step) == pytest.approx(decay, rel=1e-12)
+
+
+def test_a_smaller_batch_forgets_as_much_in_as_many_pictures() -> None:
+    large, small = MustConfig(batch_size=1024), MustConfig(batch_size=128)
+    for step in (0, 100, 5000):
+        assert small.ema_decay_at(8 * step) ** 8 == pytest.approx(large.ema_decay_at(step), rel=1e-12)
+
+
+def test_decay_zero_is_no_average_at_any_step() -> None:
+    config = MustConfig(ema_decay=0)
+    assert [config.ema_decay_at(step) for step in (0, 1, 10**6)] == [0, 0, 0]
+
+
+def test_a_decay_above_its_end_stays() -> None:
+    assert MustConfig(ema_decay=0.9999).ema_decay_at(10**6) == pytest.approx(0.9999)
