@@ -234,6 +234,25 @@ def training_curves(history: Mapping[str, np.ndarray], *, best: int | None = Non
 
 
 @_in_style
+def metric_curves(records: Sequence[Mapping[str, float]], names: Sequence[str], *, title: str = "") -> Figure:
+    """Metrics of a training, a panel each, over its epochs; `records` as `MUST.fit` hands them to `on_log`."""
+    present = [name for name in names if any(name in record for record in records)]
+    columns = min(3, max(1, len(present)))
+    rows = -(-max(1, len(present)) // columns)
+    fig, axes = figure(rows, columns, width=3.1 * columns + 0.4, height=2.2 * rows + 0.3, sharex=True)
+    for ax in axes.flat[len(present) :]:
+        ax.set_visible(False)
+    for i, (ax, name) in enumerate(zip(axes.flat, present, strict=False)):
+        lines = [record for record in records if name in record]
+        ax.plot([line["epoch"] for line in lines], [line[name] for line in lines], color=color(i))
+        ax.set(title=name.replace("_", " "))
+        if i + columns >= len(present):
+            ax.set_xlabel("epoch")
+    _set_title(fig, title)
+    return fig
+
+
+@_in_style
 def criteria(scores: pd.DataFrame, accuracy: ArrayLike, *, chosen: int | None = None, title: str = "") -> Figure:
     """Each label-free score of the restarts against their accuracy (which labels are needed for), with Pearson's r."""
     percent = 100 * np.asarray(accuracy)

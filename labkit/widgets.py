@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import html
 import io
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import LabkitError
@@ -63,6 +65,50 @@ def explorer(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]
     redraw()
     caption = ipywidgets.HTML(f'<span style="font-size: 85%; color: #666">{html.escape(alt)}</span>')
     return ipywidgets.VBox([*inputs.values(), image, caption])
+
+
+class LiveCurves:
+    """Curves of a training that is under way, redrawn in place: `MUST(...).fit(images, on_log=LiveCurves())`.
+
+    Headless, or outside a notebook, nothing is drawn: the fitted estimator has the whole history.
+
+    Args:
+        names: the metrics to draw, a panel each.
+        seconds: the least time between two drawings.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str] = ("self_training", "fairness", "masked_image", "kept", "confidence", "agreement"),
+        *,
+        seconds: float = 2.0,
+    ) -> None:
+        self.names, self.seconds = tuple(names), seconds
+        self.drawn = -math.inf
+        self.place: Any = None
+
+    def __call__(self, records: Sequence[Mapping[str, float]]) -> None:
+        """Redraw with all metrics so far, a record each (see `MUST.fit`)."""
+        from labkit.classroom import headless
+
+        if headless() or not _in_kernel() or time.monotonic() - self.drawn < self.seconds:
+            return
+        self.drawn = time.monotonic()
+        png = io.BytesIO()
+        self.draw(records).savefig(png, format="png", bbox_inches="tight")
+        if self.place is None:
+            from IPython.display import display
+            from ipywidgets import Image
+
+            self.place = Image(format="png")
+            display(self.place)
+        self.place.value = png.getvalue()
+
+    def draw(self, records: Sequence[Mapping[str, float]]) -> Figure:
+        """The figure for these records; metrics that they lack are left out."""
+        from labkit import plots
+
+        return plots.metric_curves(records, self.names)
 
 
 def _control(name: str, options: Sequence[Any]) -> Any:

@@ -1,5 +1,6 @@
 """MUST, masked unsupervised self-training (Li et al., ICLR 2023): masks, model, losses, trainer, presets."""
 
+from labkit.must.choosing import compare
 from labkit.must.config import PRESETS, MustConfig
 from labkit.must.estimator import MUST
 from labkit.must.losses import (
@@ -26,6 +27,7 @@ __all__ = [
     "Views",
     "alignment_loss",
     "block_masks",
+    "compare",
     "fairness_loss",
     "follow",
     "masked_image_loss",

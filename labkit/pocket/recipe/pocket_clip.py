@@ -81,7 +81,7 @@ SMOKE = Scale(fraction=0.01, n_fonts=2, align_steps=20, text_steps=20, student_s
 
 
 KINDS = ("digit", "letter", "emoji", "clothes", "other")
-N_VIEWS = (8, 2, 4, 8, 1)  # that are kept of a picture of each kind: more of what there are few of
+N_VIEWS = (12, 2, 8, 12, 1)  # that are kept of a picture of each kind: more of what there are few of
 SHARES = (0.2, 0.05, 0.3, 0.15, 0.3)  # of each kind in what is drawn for training
 HARD_SHARES = (0.5, 0.5, 0.25, 0.25, 0.25)  # of views of each kind that differ much from the drawing
 WRITTEN = 2  # kinds before this are characters

@@ -1,0 +1,58 @@
+"""Choosing among fits without labels: thresholds, presets, starts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+
+from labkit.datasets import ImageDataset
+from labkit.errors import FitError
+from labkit.must.estimator import MUST
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CRITERIA = ("information", "agreement", "confidence", "marginal_entropy", "kept")
+
+
+def compare(
+    candidates: Mapping[str, MUST],
+    images: ImageDataset,
+    *,
+    start: ArrayLike | None = None,
+    criterion: str = "information",
+    progress: bool = False,
+) -> tuple[str, dict[str, MUST], pd.DataFrame]:
+    """Fit several settings on the same pictures and name the best by a criterion that needs no label.
+
+    "information" is the entropy of the mean prediction minus the mean entropy of a prediction (Bridle, Heading and
+    MacKay, NIPS 1991): high when single pictures are told apart with confidence and all classes are in use. It trusts
+    the teacher, so it cannot tell when the teacher is confidently wrong. The number of classes should be the same.
+
+    Args:
+        candidates: estimators to fit, by name; they are copied.
+        images: pictures, as `MUST.fit` takes them.
+        start: as `MUST.fit` takes it.
+        criterion: a column of the table; the highest wins.
+        progress: show a progress bar for each fit.
+
+    Returns:
+        The name of the best, all fitted estimators by name, and a table with a row for each: what its kept epoch's
+        history says.
+
+    Raises:
+        FitError: there are no candidates, or the criterion is none.
+    """
+    import pandas as pd
+
+    if not candidates:
+        raise FitError("there is nothing to compare. Expected at least one estimator by name.")
+    if criterion not in CRITERIA:
+        raise FitError(f"criterion is {criterion!r}. Expected one of {', '.join(CRITERIA)}.")
+    fitted = {name: clone(must).fit(images, start=start, progress=progress) for name, must in candidates.items()}
+    rows = [{name: must.history_[must.best_epoch_ - 1][name] for name in CRITERIA} for must in fitted.values()]
+    table = pd.DataFrame(rows, index=pd.Index(fitted, name="candidate"))
+    return str(table[criterion].idxmax()), fitted, table
