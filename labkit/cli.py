@@ -1,4 +1,4 @@
-"""The command line: `labkit run` the notebooks, `labkit cluster` a folder of images, list the `labkit datasets`.
+"""The command line: `labkit run` the notebooks, `cluster` a folder of images, `must` to self-train, `datasets`.
 
 Heavy modules are imported by the command that needs them, so that `labkit --help` answers at once.
 """
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from labkit.backbones import Backbone
+    from labkit.manifests import Manifest
+    from labkit.prompts import Prompts
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +70,33 @@ def _parser() -> argparse.ArgumentParser:
     cluster.add_argument("--seed", type=int, default=0, help="of the run (default: %(default)s)")
     cluster.add_argument("--restarts", type=int, default=8, help="the most confident is kept (default: %(default)s)")
     cluster.set_defaults(command=_cluster)
+
+    must = commands.add_parser(
+        "must",
+        help="masked self-training on a dataset or a folder of images, without labels",
+        description="Masked unsupervised self-training (MUST). Stop it with Ctrl-C; the same command goes on from "
+        "there. On several GPUs: accelerate launch -m labkit.cli must …",
+    )
+    must.add_argument("data", help="a dataset's id (see `labkit datasets`), or a folder of images")
+    must.add_argument("--words", metavar="WORDS", help="names of the classes, where the dataset has none: a,comma,list")
+    must.add_argument(
+        "--backbone", default="pocket-vit", metavar="NAME", help="what it starts from (default: %(default)s)"
+    )
+    must.add_argument(
+        "--preset", default="pocket", help="a published configuration, such as dtd/ViT-B-16 (default: %(default)s)"
+    )
+    must.add_argument("--epochs", type=int, help="passes over the images (default: the preset's)")
+    must.add_argument("--batch", type=int, help="images in a step, over all processes (default: the preset's)")
+    must.add_argument("--threshold", type=float, help="least confidence of a pseudo-label (default: the preset's)")
+    must.add_argument(
+        "--start", choices=("prompts", "turtle"), default="prompts", help="zero-shot, or a named TURTLE labeling"
+    )
+    must.add_argument(
+        "--space", action="append", metavar="NAME", help="of TURTLE (default: efficientnet-lite0); repeat"
+    )
+    must.add_argument("--out", default="runs/must", type=Path, help="folder for the model, metrics and labels.csv")
+    must.add_argument("--seed", type=int, default=0, help="of the run (default: %(default)s)")
+    must.set_defaults(command=_must)
 
     datasets = commands.add_parser("datasets", help="list the datasets that labkit knows")
     datasets.set_defaults(command=_datasets)
@@ -130,6 +159,62 @@ def _cluster(arguments: argparse.Namespace) -> int:
         _write(arguments.sheet, make_sheet(paths, labels, confidence, names))
         print(f"contact sheet: {arguments.sheet}")
     return 0
+
+
+def _must(arguments: argparse.Namespace) -> int:
+    from accelerate import PartialState
+
+    from labkit.manifests import load_manifest
+    from labkit.must import MUST, PRESETS
+    from labkit.prompts import Prompts, load_prompts
+
+    if arguments.preset not in PRESETS:
+        raise DataError(f"--preset is {arguments.preset!r}. Expected one of {', '.join(PRESETS)}.")
+    manifest = load_manifest(arguments.data)
+    prompts = load_prompts(manifest) if arguments.words is None else Prompts.of(_read_words(arguments.words, 2))
+    given = {"epochs": arguments.epochs, "batch_size": arguments.batch, "threshold": arguments.threshold}
+    config = PRESETS[arguments.preset].replace(**{name: value for name, value in given.items() if value is not None})
+    split = next(iter(manifest.splits))
+    images = manifest.images(split)
+    start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None
+    must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed)
+    must.fit(images, start=start, folder=arguments.out, progress=True)
+    if not PartialState().is_main_process:
+        return 0
+    must.save(arguments.out / "must.safetensors")
+    probs = must.predict_proba(images)
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["image", "label", "confidence"])
+    names = [path.as_posix() for path in images.files] if images.files is not None else range(len(images))
+    for name, row in zip(names, probs, strict=True):
+        writer.writerow([name, must.classes_[row.argmax()], f"{row.max():.4f}"])
+    _write(arguments.out / "labels.csv", table.getvalue().encode())
+    last = must.history_[must.best_epoch_ - 1]
+    print(f"{len(images)} images of {split}, epoch {must.best_epoch_}: ", end="")
+    print(f"{last['kept']:.0%} of pseudo-labels kept, mean confidence {last['confidence']:.2f}. See {arguments.out}")
+    return 0
+
+
+def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: str, prompts: Prompts) -> np.ndarray:
+    """The classes that TURTLE finds, named by the image-text model: a class number for each image, (n,)."""
+    from labkit.backbones import load_backbone
+    from labkit.features import extract_features
+    from labkit.naming import name_clusters
+    from labkit.turtle import Turtle
+    from labkit.zeroshot import ZeroShot, text_classifier
+
+    spaces = [
+        extract_features(load_backbone(name), manifest, split=split, progress=True)
+        for name in arguments.space or ("efficientnet-lite0",)
+    ]
+    turtle = Turtle(len(prompts.classes), n_restarts=8, random_state=arguments.seed, progress=True).fit(spaces)
+    probs = turtle.predict_proba(spaces)
+    image_text = load_backbone(arguments.backbone)
+    features = extract_features(image_text, manifest, split=split, progress=True)
+    weights = text_classifier(image_text, prompts)
+    zero_shot = ZeroShot(weights, image_text.logit_scale, center=True).fit(features)
+    return name_clusters(probs, zero_shot.predict_proba(features)).predict(probs)
 
 
 def _read_words(given: str, n_clusters: int) -> list[str]:

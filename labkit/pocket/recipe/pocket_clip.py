@@ -55,7 +55,7 @@ class Scale:
 
     fraction: float = 1.0  # of the icons
     n_fonts: int = len(glyphs.FONTS)
-    align_steps: int = 300
+    align_steps: int = 900
     text_steps: int = 1500
     student_steps: int = 1000
     n_words: int = 30_000
