@@ -25,11 +25,16 @@ from torch import Tensor, nn
 
 from labkit.errors import FitError
 from labkit.must.config import MustConfig
-from labkit.must.losses import alignment_loss, fairness_loss, masked_image_loss, pseudo_labels, self_training_loss
+from labkit.must.losses import (
+    alignment_loss,
+    at_least_single,
+    fairness_loss,
+    masked_image_loss,
+    pseudo_labels,
+    self_training_loss,
+)
 from labkit.must.masking import block_masks
 from labkit.must.model import MaskedClassifier, Output
-
-LOWEST = tuple(f"backbone.visual.{part}" for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre"))
 
 
 @dataclasses.dataclass
@@ -131,7 +136,7 @@ class Trainer:
                 teacher_logits = self.state.teacher(self.normalise(weak)).logits
             output: Output = self.model(images, hidden)
         labels, kept = pseudo_labels(teacher_logits, config.threshold)
-        probs = output.logits.float().softmax(-1)
+        probs = at_least_single(output.logits).softmax(-1)
         share, mean_probs = self._over_processes(kept.float().mean(), probs.mean(0))
         losses = {"self_training": self_training_loss(output.logits, labels, kept, share)}
         losses["fairness"] = self._fairness(mean_probs)
@@ -140,7 +145,7 @@ class Trainer:
         if output.patches is not None and hidden is not None:
             losses["alignment"] = alignment_loss(output.patches, output.embedding, hidden)
         total = torch.stack([loss * getattr(config, f"{name}_weight") for name, loss in losses.items()]).sum()
-        teacher_probs = teacher_logits.float().softmax(-1)
+        teacher_probs = at_least_single(teacher_logits).softmax(-1)
         seen = {
             "loss": total,
             **losses,
