@@ -61,7 +61,7 @@ def pictures(n: int = 24, seed: int = 0) -> ImageDataset:
 
 def config(**changes: Any) -> MustConfig:
     """Settings for these pictures: three steps an epoch, two epochs."""
-    settings = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "threshold": 0.34, "mask_block": 4, "ema_decay": 0.5}
+    settings = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "threshold": 0.7, "mask_block": 4, "ema_decay": 0.5}
     return MustConfig(**{**settings, **changes})  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
@@ -117,14 +118,16 @@ class MUST(BaseEstimator, ClassifierMixin):
             BackboneError: the tower has no patches that can be hidden.
             CheckpointError: the folder holds a checkpoint of other settings, or cannot be written.
         """
-        from accelerate import Accelerator
-
         config = self._config(len(images))
-        accelerator = Accelerator(cpu=self.device == "cpu" or pick_device(self.device).type == "cpu")
-        config = _whole_batches(config, len(images), accelerator.num_processes)
-        backbone = self._load_backbone(str(accelerator.device) if self.device == "auto" else self.device)
+        accelerator = _accelerator(self.device)
+        config = _whole_batches(config, len(images), 1 if accelerator is None else accelerator.num_processes)
+        backbone = self._load_backbone(self.device if accelerator is None else str(accelerator.device))
+        if accelerator is not None:
+            device = accelerator.device
+        else:
+            device = backbone.device if self.device == "auto" else pick_device(self.device)
         labeling = self._read_start(start, len(images))
-        weights = torch.from_numpy(text_classifier(backbone, self.prompts)).to(accelerator.device)
+        weights = torch.from_numpy(text_classifier(backbone, self.prompts)).to(device)
         prior = None
         if labeling is not None or config.prior == "estimated":
             embeddings = encode_images(backbone, images)
@@ -132,14 +135,15 @@ class MUST(BaseEstimator, ClassifierMixin):
                 weights = _fit_head(embeddings, labeling, weights, backbone.logit_scale)
             if config.prior == "estimated":
                 prior = _shares(embeddings, weights)
-        torch.manual_seed(self.random_state)
-        student = MaskedClassifier(
-            _visual(backbone),
-            weights,
-            backbone.logit_scale,
-            masked_image=config.masked_image_weight > 0 and config.mask_ratio > 0,
-            alignment=config.alignment_weight > 0 and config.mask_ratio > 0,
-        ).to(accelerator.device)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(self.random_state)
+            student = MaskedClassifier(
+                _visual(backbone),
+                weights,
+                backbone.logit_scale,
+                masked_image=config.masked_image_weight > 0 and config.mask_ratio > 0,
+                alignment=config.alignment_weight > 0 and config.mask_ratio > 0,
+            ).to(device)
         per_epoch = len(images) // config.batch_size
         trainer = Trainer(
             new_state(student, config),
@@ -167,8 +171,8 @@ class MUST(BaseEstimator, ClassifierMixin):
         )
         workers = self.n_workers
         if workers is None:
-            workers = min(8, os.cpu_count() or 1) if accelerator.device.type == "cuda" else 0
-        self._train(run, keeper, views, workers, progress and accelerator.is_main_process, on_log)
+            workers = min(8, os.cpu_count() or 1) if device.type == "cuda" else 0
+        self._train(run, keeper, views, workers, progress and trainer.rank == 0, on_log)
         self.classes_ = np.array(self.prompts.classes)
         self.history_, self.best_epoch_ = run.history, run.best_epoch
         self.pseudo_labels_ = np.stack([labels.numpy() for labels in run.labels_of_epochs])
@@ -192,8 +196,13 @@ class MUST(BaseEstimator, ClassifierMixin):
         with bar, _interruptible(keeper is not None) as interrupted:
             while run.epoch < config.epochs and not run.finished:
                 batches = run.batches(self.random_state)
-                pin = run.trainer.device.type == "cuda"
-                loader = DataLoader(views, batch_sampler=batches, num_workers=workers, pin_memory=pin)
+                loader = DataLoader(
+                    views,
+                    batch_sampler=batches,
+                    num_workers=workers,
+                    pin_memory=run.trainer.device.type == "cuda",
+                    generator=torch.Generator(),  # else it draws from the global one a seed that views do not use
+                )
                 for rows, weak, strong in loader:
                     run.take(rows, run.trainer.step(weak, strong))
                     bar.update()
@@ -204,13 +213,13 @@ class MUST(BaseEstimator, ClassifierMixin):
                             keeper.log(record)
                         if on_log is not None:
                             on_log(run.records)
-                    if keeper is not None and (interrupted() or keeper.is_due()):
+                    at_end, stop = state.step % run.per_epoch == 0, interrupted()
+                    if at_end:
+                        run.end_epoch()
+                    if keeper is not None and (at_end or stop or keeper.is_due()):
                         keeper.save()
-                        if interrupted():
+                        if stop:
                             raise KeyboardInterrupt(f"saved in {keeper.folder}; the same fit goes on from there")
-                run.end_epoch()
-                if keeper is not None:
-                    keeper.save()
 
     def _config(self, n: int) -> MustConfig:
         config = MustConfig() if self.config is None else self.config
@@ -255,7 +264,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             "backbone": backbone.fingerprint,
             "classes": list(self.prompts.classes),
             "prompts": [self.prompts.texts(i) for i in range(len(self.prompts.classes))],
-            "n_images": len(images),
+            "images": _digest(images),
             "start": None if labeling is None else labeling.tolist(),
             "random_state": self.random_state,
             "dtype": str(backbone.dtype),
@@ -270,7 +279,8 @@ class MUST(BaseEstimator, ClassifierMixin):
     def predict_proba(self, images: ImageDataset) -> np.ndarray:
         """Probability of each class for each picture, (n, C) float32."""
         check_is_fitted(self, "model_")
-        backbone = dataclasses.replace(self._backbone, model=_Probabilities(self.model_))
+        device = self.model_.head.weight.device
+        backbone = dataclasses.replace(self._backbone, model=_Probabilities(self.model_), device=device)
         return encode_images(backbone, images)
 
     # -------------------------------------------------------------------------------------------------- save and load
@@ -285,6 +295,8 @@ class MUST(BaseEstimator, ClassifierMixin):
             "config": json.dumps(dataclasses.asdict(self._config(1))),
             "history": json.dumps(self.history_),
             "random_state": str(self.random_state),
+            "image_size": str(_visual(self._backbone).image_size[0]),
+            "logit_scale": str(self.model_.logit_scale),
             "best_epoch": str(self.best_epoch_),
             "parts": json.dumps([self.model_.masked_image, self.model_.alignment]),
         }
@@ -300,28 +312,47 @@ class MUST(BaseEstimator, ClassifierMixin):
             CheckpointError: the file is missing, damaged, or something else.
             BackboneError: its backbone is not on this machine.
         """
-        metadata, tensors = _read(Path(path))
+        metadata, tensors = _read(Path(path), "Fit and save it again.")
         if metadata.get("labkit") != "must":
             raise CheckpointError(f"{path} holds no saved MUST. Expected a file written by MUST.save.")
         prompts = Prompts(**json.loads(metadata["prompts"]))
         config = MustConfig(**json.loads(metadata["config"]))
         must = cls(metadata["backbone"], prompts, config, random_state=int(metadata["random_state"]), device=device)
         must._backbone = must._load_backbone(device)
-        weights = tensors["model/head.weight"]
+        size = int(metadata["image_size"])
+        if _visual(must._backbone).image_size[0] != size:
+            must._backbone = load_backbone(must._backbone.name, image_size=size, device=device)
         masked_image, alignment = json.loads(metadata["parts"])
-        must.model_ = MaskedClassifier(
-            _visual(must._backbone),
-            weights,
-            must._backbone.logit_scale,
-            masked_image=masked_image,
-            alignment=alignment,
-        )
-        must.model_.load_state_dict(_part(tensors, "model/"))
+        with torch.random.fork_rng(devices=[]):
+            must.model_ = MaskedClassifier(
+                _visual(must._backbone),
+                tensors["model/head.weight"],
+                float(metadata["logit_scale"]),
+                masked_image=masked_image,
+                alignment=alignment,
+            )
+        try:
+            must.model_.load_state_dict(_part(tensors, "model/"))
+        except RuntimeError as error:
+            raise CheckpointError(f"{path} does not fit {must._backbone.name!r} ({error}). Fit it again.") from error
         must.model_.requires_grad_(False).eval().to(must._backbone.device)
         must.classes_ = np.array(prompts.classes)
         must.history_, must.best_epoch_ = json.loads(metadata["history"]), int(metadata["best_epoch"])
         must.pseudo_labels_ = tensors["pseudo_labels"].numpy()
         return must
+
+
+def _accelerator(device: str) -> Any:
+    """Accelerate's view of the other processes; None where this one is alone.
+
+    There it would only be in the way: it settles the device and the precision for the rest of the session, and a
+    notebook that has used it once cannot launch several processes any more.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # which `accelerate launch` and `notebook_launcher` set
+        return None
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=device == "cpu", mixed_precision="no")  # precision is up to the backbone's dtype
 
 
 class _Probabilities(nn.Module):
@@ -344,6 +375,16 @@ def _visual(backbone: Backbone) -> Any:
     return clip.visual
 
 
+def _digest(images: ImageDataset) -> str:
+    """Tells pictures from others: by their pixels in memory, else by the names of their files, else by their number."""
+    digest = hashlib.sha256(str(len(images)).encode())
+    if images.array is not None:
+        digest.update(np.ascontiguousarray(images.array).data)
+    for path in images.files or ():
+        digest.update(path.name.encode())
+    return digest.hexdigest()
+
+
 def _whole_batches(config: MustConfig, n: int, processes: int) -> MustConfig:
     """The settings with a batch that is no larger than the data and can be shared out evenly."""
     parts = processes * config.accumulate
@@ -359,14 +400,16 @@ def _whole_batches(config: MustConfig, n: int, processes: int) -> MustConfig:
 def _fit_head(embeddings: np.ndarray, labeling: np.ndarray, weights: Tensor, scale: float) -> Tensor:
     """A head (C, D) that tells pictures apart as a labeling does; classes without pictures keep their prompts'.
 
-    Logistic regression on the normalised embeddings times the logit scale.
+    Logistic regression on the normalised embeddings times the logit scale. It knows only how classes differ, so what
+    their prompts have in common is added: else a class without pictures, whose prompt is like every picture a little,
+    would be more likely than all others.
     """
     known = labeling >= 0
     unit = embeddings[known] / np.linalg.norm(embeddings[known], axis=1, keepdims=True)
     fitted = LogisticRegression(C=1.0, fit_intercept=False, max_iter=1000).fit(scale * unit, labeling[known])
-    coefficients = fitted.coef_ if len(fitted.classes_) > 2 else np.concatenate([-fitted.coef_, fitted.coef_])
-    head = weights.clone()
-    head[torch.from_numpy(fitted.classes_)] = torch.from_numpy(coefficients).to(head)
+    coefficients = fitted.coef_ if len(fitted.classes_) > 2 else np.concatenate([-fitted.coef_, fitted.coef_]) / 2
+    head, classes = weights.clone(), torch.from_numpy(fitted.classes_).long()
+    head[classes] = weights[classes].mean(0) + torch.from_numpy(coefficients).to(head)
     return head
 
 
@@ -455,15 +498,18 @@ class _Run:
             "ema_decay": config.ema_decay_at(state.step - 1),
         }
         if not np.isfinite(line["loss"]):
-            raise FitError(
-                f"training diverged: the loss is {line['loss']} after step {state.step}. Lower `lr`; a fit with a "
-                "folder goes on from its last checkpoint."
-            )
+            raise self._diverged(f"the loss is {line['loss']}")
         self.records.append(line)
         return line
 
+    def _diverged(self, what: str) -> FitError:
+        step = self.trainer.state.step
+        return FitError(f"training diverged: {what} after step {step}. Lower `lr`, and begin anew in another folder.")
+
     def end_epoch(self) -> None:
         """Turn the sums of this epoch into an entry of the history."""
+        if not all(bool(parameter.isfinite().all()) for parameter in self.trainer.state.teacher.parameters()):
+            raise self._diverged("weights are not finite")
         means = {name: value / self.per_epoch for name, value in self.sums.items()}
         marginal = torch.special.entr(means.pop("marginal")).sum()
         entry = {name: float(value) for name, value in means.items()}
@@ -513,15 +559,18 @@ class _Run:
         state.student.load_state_dict(_part(tensors, "student/"))
         state.teacher.load_state_dict(_part(tensors, "teacher/"))
         self.best = _part(tensors, "best/")
+        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in _part(tensors, "optimizer/").items():
             number, key = name.split("/")
+            if tensor.ndim:  # in the memory layout of its parameter (channels last, say): fused AdamW does not look
+                tensor = torch.empty_like(parameters[int(number)]).copy_(tensor)
             moments.setdefault(int(number), {})[key] = tensor
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         state.memory = tensors["memory"].to(self.trainer.device)
         state.step = int(texts["step"])
-        self.sums = {name: tensor.to(self.trainer.device) for name, tensor in _part(tensors, "sums/").items()}
+        self.sums = {name: tensors[f"sums/{name}"].to(self.trainer.device) for name in self.sums}  # in their order
         self.labels = tensors["labels"].to(self.trainer.device)
         self.history, self.best_epoch = json.loads(texts["history"]), int(texts["best_epoch"])
         self.labels_of_epochs = [tensors[f"epochs/{i}"] for i in range(len(self.history))]
@@ -546,10 +595,10 @@ class _Keeper:
                 if self.writes:
                     (self.folder / METRICS).write_text("", "utf-8")
             return
-        texts, tensors = _read(path)
+        texts, tensors = _read(path, "Delete it to begin anew.")
         if texts.get("labkit") != "must checkpoint":
             raise CheckpointError(f"{path} is no checkpoint of MUST. Choose another folder.")
-        theirs = json.loads(texts["identity"])
+        theirs = json.loads(texts.get("identity", "{}"))
         ours = json.loads(json.dumps(self.run.identity))
         other = [name for name in ours if ours[name] != theirs.get(name)]
         if other:
@@ -557,7 +606,10 @@ class _Keeper:
             raise CheckpointError(
                 f"{path} belongs to a run with other settings: {shown}. Choose another folder, or delete this one."
             )
-        self.run.unpack(tensors, texts)
+        try:
+            self.run.unpack(tensors, texts)
+        except (KeyError, ValueError, RuntimeError) as error:  # a part is missing or has another shape
+            raise CheckpointError(f"{path} is damaged ({error}). Delete it to begin anew.") from error
         self.run.records = [line for line in self._lines() if line["step"] <= self.run.trainer.state.step]
         if self.writes:
             with self._explained(), atomic_write(self.folder / METRICS) as temporary:
@@ -575,7 +627,7 @@ class _Keeper:
                 file.write(json.dumps(record) + "\n")
 
     def is_due(self) -> bool:
-        return self.run.trainer.world == 1 and time.monotonic() - self.saved > SAVE_EVERY
+        return time.monotonic() - self.saved > SAVE_EVERY
 
     def save(self) -> None:
         if self.writes:
@@ -615,12 +667,12 @@ def _interruptible(wanted: bool) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path, advice: str) -> tuple[dict[str, str], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}). Delete it to begin anew.") from error
+        raise CheckpointError(f"{path} cannot be read ({error}). {advice}") from error
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -34,7 +34,7 @@ from labkit.must.losses import (
     self_training_loss,
 )
 from labkit.must.masking import block_masks
-from labkit.must.model import MaskedClassifier, Output
+from labkit.must.model import MaskedClassifier, MaskedVisual, Output
 
 
 @dataclasses.dataclass
@@ -60,6 +60,9 @@ class Trainer:
         seed: of the masks.
         accelerator: Hugging Face's, which knows of the other processes; None for one process.
         dtype: of the autocast forward passes; float32 for none.
+
+    Raises:
+        FitError: blocks of the masks do not fill the tower's pictures.
     """
 
     def __init__(
@@ -75,6 +78,8 @@ class Trainer:
         accelerator: Any = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
+        if config.mask_ratio:
+            _check_blocks(config.mask_block, state.student.backbone)
         self.state, self.config, self.total_steps, self.seed = state, config, total_steps, seed
         self.accelerator, self.dtype, self.prior = accelerator, dtype, prior
         self.device = state.memory.device
@@ -88,13 +93,8 @@ class Trainer:
     def masks(self) -> Tensor:
         """Which patches of the next batch are hidden: bool (all pictures of all processes, N); the same on each."""
         config, tower = self.config, self.state.student.backbone
-        block, rest = divmod(config.mask_block, tower.patch)
-        if rest:
-            raise FitError(
-                f"mask_block is {config.mask_block} pixels, but the tower's patches have {tower.patch}. Expected a "
-                f"multiple of {tower.patch}."
-            )
         generator = torch.Generator().manual_seed(hash((self.seed, self.state.step)) & 0x7FFF_FFFF_FFFF_FFFF)
+        block = config.mask_block // tower.patch
         return block_masks(config.batch_size, tower.grid, ratio=config.mask_ratio, block=block, generator=generator)
 
     def step(self, weak: Tensor, strong: Tensor) -> dict[str, Tensor]:
@@ -189,6 +189,9 @@ class Trainer:
 
 def new_state(student: MaskedClassifier, config: MustConfig) -> State:
     """Student, its copy as the teacher, and AdamW with layer-wise learning rates, before the first step."""
+    student.backbone.mask_token.requires_grad_(
+        config.mask_ratio > 0
+    )  # distributed training waits for all that can learn
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(parameter_groups(student, config), lr=config.peak_lr, fused=True)
     classes, device = student.head.weight.shape[0], student.head.weight.device
@@ -233,6 +236,16 @@ def parameter_groups(model: MaskedClassifier, config: MustConfig) -> list[dict[s
 def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     """Move the teacher towards the student in place: teacher = decay · teacher + (1 − decay) · student."""
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - decay)
+
+
+def _check_blocks(pixels: int, tower: MaskedVisual) -> None:
+    (rows, columns), patch = tower.grid, tower.patch
+    fitting = [n * patch for n in range(1, min(rows, columns) + 1) if rows % n == 0 and columns % n == 0]
+    if pixels not in fitting:
+        raise FitError(
+            f"mask_block is {pixels} pixels, but the tower sees pictures of {columns * patch} x {rows * patch} in "
+            f"patches of {patch}. Expected one of {', '.join(map(str, fitting))}."
+        )
 
 
 def _mean(values: list[Tensor]) -> Tensor:
