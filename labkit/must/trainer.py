@@ -189,9 +189,7 @@ class Trainer:
 
 def new_state(student: MaskedClassifier, config: MustConfig) -> State:
     """Student, its copy as the teacher, and AdamW with layer-wise learning rates, before the first step."""
-    student.backbone.mask_token.requires_grad_(
-        config.mask_ratio > 0
-    )  # distributed training waits for all that can learn
+    student.backbone.mask_token.requires_grad_(config.mask_ratio > 0)  # distributed training waits for all that learns
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(parameter_groups(student, config), lr=config.peak_lr, fused=True)
     classes, device = student.head.weight.shape[0], student.head.weight.device
