@@ -352,7 +352,8 @@ def _accelerator(device: str) -> Any:
         return None
     from accelerate import Accelerator
 
-    return Accelerator(cpu=device == "cpu", mixed_precision="no")  # precision is up to the backbone's dtype
+    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
+    return Accelerator(cpu=cpu, mixed_precision="no")  # precision is up to the backbone's dtype
 
 
 class _Probabilities(nn.Module):

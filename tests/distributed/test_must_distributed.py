@@ -1,0 +1,189 @@
+"""MUST on two processes takes the steps that one process takes with the double batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from labkit import pocket
+from labkit.must import estimator
+from tests import tiny
+from tests.distributed import fits
+
+ROOT = Path(__file__).parents[2]
+ONE_EPOCH = {"epochs": 1}  # three steps of 8 pictures, 4 on each of two processes
+JOBS: dict[str, dict[str, Any]] = {
+    "plain": ONE_EPOCH,
+    "memory-and-prior": {**ONE_EPOCH, "fairness_memory": 0.5, "prior": "estimated"},
+    "only-one-process-is-sure": {**ONE_EPOCH, "threshold": 0.966},
+    "nobody-is-sure": {**ONE_EPOCH, "threshold": 1 - 1e-9},
+    "no-masking": {**ONE_EPOCH, "mask_ratio": 0.0},
+    "no-masked-losses": {**ONE_EPOCH, "masked_image_weight": 0.0, "alignment_weight": 0.0},
+    # with every label kept and without fairness the loss is a mean over pictures, so parts of a batch add up to it
+    "parts": {**ONE_EPOCH, "accumulate": 2, "threshold": 0.0, "fairness_weight": 0.0},
+    "odd-batch": {**ONE_EPOCH, "batch_size": 7},  # 6, for two equal shares
+    "patience": {"epochs": 4, "patience": 1, "lr": 1e-2},
+}
+STOPPED = {"epochs": 2, "fairness_memory": 0.5}
+
+
+def free_port() -> str:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return str(server.getsockname()[1])
+
+
+def launch(command: list[str], cache: Path) -> None:
+    """Run a command to its end, with its own cache; what it says is shown when it fails."""
+    environment = {**os.environ, "LABKIT_CACHE": str(cache), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def here(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """All fits in this one process."""
+    folder = tmp_path_factory.mktemp("one")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("LOG_EVERY", "SAVE_EVERY"):
+            patch.setattr(estimator, name, getattr(estimator, name))
+        patch.setattr(pocket, "MODELS", pocket.MODELS)
+        patch.setattr(pocket, "NAMES", pocket.NAMES)
+        patch.setenv("LABKIT_CACHE", str(folder / "cache"))
+        alone = {**JOBS, "parts": {**JOBS["parts"], "accumulate": 1}, "odd-batch": {**ONE_EPOCH, "batch_size": 6}}
+        jobs = [{"folder": folder / name, "settings": settings} for name, settings in alone.items()]
+        jobs.append({"folder": folder / "whole", "settings": STOPPED})
+        jobs.append({"folder": folder / "stopped", "settings": STOPPED, "stop": 3})
+        fits.run(model_files, jobs)
+        yield folder
+    pocket.register.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def there(model_files: Path, here: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same fits on two processes, by `accelerate launch`; and one that goes on from what one process has begun."""
+    folder = tmp_path_factory.mktemp("two")
+    jobs: list[dict[str, Any]] = [
+        {"folder": str(folder / name), "settings": settings} for name, settings in JOBS.items()
+    ]
+    jobs.append({"folder": str(folder / "stopped"), "settings": STOPPED, "stop": 3})
+    jobs.append({"folder": str(here / "stopped"), "settings": STOPPED})
+    jobs.append({})
+    (folder / "jobs.json").write_text(json.dumps(jobs), "utf-8")
+    # --multi_gpu starts processes where there is no GPU too; --cpu would start one, or want MPI
+    options = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    options += ["--dynamo_backend", "no", "--main_process_port", free_port(), "-m", "tests.distributed.fits"]
+    accelerate = [sys.executable, "-m", "accelerate.commands.launch"]
+    launch([*accelerate, *options, str(model_files), str(folder / "jobs.json")], folder / "cache")
+    return folder
+
+
+def assert_close(ours: Path, theirs: Path, besides: str = "") -> None:
+    """Checkpoints and metrics of two folders, besides one of the metrics, tell of the same run."""
+    tensors, others = map(read, (ours, theirs))
+    assert tensors.keys() == others.keys()
+    assert {name.split("/")[0] for name in tensors} >= {"student", "teacher", "optimizer", "memory", "epochs"}
+    for name, tensor in tensors.items():
+        if name.startswith(("student", "teacher", "best", "memory", "sums")):
+            torch.testing.assert_close(tensor, others[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+        elif name.endswith("exp_avg"):  # the gradients; sharper than weights, which small steps hardly move
+            torch.testing.assert_close(tensor, others[name], atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        elif name.startswith(("epochs", "labels")):
+            assert torch.equal(tensor, others[name]), name
+    for key in ("history", "best_epoch", "step"):
+        found, expected = (json.loads(metadata(folder)[key]) for folder in (ours, theirs))
+        if key == "history":
+            assert len(found) == len(expected) > 0
+            for entry, other in zip(found, expected, strict=True):
+                assert entry == pytest.approx(other, abs=1e-5)
+        else:
+            assert found == expected
+    records, expected = (lines(folder) for folder in (ours, theirs))
+    assert len(records) == len(expected) >= 3
+    for record, other in zip(records, expected, strict=True):
+        record[besides] = other[besides] = 0
+        assert record == pytest.approx(other, abs=2e-5)
+
+
+def read(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a checkpoint without the biases of keys.
+
+    A softmax over keys does not see what is added to all of them, so their true gradient is 0. Adam divides what
+    rounding leaves of it by its own size, and walks at random.
+    """
+    tensors, width = load_file(folder / "checkpoint.safetensors"), tiny.VISION["width"]
+    for tensor in tensors.values():
+        if tensor.shape == (3 * width,):  # of queries, keys and values
+            tensor[width : 2 * width] = 0
+    return tensors
+
+
+def metadata(folder: Path) -> dict[str, str]:
+    with safe_open(folder / "checkpoint.safetensors", framework="pt") as file:
+        return file.metadata()
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_two_processes_equal_one_with_the_double_batch(name: str, here: Path, there: Path) -> None:
+    assert_close(there / name, here / name, besides="fairness" if name == "parts" else "")  # a part's own, of no weight
+
+
+def test_the_shares_of_pictures_are_not_alike(here: Path, there: Path) -> None:
+    """Else the tests above could not tell a mean over a process from one over all."""
+    kept = {line["kept"] for line in lines(there / "only-one-process-is-sure")}
+    assert kept == {1 / 8}  # one picture of eight, so one process has it and the other none
+    assert {line["kept"] for line in lines(there / "nobody-is-sure")} == {0}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_both_processes_end_with_the_same(name: str, there: Path) -> None:
+    first, second = (dict(np.load(there / name / f"process-{rank}.npz")) for rank in (0, 1))
+    assert sorted(first) == sorted(second) == ["labels", "probs"]
+    for key in first:
+        np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_one_process_goes_on_from_what_two_have_begun(here: Path, there: Path) -> None:
+    assert metadata(there / "stopped")["step"] == "2"
+    fits.fit(there / "stopped", STOPPED)
+    assert_close(there / "stopped", here / "whole")
+
+
+def test_two_processes_go_on_from_what_one_has_begun(here: Path, there: Path) -> None:
+    assert (here / "stopped" / "process-1.npz").exists()
+    assert_close(here / "stopped", here / "whole")
+
+
+def test_processes_share_the_cache_of_texts(there: Path) -> None:
+    files = list((there / "cache" / "texts").rglob("*"))
+    assert len([file for file in files if file.suffix == ".safetensors"]) == 31  # one for the fits, 30 asked for
+    assert not [file for file in files if file.name.endswith(".tmp")]
+
+
+def test_a_notebook_can_launch_processes_after_it_has_fitted(model_files: Path, here: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.distributed.notebook", str(model_files), str(tmp_path), free_port()]
+    launch(command, tmp_path / "cache")
+    assert (tmp_path / "launched" / "process-1.npz").exists()
+    assert_close(tmp_path / "alone", here / "plain")
+    assert_close(tmp_path / "launched", here / "plain")
