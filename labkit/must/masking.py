@@ -39,7 +39,7 @@ def block_masks(
             f"number that divides both; 1 always does."
         )
     shape = (rows // block, columns // block)
-    n_hidden = math.ceil(ratio * math.prod(shape) - 1e-9)  # 0.3 · 10 is 3.0000000000000004 for no picture
+    n_hidden = math.ceil(ratio * math.prod(shape) - 1e-9)  # as 0.28 · 25 is 7.000000000000001
     order = torch.rand(n, math.prod(shape), generator=generator).argsort(1)
     hidden = (order < n_hidden).view(n, *shape)
     return hidden.repeat_interleave(block, 1).repeat_interleave(block, 2).flatten(1)

@@ -189,6 +189,17 @@ def test_a_single_process_leaves_accelerate_alone(monkeypatch: pytest.MonkeyPatc
     tiny.must(epochs=1).fit(IMAGES)
 
 
+@pytest.mark.parametrize(("device", "gpu", "cpu"), [("cpu", True, True), ("auto", False, True), ("auto", True, False)])
+def test_several_processes_are_told_where_to_run(
+    device: str, gpu: bool, cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a GPU, accelerate would take every process for the only one if it is not told to use the CPU."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("accelerate.Accelerator", dict)
+    assert estimator._accelerator(device) == {"cpu": cpu, "mixed_precision": "no"}
+
+
 def test_metrics_tell_of_every_tenth_step(tmp_path: Path) -> None:
     seen: list[int] = []
     must = tiny.must(epochs=7).fit(IMAGES, folder=tmp_path, on_log=lambda records: seen.append(len(records)))
@@ -521,11 +532,13 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         twice()
 
 
-def test_without_a_folder_ctrl_c_is_left_alone() -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimator, "LOG_EVERY", 1)
+def test_without_a_folder_ctrl_c_is_left_alone(every_step: None) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which a job in the background does not have
+    try:
         with pytest.raises(KeyboardInterrupt):
             tiny.must().fit(IMAGES, on_log=at_step(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_finished_fit_is_read_and_not_repeated(uninterrupted: tuple[MUST, Path]) -> None:

@@ -21,7 +21,7 @@ def seeded(seed: int = 0) -> torch.Generator:
         ((14, 14), 0.3, 2, 15 * 4),  # ViT-B/16, blocks of 32 pixels: ⌈14.7⌉ of 49
         ((16, 16), 0.3, 4, 5 * 16),  # ViT-L/14, blocks of 56 pixels: ⌈4.8⌉ of 16
         ((14, 14), 0.1, 1, 20),  # ⌈19.6⌉ of 196
-        ((2, 5), 0.3, 1, 3),  # 0.3 · 10 is a little above 3 in floating point
+        ((5, 5), 0.28, 1, 7),  # 0.28 · 25 is a little above 7 in floating point
         ((7, 3), 0.01, 1, 1),
         ((7, 3), 0.999, 1, 21),
     ],

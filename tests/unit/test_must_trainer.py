@@ -1,0 +1,165 @@
+"""The steps of MUST: which masks, which rates for which layers, and a step that never waits for the device."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+import open_clip
+import pytest
+import torch
+
+from labkit.errors import FitError
+from labkit.must import MaskedClassifier, MustConfig, Trainer, new_state, parameter_groups
+from tests import tiny
+
+
+def classifier(classes: int = 3, **parts: bool) -> MaskedClassifier:
+    torch.manual_seed(0)
+    visual = open_clip.CLIP(16, tiny.VISION, tiny.TEXT).visual
+    return MaskedClassifier(visual, torch.randn(classes, 16), 10.0, **parts)
+
+
+def trainer(config: MustConfig | None = None, classes: int = 3, seed: int = 0) -> Trainer:
+    config = tiny.config() if config is None else config
+    state = new_state(classifier(classes), config)
+    return Trainer(state, config, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), total_steps=10, seed=seed)
+
+
+def views(n: int = 8, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (n, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+
+# --------------------------------------------------------------------------------------------------------------- masks
+
+
+def test_masks_depend_on_seed_and_step_alone() -> None:
+    one, same, other = trainer(), trainer(), trainer(seed=1)
+    first = one.masks()
+    assert torch.equal(first, one.masks())
+    assert torch.equal(first, same.masks())
+    assert not torch.equal(first, other.masks())
+    one.step(views(), views(seed=1))
+    second = one.masks()
+    assert not torch.equal(first, second)
+    same.state.step = 1
+    assert torch.equal(second, same.masks())
+
+
+def test_masks_are_for_the_whole_batch_in_blocks_of_pixels() -> None:
+    masks = trainer(tiny.config(mask_block=8, mask_ratio=0.3)).masks()  # 2 x 2 blocks of 2 x 2 patches
+    assert masks.shape == (8, 16)
+    assert masks.sum(1).tolist() == [8] * 8  # ⌈1.2⌉ blocks
+    tiles = masks.view(8, 2, 2, 2, 2)
+    assert (tiles == tiles[:, :, :1, :, :1]).all()
+
+
+def test_blocks_that_do_not_fill_the_picture_are_refused() -> None:
+    with pytest.raises(FitError, match=r"mask_block is 12 pixels.*16 x 16 in patches of 4. Expected one of 4, 8, 16"):
+        trainer(tiny.config(mask_block=12))
+    trainer(tiny.config(mask_block=12, mask_ratio=0.0))
+
+
+# --------------------------------------------------------------------------------------------------------------- rates
+
+
+def test_every_parameter_is_in_one_group_with_the_rate_of_its_layer() -> None:
+    model, config = classifier(), tiny.config(layer_decay=0.5, weight_decay=0.1)
+    groups = parameter_groups(model, config)
+    found = {id(p): (group["lr_scale"], group["weight_decay"]) for group in groups for p in group["params"]}
+    assert sum(len(group["params"]) for group in groups) == len(found) == len(list(model.parameters()))
+    visual = "backbone.visual."
+    for name, scale in {  # of two blocks; the last part has 1
+        f"{visual}conv1.weight": 1 / 8,
+        f"{visual}class_embedding": 1 / 8,
+        f"{visual}positional_embedding": 1 / 8,
+        f"{visual}ln_pre.bias": 1 / 8,
+        f"{visual}transformer.resblocks.0.attn.in_proj_weight": 1 / 4,
+        f"{visual}transformer.resblocks.0.ln_1.weight": 1 / 4,
+        f"{visual}transformer.resblocks.1.mlp.c_fc.weight": 1 / 2,
+        f"{visual}ln_post.weight": 1.0,
+        f"{visual}proj": 1.0,
+        "backbone.mask_token": 1.0,
+        "backbone.ln_patch.weight": 1.0,
+        "backbone.decoder.0.weight": 1.0,
+        "head.weight": 1.0,
+    }.items():
+        parameter = model.get_parameter(name)
+        assert found[id(parameter)] == (scale, 0.1 if parameter.ndim > 1 else 0.0), name
+    slow = parameter_groups(model, config.replace(slow_mask_token=True))
+    scales = {id(p): group["lr_scale"] for group in slow for p in group["params"]}
+    assert scales[id(model.backbone.mask_token)] == 1 / 8
+    assert {key: scale for key, scale in scales.items() if key != id(model.backbone.mask_token)} == {
+        key: scale for key, (scale, _) in found.items() if key != id(model.backbone.mask_token)
+    }
+
+
+def test_parts_that_do_not_learn_are_in_no_group() -> None:
+    model = classifier(masked_image=False, alignment=False)
+    state = new_state(model, tiny.config(mask_ratio=0.0))
+    grouped = {id(p) for group in state.optimizer.param_groups for p in group["params"]}
+    left_out = {name for name, parameter in model.named_parameters() if id(parameter) not in grouped}
+    parts = {"ln_patch.weight", "ln_patch.bias", "decoder.0.weight", "decoder.0.bias", "mask_token"}
+    assert left_out == {f"backbone.{part}" for part in parts}
+
+
+def test_rates_follow_the_cosine_and_keep_their_ratios() -> None:
+    one = trainer()
+    for step in range(3):
+        one.step(views(), views(seed=1))
+        for group in one.state.optimizer.param_groups:
+            assert group["lr"] == one.config.lr_at(step / 10) * group["lr_scale"]
+
+
+# ---------------------------------------------------------------------------------------------------- teacher and step
+
+
+def test_the_teacher_begins_as_the_student_and_only_follows() -> None:
+    state = new_state(classifier(), tiny.config())
+    assert state.student.training
+    assert not state.teacher.training
+    assert not any(parameter.requires_grad for parameter in state.teacher.parameters())
+    theirs = state.teacher.state_dict()
+    for name, tensor in state.student.state_dict().items():
+        assert torch.equal(tensor, theirs[name])
+        assert tensor.data_ptr() != theirs[name].data_ptr()
+    torch.testing.assert_close(state.memory, torch.full((3,), 1 / 3))
+
+
+def test_a_step_tells_of_its_losses_and_leaves_no_gradient() -> None:
+    one = trainer()
+    seen = one.step(views(), views(seed=1))
+    scalars = {"loss", "self_training", "fairness", "masked_image", "alignment", "kept", "confidence", "agreement"}
+    assert set(seen) == {*scalars, "labels", "probs"}
+    assert all(seen[name].shape == () and not seen[name].requires_grad for name in scalars)
+    assert seen["labels"].shape == (8,)
+    assert seen["probs"].shape == (8, 3)
+    assert torch.equal(seen["probs"].argmax(1), seen["labels"])
+    assert one.state.step == 1
+    assert all(parameter.grad is None for parameter in one.state.student.parameters())
+
+
+@pytest.mark.parametrize(("classes", "memory", "remembers"), [(511, None, 0), (512, None, 0.5), (3, 0.9, 0.9)])
+def test_many_classes_need_a_memory_of_past_batches(classes: int, memory: float | None, remembers: float) -> None:
+    one = trainer(tiny.config(fairness_memory=memory), classes=classes)
+    before = one.state.memory.clone()
+    hidden = one.masks()
+    with torch.no_grad():
+        mean = one.state.student(one.normalise(views(seed=1)), hidden).logits.softmax(-1).mean(0)
+    one.step(views(), views(seed=1))
+    expected = remembers * before + (1 - remembers) * mean if remembers else before
+    torch.testing.assert_close(one.state.memory, expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "fairness_memory": 0.5}, {"mask_ratio": 0.0}])
+def test_a_step_never_waits_for_the_device(changes: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, reading one number of a tensor stops the queue of work until all before it is done."""
+    one = trainer(tiny.config(**changes))
+    one.step(views(), views(seed=1))  # the optimiser's first step makes its state
+
+    def wait(*arguments: Any) -> NoReturn:
+        raise AssertionError("this step waits for the device")
+
+    for name in ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__index__"):
+        monkeypatch.setattr(torch.Tensor, name, wait)
+    one.step(views(), views(seed=1))
