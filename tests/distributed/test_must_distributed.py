@@ -48,8 +48,14 @@ def free_port() -> str:
 def launch(command: list[str], cache: Path) -> None:
     """Run a command to its end, with its own cache; what it says is shown when it fails."""
     environment = {**os.environ, "LABKIT_CACHE": str(cache), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+    try:
+        said, _ = process.communicate(timeout=240)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # not killed, so that the launcher ends the processes that it has started
+        said, _ = process.communicate()
+    assert process.returncode == 0, said
 
 
 @pytest.fixture(scope="module")
