@@ -101,7 +101,6 @@ class Recipe:
     steps: int
     lr: float
     threshold: float
-    mask: bool = True
     w_fair: float = 1.0
     w_align: float = 0.2
     d0: float = 0.999
@@ -133,9 +132,8 @@ class MustReference:
 
     def __post_init__(self) -> None:
         self.student = {name: value.detach().double().clone() for name, value in self.student.items()}
-        self.teacher = {name: value.clone() for name, value in self.student.items()}
-        self.m = {name: torch.zeros_like(value) for name, value in self.student.items()}
-        self.v = {name: torch.zeros_like(value) for name, value in self.student.items()}
+        self.teacher = dict(self.student)  # nothing here is changed in place
+        self.m, self.v = (dict.fromkeys(self.student, torch.zeros((), dtype=torch.float64)) for _ in range(2))
         classes = len(self.student["head.weight"])
         self.before = torch.full((classes,), 1 / classes, dtype=torch.float64)
         self.layers = 1 + max(int(name.split(".")[4]) for name in self.student if ".resblocks." in name)
@@ -209,39 +207,42 @@ class MustReference:
     def step(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, float]:
         """One step for normalised views in float64; what it returns is the mean over the parts."""
         recipe, size = self.recipe, len(weak) // self.recipe.parts
-        for value in self.student.values():
-            value.requires_grad_(True).grad = None
-        weights = {"self_training": 1, "fairness": recipe.w_fair, "masked_image": 1, "alignment": recipe.w_align}
-        seen: list[dict[str, Tensor]] = []
-        for part in range(recipe.parts):
-            rows = slice(part * size, (part + 1) * size)
-            found = self.losses(weak[rows], strong[rows], None if hidden is None else hidden[rows])
-            found["loss"] = sum(weights[name] * loss for name, loss in found.items() if name in weights)
-            (found["loss"] / recipe.parts).backward()
-            seen.append({name: value.detach() for name, value in found.items()})
-        gradients = {name: value.grad for name, value in self.student.items() if value.grad is not None}
+        self.student = {name: value.detach().requires_grad_() for name, value in self.student.items()}
+        parts = [slice(part * size, (part + 1) * size) for part in range(recipe.parts)]
+        seen = [self._backward(weak[p], strong[p], None if hidden is None else hidden[p]) for p in parts]
         with torch.no_grad():
-            self._adamw(gradients)
+            self._adamw()
             decay = recipe.d0 + (recipe.d_end - recipe.d0) * min(1, self.t * recipe.batch / 1024 / recipe.warm)
             decay = decay ** (recipe.batch / 1024)
             for name, value in self.student.items():
                 self.teacher[name] = decay * self.teacher[name] + (1 - decay) * value
         self.t += 1
-        return {name: float(sum(part[name] for part in seen)) / recipe.parts for name in seen[0]}
+        return {name: sum(part[name] for part in seen) / recipe.parts for name in seen[0]}
 
-    def _adamw(self, gradients: dict[str, Tensor]) -> None:
+    def _backward(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, float]:
+        """Add the gradient of one part of the batch to the student's."""
+        recipe = self.recipe
+        weights = {"self_training": 1, "fairness": recipe.w_fair, "masked_image": 1, "alignment": recipe.w_align}
+        found = self.losses(weak, strong, hidden)
+        found["loss"] = sum(weights[name] * loss for name, loss in found.items() if name in weights)
+        (found["loss"] / recipe.parts).backward()
+        return {name: value.item() for name, value in found.items()}
+
+    def _adamw(self) -> None:
         """Loshchilov and Hutter (2019), Algorithm 2, with a rate for every layer and no decay of vectors."""
         recipe, t = self.recipe, self.t + 1
         end = 1e-6 * recipe.batch / 256
         rate = end + (recipe.lr * recipe.batch / 256 - end) * (1 + math.cos(math.pi * self.t / recipe.steps)) / 2
-        for name, g in gradients.items():
-            value = self.student[name]
+        for name, value in self.student.items():
+            g = value.grad
+            if g is None:
+                continue
             lr = rate * recipe.layer_decay ** (self.layers + 1 - self._layer(name))
             self.m[name] = 0.9 * self.m[name] + 0.1 * g
             self.v[name] = 0.999 * self.v[name] + 0.001 * g * g
             m_hat, v_hat = self.m[name] / (1 - 0.9**t), self.v[name] / (1 - 0.999**t)
             decay = recipe.weight_decay if value.dim() > 1 else 0.0
-            value -= lr * (m_hat / (v_hat.sqrt() + 1e-8) + decay * value)
+            self.student[name] = value - lr * (m_hat / (v_hat.sqrt() + 1e-8) + decay * value)
 
     def _layer(self, name: str) -> int:
         """0: embeddings; 1 … L: the blocks; L + 1: what comes after them, and the head."""

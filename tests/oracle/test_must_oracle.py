@@ -124,7 +124,6 @@ def compare_steps(
         total,
         config.lr,
         threshold=0.0,
-        mask=config.mask_ratio > 0,
         w_fair=config.fairness_weight,
         w_align=config.alignment_weight,
         d0=config.ema_decay,
