@@ -6,6 +6,7 @@ import csv
 import functools
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit import cli
+from labkit import cli, pocket
 from labkit.backbones import Backbone, load_backbone
 from labkit.errors import DataError
+from labkit.manifests import load_manifest
+from labkit.must import MUST
 from labkit.turtle import Turtle
+from tests import tiny
 
 
 @pytest.fixture
@@ -44,7 +48,7 @@ def test_help_is_quick() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parents[1]
     )
     assert done.returncode == 0, done.stderr
-    for command in ("run", "cluster", "datasets"):
+    for command in ("run", "cluster", "must", "datasets"):
         assert command in done.stdout
 
 
@@ -213,3 +217,44 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("labkit.series.run_series", interrupted)
     assert cli.main(["run"]) == 130
+
+
+@pytest.fixture
+def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "model").mkdir()
+    monkeypatch.setattr(pocket, "MODELS", tiny.write_model(tmp_path / "model"))
+    monkeypatch.setattr(pocket, "NAMES", (tiny.NAME,))
+    pocket.register.cache_clear()
+    yield
+    pocket.register.cache_clear()
+
+
+@pytest.mark.parametrize("start", ["prompts", "turtle"])
+def test_must_trains_on_a_folder_and_goes_on(
+    start: str, photos: Path, tmp_path: Path, tiny_model: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatched = ["must", str(photos), "--words", "dark,bright", "--backbone", tiny.NAME, "--epochs", "2"]
+    arguments = [*monkeypatched, "--batch", "8", "--start", start, "--space", "pixels", "--out", str(tmp_path / "run")]
+    assert cli.main(arguments) == 0
+    assert "24 images" in capsys.readouterr().out
+    with (tmp_path / "run" / "labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 24
+    assert {row["label"] for row in rows} <= {"dark", "bright"}
+    assert Path(rows[0]["image"]).is_file()
+    loaded = MUST.load(tmp_path / "run" / "must.safetensors")
+    said = loaded.predict(load_manifest(photos).images("train"))
+    assert [row["label"] for row in rows] == loaded.classes_[said].tolist()
+    before = (tmp_path / "run" / "labels.csv").read_bytes()
+    assert cli.main(arguments) == 0  # from its checkpoint: nothing is left to train
+    assert (tmp_path / "run" / "labels.csv").read_bytes() == before
+    assert cli.main([*arguments, "--seed", "1"]) == 2
+    assert "random_state (there 0, now 1)" in capsys.readouterr().err
+
+
+def test_must_explains_what_it_cannot_use(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert cli.main(["must", str(photos), "--words", "dark,bright", "--preset", "quick", *out]) == 2
+    assert "imagenet/ViT-B-16" in capsys.readouterr().err
+    assert cli.main(["must", str(photos), "--words", "dark,bright", "--backbone", "pocket-clip", *out]) == 2
+    assert "pocket-vit" in capsys.readouterr().err

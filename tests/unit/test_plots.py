@@ -201,3 +201,11 @@ def test_reliability_shows_accuracy_counts_and_the_error():
 def test_colours_are_distinct():
     assert len(set(plots.COLORS)) == 10
     assert plots.color(13) == plots.COLORS[3]
+
+
+def test_metric_curves_have_a_panel_for_each_metric_that_is_there():
+    records = [{"epoch": 0.5, "loss": 2.0, "kept": 0.1}, {"epoch": 1.0, "loss": 1.0, "kept": 0.4}]
+    fig = plots.metric_curves(records, ("loss", "kept", "alignment"), title="A run")
+    panels = {ax.get_title(loc="left"): ax.lines[0].get_xydata().tolist() for ax in fig.axes if ax.get_visible()}
+    assert panels == {"loss": [[0.5, 2.0], [1.0, 1.0]], "kept": [[0.5, 0.1], [1.0, 0.4]]}
+    assert plots.metric_curves([], ("loss",))

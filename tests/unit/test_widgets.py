@@ -79,3 +79,26 @@ def test_a_control_without_values_is_explained(shown):
     with pytest.raises(LabkitError, match="'width' has no values"):
         widgets.explore(draw, alt="A line.", width=())
     assert shown == []
+
+
+RECORDS = [{"epoch": 0.5 * i, "loss": 1 / (i + 1), "kept": 0.1 * i} for i in range(1, 4)]
+
+
+def test_live_curves_are_drawn_in_one_place_and_not_too_often(shown, monkeypatch):
+    monkeypatch.delenv("LABKIT_HEADLESS", raising=False)
+    monkeypatch.setattr(widgets, "_in_kernel", lambda: True)
+    now = iter([0.0, 0.0, 1.0, 9.0, 9.0])
+    monkeypatch.setattr(widgets.time, "monotonic", lambda: next(now))
+    curves = widgets.LiveCurves(("loss", "kept"), seconds=5)
+    for n in (1, 2, 3):
+        curves(RECORDS[:n])
+    [(image, _)] = shown
+    assert Image.open(io.BytesIO(image.value)).format == "PNG"
+    assert curves.drawn == 9.0
+
+
+def test_live_curves_draw_nothing_where_nobody_watches(shown, monkeypatch):
+    monkeypatch.setenv("LABKIT_HEADLESS", "1")
+    monkeypatch.setattr(widgets, "_in_kernel", lambda: True)
+    widgets.LiveCurves()(RECORDS)
+    assert not shown

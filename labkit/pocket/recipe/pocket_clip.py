@@ -57,7 +57,7 @@ class Scale:
     n_fonts: int = len(glyphs.FONTS)
     align_steps: int = 900
     text_steps: int = 1500
-    student_steps: int = 1000
+    student_steps: int = 900
     n_words: int = 30_000
 
 

@@ -43,7 +43,7 @@ CONFIG: dict[str, Any] = {
 }
 UNLABELLED = ("fashion-mini", "digits")  # datasets whose train pictures are seen, without their labels
 PHOTO_VIEWS = 4  # kept of each of their pictures
-PHOTO_SHARE = 0.3  # of them in a batch
+PHOTO_SHARE = 0.25  # of them in a batch
 BATCH = 512
 SAVE_EVERY = 100  # steps
 

@@ -1,0 +1,56 @@
+"""Choosing among fits: by a criterion that sees no label, and the same whatever the labels are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from labkit import pocket
+from labkit.errors import FitError
+from labkit.must import MUST, compare
+from tests import tiny
+
+
+@pytest.fixture(autouse=True)
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pocket, "MODELS", tiny.write_model(tmp_path))
+    monkeypatch.setattr(pocket, "NAMES", (tiny.NAME,))
+    pocket.register.cache_clear()
+    yield
+    pocket.register.cache_clear()
+
+
+def candidates() -> dict[str, MUST]:
+    return {f"τ = {threshold}": tiny.must(threshold=threshold, epochs=1) for threshold in (0.2, 0.9)}
+
+
+def test_the_highest_criterion_wins_and_the_candidates_stay_unfitted() -> None:
+    given = candidates()
+    best, fitted, table = compare(given, tiny.pictures())
+    assert list(table.index) == list(given) == list(fitted)
+    assert table["information"].idxmax() == best
+    assert table.loc["τ = 0.2", "kept"] > table.loc["τ = 0.9", "kept"]
+    for name, must in fitted.items():
+        assert table.loc[name, "information"] == must.history_[-1]["information"]
+        assert not hasattr(given[name], "model_")
+    assert compare(given, tiny.pictures(), criterion="kept")[0] == "τ = 0.2"
+
+
+def test_labels_do_not_matter() -> None:
+    images = tiny.pictures()
+    other = dataclasses.replace(images, labels=np.roll(images.labels, 1))
+    (best, _, table), (again, _, same) = (compare(candidates(), given) for given in (images, other))
+    assert best == again
+    assert table.equals(same)
+
+
+def test_what_cannot_be_compared_is_explained() -> None:
+    with pytest.raises(FitError, match="nothing to compare"):
+        compare({}, tiny.pictures())
+    with pytest.raises(FitError, match="information, agreement"):
+        compare(candidates(), tiny.pictures(), criterion="accuracy")
