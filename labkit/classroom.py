@@ -52,7 +52,6 @@ class Profile:
         image_size: side in pixels of what networks see; None is each model's own. Pixels and the pocket models always
             have their own.
         image_text: the backbone that reads sentences as well.
-        student: the image-text model with a vision transformer, which masked self-training starts from.
     """
 
     name: str
@@ -61,7 +60,6 @@ class Profile:
     datasets: tuple[str, ...]
     image_size: int | None
     image_text: str
-    student: str
 
 
 _BENCHMARKS = ("cifar10", "stl10", "oxford-pets", "dtd")
@@ -75,7 +73,6 @@ PROFILES = {
             ("fashion-mini", "digits"),
             96,
             "pocket-clip",
-            "pocket-vit",
         ),
         Profile(
             "standard",
@@ -84,7 +81,6 @@ PROFILES = {
             _BENCHMARKS,
             None,
             "open_clip:ViT-B-32-quickgelu/openai",
-            "open_clip:ViT-B-16-quickgelu/openai",
         ),
         Profile(
             "paper",
@@ -92,7 +88,6 @@ PROFILES = {
             ("open_clip:ViT-L-14-quickgelu/openai", "timm:vit_giant_patch14_dinov2.lvd142m"),
             _BENCHMARKS,
             None,
-            "open_clip:ViT-L-14-quickgelu/openai",
             "open_clip:ViT-L-14-quickgelu/openai",
         ),
     )
