@@ -372,7 +372,8 @@ def _visual(backbone: Backbone) -> Any:
     clip = getattr(backbone.model, "clip", None)
     if clip is None:
         raise BackboneError(
-            f'{backbone.name!r} has no text tower. MUST starts from one: "open_clip:ViT-B-16-quickgelu/openai".'
+            f"{backbone.name!r} has no text tower. MUST starts from an image-text model, such as "
+            '"open_clip:ViT-B-16-quickgelu/openai".'
         )
     check_maskable(clip.visual)
     return clip.visual
