@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test nbval lab check notebooks readme pocket wheel clean
+.PHONY: help install run test nbval lab check notebooks readme pocket wheel bench clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ pocket: $(INSTALLED) ## train Pocket CLIP again from packages (needs npm and the
 
 wheel: $(INSTALLED) ## build the wheel into dist/
 	cd $(ROOT) && $(BIN)/python -m build --wheel
+
+bench: $(INSTALLED) ## benchmarks on a machine that does nothing else; BENCH=--quick only shows that they run
+	cd $(ROOT) && $(BIN)/python tests/benchmarks/run.py --out $(ROOT)runs/bench $(BENCH)
 
 clean: ## remove the environment and everything that was made
 	cd $(ROOT) && rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -8,43 +8,43 @@ decide the result, and the ratio of their fastest rounds, which other programs o
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import dataclasses
 
 import numpy as np
 import torch
+from measure import Result, arguments, finish, medians, ratio, side_by_side
 
 import labkit as lk
+from labkit.features import encode_images
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backbone", default="efficientnet-lite0")
+    parser.add_argument("--image-size", type=int, default=96)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--backbone", default="efficientnet-lite0")
-    parser.add_argument("--image-size", type=int, default=96)
-    parser.add_argument("--rounds", type=int, default=5)
-    arguments = parser.parse_args()
-    backbone = lk.load_backbone(arguments.backbone, image_size=arguments.image_size)
-    manifest = lk.load_manifest("fashion-mini")
-    images = [backbone.preprocess(image) for image, _ in manifest.images("test")]
+    given = arguments(__doc__, options)
+    backbone = lk.load_backbone(given.backbone, image_size=given.image_size)
+    dataset = lk.load_manifest("fashion-mini").images("test")
+    if given.quick:
+        dataset = dataclasses.replace(dataset, labels=dataset.labels[:20], array=dataset.array[:20])
+    images = [backbone.preprocess(image) for image, _ in dataset]
     images = [np.broadcast_to(image, (*image.shape[:2], len(backbone.mean))) for image in images]
     batches = [torch.from_numpy(np.stack(images[first : first + 250])) for first in range(0, len(images), 250)]
     backbone.encode_image(batches[0])
-    bare, ours = [], []
-    for _ in range(arguments.rounds):
-        start = time.perf_counter()
-        for batch in batches:
-            backbone.encode_image(batch).cpu()
-        bare.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        lk.extract_features(backbone, manifest, split="test", batch_size=250, cache=False)
-        ours.append(time.perf_counter() - start)
-    ratios = [extraction / forward for extraction, forward in zip(ours, bare, strict=True)]
-    print(f"{arguments.backbone} at {arguments.image_size} px on {backbone.device}, {torch.get_num_threads()} threads")
-    print(f"extraction: median {len(images) / statistics.median(ours):.0f} images/s")
-    print(
-        f"time of extraction / time of the bare forward pass: median {statistics.median(ratios):.3f} "
-        f"({min(ratios):.3f} to {max(ratios):.3f}, {arguments.rounds} rounds), fastest {min(ours) / min(bare):.3f}"
+    times = side_by_side(
+        given.rounds,
+        bare=lambda: [backbone.encode_image(batch).cpu() for batch in batches],
+        extraction=lambda: encode_images(backbone, dataset, batch_size=250),
     )
+    details = {
+        "backbone": f"{given.backbone} at {given.image_size} px on {backbone.device}",
+        "images a second": {name: len(images) / median for name, median in medians(times).items()},
+        "ratio of the fastest rounds": min(times["extraction"]) / min(times["bare"]),
+    }
+    value = ratio(times["extraction"], times["bare"])
+    finish("features", [Result("features: extraction / bare forward pass", value, details=details)], given)
 
 
 if __name__ == "__main__":
