@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import math
 import os
 from collections import Counter
@@ -333,13 +332,14 @@ def show(figure: Figure, *, alt: str) -> None:
     import matplotlib.pyplot as plt
     from IPython.display import display
 
+    from labkit import plots
+
     if not alt.strip():
         raise LabkitError("alt is empty. Expected a sentence that says what the figure shows.")
-    png = io.BytesIO()
-    figure.savefig(png, format="png", bbox_inches="tight")
+    png = plots.to_png(figure)
     plt.close(figure)
     # Rendered here, not by the front end: works for figures made without pyplot, and the text is always the same.
-    data = {"image/png": base64.b64encode(png.getvalue()).decode(), "text/plain": "<Figure>"}
+    data = {"image/png": base64.b64encode(png).decode(), "text/plain": "<Figure>"}
     display(data, raw=True, metadata={"image/png": {"alt": alt}})
 
 

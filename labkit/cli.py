@@ -12,7 +12,7 @@ import html
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
     from labkit.backbones import Backbone
     from labkit.manifests import Manifest
+    from labkit.naming import Names
     from labkit.prompts import Prompts
+
+SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -138,7 +141,7 @@ def _cluster(arguments: argparse.Namespace) -> int:
         return np.concatenate(parts)
 
     manifest = load_manifest(arguments.folder)
-    backbones = [load_backbone(name) for name in arguments.backbone or ("efficientnet-lite0",)]
+    backbones = [load_backbone(name) for name in arguments.backbone or SPACES]
     image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
     spaces = [extract(backbone) for backbone in backbones]
     turtle = Turtle(arguments.classes, n_restarts=arguments.restarts, random_state=arguments.seed, progress=True)
@@ -150,12 +153,11 @@ def _cluster(arguments: argparse.Namespace) -> int:
 
     names = _name(probs, image_text, extract(image_text), words) if words and image_text else None
 
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file", "cluster", "confidence", *(["name"] if names else [])])
-    for file, label, c in zip(files, labels, confidence, strict=True):
-        writer.writerow([file, label, f"{c:.4f}", *([names[label]] if names else [])])
-    _write(arguments.out, table.getvalue().encode())
+    rows = [
+        [file, label, f"{c:.4f}", *([names[label]] if names else [])]
+        for file, label, c in zip(files, labels, confidence, strict=True)
+    ]
+    _write_table(arguments.out, ["file", "cluster", "confidence", *(["name"] if names else [])], rows)
     print(f"{len(files)} images in {len(np.unique(labels))} clusters: {arguments.out}")
     if arguments.sheet:
         make_sheet = _html_sheet if arguments.sheet.suffix == ".html" else _png_sheet
@@ -186,13 +188,9 @@ def _must(arguments: argparse.Namespace) -> int:
         return 0
     must.save(arguments.out / "must.safetensors")
     probs = must.predict_proba(images)
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["image", "label", "confidence"])
     names = [path.as_posix() for path in images.files] if images.files is not None else range(len(images))
-    for name, row in zip(names, probs, strict=True):
-        writer.writerow([name, must.classes_[row.argmax()], f"{row.max():.4f}"])
-    _write(arguments.out / "labels.csv", table.getvalue().encode())
+    rows = [[name, must.classes_[p.argmax()], f"{p.max():.4f}"] for name, p in zip(names, probs, strict=True)]
+    _write_table(arguments.out / "labels.csv", ["image", "label", "confidence"], rows)
     last = must.history_[must.best_epoch_ - 1]
     print(f"{len(images)} images of {split}, epoch {must.best_epoch_}: ", end="")
     print(f"{last['kept']:.0%} of pseudo-labels kept, mean confidence {last['confidence']:.2f}. See {arguments.out}")
@@ -203,21 +201,27 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
     """The classes that TURTLE finds, named by the image-text model: a class number for each image, (n,)."""
     from labkit.backbones import load_backbone
     from labkit.features import extract_features
-    from labkit.naming import name_clusters
     from labkit.turtle import Turtle
-    from labkit.zeroshot import ZeroShot, text_classifier
 
     spaces = [
         extract_features(load_backbone(name), manifest, split=split, progress=True)
-        for name in arguments.space or ("efficientnet-lite0",)
+        for name in arguments.space or SPACES
     ]
     turtle = Turtle(len(prompts.classes), n_restarts=8, random_state=arguments.seed, progress=True).fit(spaces)
     probs = turtle.predict_proba(spaces)
     image_text = load_backbone(arguments.backbone)
     features = extract_features(image_text, manifest, split=split, progress=True)
-    weights = text_classifier(image_text, prompts)
-    zero_shot = ZeroShot(weights, image_text.logit_scale, center=True).fit(features)
-    return name_clusters(probs, zero_shot.predict_proba(features)).predict(probs)
+    return _words_for(probs, image_text, features, prompts).predict(probs)
+
+
+def _words_for(probs: np.ndarray, backbone: Backbone, features: np.ndarray, prompts: Prompts) -> Names:
+    """Words for the clusters of the labeling `probs` (n, C), by an image-text model and its features (n, d)."""
+    from labkit.naming import name_clusters
+    from labkit.zeroshot import ZeroShot, text_classifier
+
+    # centred: some words fit all pictures of one kind a little better than the others
+    zero_shot = ZeroShot(text_classifier(backbone, prompts), backbone.logit_scale, center=True).fit(features)
+    return name_clusters(probs, zero_shot.predict_proba(features))
 
 
 def _read_words(given: str, n_clusters: int) -> list[str]:
@@ -242,15 +246,10 @@ def _read_words(given: str, n_clusters: int) -> list[str]:
 
 
 def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: list[str]) -> list[str]:
-    """A word for each cluster of the labeling `probs` (n, C), by an image-text model and its features (n, d)."""
-    from labkit.naming import name_clusters
+    """A word for each cluster of the labeling `probs` (n, C), told to the user as well."""
     from labkit.prompts import Prompts
-    from labkit.zeroshot import ZeroShot, text_classifier
 
-    weights = text_classifier(backbone, Prompts.of(words, templates=("{}", "a photo of a {}.")))
-    # centred: some words fit all pictures of one kind a little better than the others
-    zero_shot = ZeroShot(weights, backbone.logit_scale, center=True).fit(features)
-    found = name_clusters(probs, zero_shot.predict_proba(features))
+    found = _words_for(probs, backbone, features, Prompts.of(words, templates=("{}", "a photo of a {}.")))
     for cluster, (word, margin) in enumerate(zip(found.words, found.margins, strict=True)):
         doubt = "" if margin >= 0 else ", another word fits it better: look before you believe it"
         print(f"cluster {cluster}: {words[word]} (margin {margin:+.2f}{doubt})")
@@ -282,11 +281,9 @@ def _html_sheet(
 
 def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, names: Sequence[str] | None) -> bytes:
     """A picture with a row of the most confident images for every cluster."""
-    from labkit.plots import cluster_gallery
+    from labkit.plots import cluster_gallery, to_png
 
-    png = io.BytesIO()
-    cluster_gallery([_thumbnail(path) for path in paths], labels, confidence, names).savefig(png, bbox_inches="tight")
-    return png.getvalue()
+    return to_png(cluster_gallery([_thumbnail(path) for path in paths], labels, confidence, names))
 
 
 def _thumbnail(path: Path) -> Image.Image:
@@ -295,6 +292,13 @@ def _thumbnail(path: Path) -> Image.Image:
     image = read_image(path)
     image.thumbnail((96, 96))
     return image
+
+
+def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a CSV."""
+    table = io.StringIO(newline="")
+    csv.writer(table, lineterminator="\n").writerows([header, *rows])
+    _write(path, table.getvalue().encode())
 
 
 def _write(path: Path, content: bytes) -> None:

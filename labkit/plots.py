@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -70,6 +71,13 @@ def figure(
     """
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(n_rows, n_cols, squeeze=False, **options)
+
+
+def to_png(fig: Figure) -> bytes:
+    """The bytes of a figure as a PNG, cut to what is drawn."""
+    png = io.BytesIO()
+    fig.savefig(png, format="png", bbox_inches="tight")
+    return png.getvalue()
 
 
 def color(i: int) -> str:

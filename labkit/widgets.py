@@ -7,7 +7,6 @@ notebooks that differ from run to run; this leaves none.
 from __future__ import annotations
 
 import html
-import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -50,15 +49,14 @@ def explorer(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]
     """The widget that `explore` displays: controls above, the figure below."""
     import ipywidgets
 
+    from labkit import plots
+
     image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", align_self="flex-start"))
     image.add_class("labkit-figure")
     inputs = {name: _control(name, options) for name, options in controls.items()}
 
     def redraw(_: object = None) -> None:
-        png = io.BytesIO()
-        values = {name: control.value for name, control in inputs.items()}
-        draw(**values).savefig(png, format="png", bbox_inches="tight")
-        image.value = png.getvalue()
+        image.value = plots.to_png(draw(**{name: control.value for name, control in inputs.items()}))
 
     for control in inputs.values():
         control.observe(redraw, names="value")
@@ -89,26 +87,20 @@ class LiveCurves:
 
     def __call__(self, records: Sequence[Mapping[str, float]]) -> None:
         """Redraw with all metrics so far, a record each (see `MUST.fit`)."""
+        from labkit import plots
         from labkit.classroom import headless
 
         if headless() or not _in_kernel() or time.monotonic() - self.drawn < self.seconds:
             return
         self.drawn = time.monotonic()
-        png = io.BytesIO()
-        self.draw(records).savefig(png, format="png", bbox_inches="tight")
+        png = plots.to_png(plots.metric_curves(records, self.names))
         if self.place is None:
             from IPython.display import display
             from ipywidgets import Image
 
             self.place = Image(format="png")
             display(self.place)
-        self.place.value = png.getvalue()
-
-    def draw(self, records: Sequence[Mapping[str, float]]) -> Figure:
-        """The figure for these records; metrics that they lack are left out."""
-        from labkit import plots
-
-        return plots.metric_curves(records, self.names)
+        self.place.value = png
 
 
 def _control(name: str, options: Sequence[Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Choosing among fits without labels: thresholds, presets, starts."""
+"""Choosing among fits without labels: thresholds and other settings."""
 
 from __future__ import annotations
 

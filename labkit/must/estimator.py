@@ -34,6 +34,7 @@ from labkit.devices import pick_device
 from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.features import encode_images
 from labkit.must.config import MustConfig
+from labkit.must.masking import generator_for
 from labkit.must.model import MaskedClassifier, check_maskable
 from labkit.must.trainer import Trainer, new_state
 from labkit.must.views import Views
@@ -156,9 +157,9 @@ class MUST(BaseEstimator, ClassifierMixin):
             accelerator=accelerator,
             dtype=backbone.dtype,
         )
-        run = _Run(trainer, len(images), per_epoch, identity=self._identity(backbone, config, images, labeling))
-        keeper = _Keeper(folder, run) if folder is not None else None
-        if keeper is not None:
+        run, keeper = _Run(trainer, len(images), per_epoch), None
+        if folder is not None:
+            keeper = _Keeper(folder, run, self._identity(backbone, config, images, labeling))
             keeper.restore()
         views = Views(
             images,
@@ -430,15 +431,13 @@ def _shares(embeddings: np.ndarray, weights: Tensor) -> Tensor:
 class _Run:
     """Where a fit is, beside the weights: the sums of this epoch, and what past epochs gave."""
 
-    def __init__(self, trainer: Trainer, n: int, per_epoch: int, identity: dict[str, Any]) -> None:
-        self.trainer, self.n, self.per_epoch, self.identity = trainer, n, per_epoch, identity
+    def __init__(self, trainer: Trainer, n: int, per_epoch: int) -> None:
+        self.trainer, self.n, self.per_epoch = trainer, n, per_epoch
         self.records: list[dict[str, float]] = []  # a line of metrics each
         self.history: list[dict[str, float]] = []
         self.labels_of_epochs: list[Tensor] = []
         self.best: dict[str, Tensor] = {}  # the best teacher so far, where one is asked for
         self.best_epoch = 0
-        self.sums: dict[str, Tensor] = {}
-        self.labels = torch.empty(0)
         self._last: dict[str, Tensor] = {}
         self._begin_epoch()
 
@@ -454,8 +453,7 @@ class _Run:
 
     def batches(self, seed: int) -> list[list[tuple[int, int]]]:
         """What is left of this epoch for this process: a list of (epoch, picture) a step."""
-        generator = torch.Generator().manual_seed(hash((seed, self.epoch)) & 0x7FFF_FFFF_FFFF_FFFF)
-        order = torch.randperm(self.n, generator=generator).tolist()
+        order = torch.randperm(self.n, generator=generator_for(seed, self.epoch)).tolist()
         size, trainer = self.trainer.config.batch_size, self.trainer
         own = size // trainer.world
         starts = [
@@ -550,7 +548,6 @@ class _Run:
         texts = {
             "labkit": "must checkpoint",
             "step": str(state.step),
-            "identity": json.dumps(self.identity),
             "history": json.dumps(self.history),
             "best_epoch": str(self.best_epoch),
             "scaler": json.dumps(self.trainer.scaler.state_dict()),
@@ -585,8 +582,8 @@ class _Run:
 class _Keeper:
     """Keeps a run in a folder: its checkpoint, whole or not at all, and its metrics, a line of JSON each."""
 
-    def __init__(self, folder: str | os.PathLike[str], run: _Run) -> None:
-        self.folder, self.run = Path(folder), run
+    def __init__(self, folder: str | os.PathLike[str], run: _Run, identity: dict[str, Any]) -> None:
+        self.folder, self.run, self.identity = Path(folder), run, identity
         self.saved = time.monotonic()
         self.writes = run.trainer.rank == 0
 
@@ -603,7 +600,7 @@ class _Keeper:
         if texts.get("labkit") != "must checkpoint":
             raise CheckpointError(f"{path} is no checkpoint of MUST. Choose another folder.")
         theirs = json.loads(texts.get("identity", "{}"))
-        ours = json.loads(json.dumps(self.run.identity))
+        ours = json.loads(json.dumps(self.identity))
         other = [name for name in ours if ours[name] != theirs.get(name)]
         if other:
             shown = ", ".join(f"{n} (there {_short(theirs.get(n))}, now {_short(ours[n])})" for n in other)
@@ -637,7 +634,7 @@ class _Keeper:
         if self.writes:
             tensors, texts = self.run.pack()
             with self._explained(), atomic_write(self.folder / CHECKPOINT) as temporary:
-                save_file(tensors, temporary, texts)
+                save_file(tensors, temporary, texts | {"identity": json.dumps(self.identity)})
         self.saved = time.monotonic()
 
     @contextlib.contextmanager

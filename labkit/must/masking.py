@@ -10,6 +10,11 @@ from torch import Tensor
 from labkit.errors import FitError
 
 
+def generator_for(*numbers: int) -> torch.Generator:
+    """A generator on the CPU whose stream these numbers determine: a seed, and the number of a step or an epoch."""
+    return torch.Generator().manual_seed(hash(numbers) & 0x7FFF_FFFF_FFFF_FFFF)
+
+
 def block_masks(
     n: int, grid: tuple[int, int], *, ratio: float, block: int = 1, generator: torch.Generator | None = None
 ) -> Tensor:

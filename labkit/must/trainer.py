@@ -33,8 +33,10 @@ from labkit.must.losses import (
     pseudo_labels,
     self_training_loss,
 )
-from labkit.must.masking import block_masks
+from labkit.must.masking import block_masks, generator_for
 from labkit.must.model import MaskedClassifier, MaskedVisual, Output
+
+LOWEST = tuple(f"backbone.visual.{part}" for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre"))
 
 
 @dataclasses.dataclass
@@ -93,8 +95,7 @@ class Trainer:
     def masks(self) -> Tensor:
         """Which patches of the next batch are hidden: bool (all pictures of all processes, N); the same on each."""
         config, tower = self.config, self.state.student.backbone
-        generator = torch.Generator().manual_seed(hash((self.seed, self.state.step)) & 0x7FFF_FFFF_FFFF_FFFF)
-        block = config.mask_block // tower.patch
+        generator, block = generator_for(self.seed, self.state.step), config.mask_block // tower.patch
         return block_masks(config.batch_size, tower.grid, ratio=config.mask_ratio, block=block, generator=generator)
 
     def step(self, weak: Tensor, strong: Tensor) -> dict[str, Tensor]:
@@ -209,14 +210,9 @@ def parameter_groups(model: MaskedClassifier, config: MustConfig) -> list[dict[s
             continue
         if name.startswith("backbone.visual.transformer.resblocks."):
             layer = int(name.split(".")[4]) + 1
-        elif name.startswith(
-            ("backbone.visual.ln_post", "backbone.visual.proj", "backbone.decoder", "backbone.ln_patch")
-        ):
-            layer = top
-        elif name == "backbone.mask_token":
-            layer = 0 if config.slow_mask_token else top
         else:
-            layer = 0 if name.startswith("backbone.") else top
+            is_low = name.startswith(LOWEST) or (name == "backbone.mask_token" and config.slow_mask_token)
+            layer = 0 if is_low else top
         decays = parameter.ndim > 1
         group = groups.setdefault(
             (layer, decays),

@@ -31,11 +31,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Result, arguments, finish, medians, ratio, side_by_side
+from measure import Result, arguments, finish, made_up_features, medians, ratio, side_by_side
 from port import Port
 from torch import Tensor
 
 import labkit as lk
+from labkit.devices import fast_dtype
 from labkit.errors import CollapseWarning
 from labkit.turtle import TurtleSolver
 
@@ -101,18 +102,6 @@ def made_up_case(n: int = 300, dims: Sequence[int] = (12, 7), n_clusters: int = 
                 [np.ascontiguousarray(z[cut:]) for z in spaces], labels[:cut], labels[cut:])  # fmt: skip
 
 
-def made_up_features(n: int, d: int, n_clusters: int = 10, dtype: Any = np.float16, seed: int = 0) -> np.ndarray:
-    """Blobs in half precision, made block by block so that nothing larger is ever in memory."""
-    rng = np.random.default_rng(seed)
-    centres = rng.normal(size=(n_clusters, d)).astype(np.float32)
-    features = np.empty((n, d), dtype)
-    for start in range(0, n, 10_000):
-        rows = features[start : start + 10_000]
-        rows[...] = centres[rng.integers(n_clusters, size=len(rows))]
-        rows += rng.normal(size=rows.shape).astype(np.float32).astype(dtype)
-    return features
-
-
 @contextlib.contextmanager
 def collapse_allowed() -> Iterator[None]:
     """A labeling of made-up features, or one that was hardly fitted, may collapse."""
@@ -126,7 +115,7 @@ def fit(case_or_spaces: Any, n_clusters: int | None = None, **settings: Any) -> 
     spaces = case_or_spaces.train if isinstance(case_or_spaces, Case) else case_or_spaces
     n_clusters = case_or_spaces.n_clusters if isinstance(case_or_spaces, Case) else n_clusters
     with collapse_allowed():
-        return lk.Turtle(n_clusters, **settings).fit(spaces if len(spaces) > 1 else spaces[0])
+        return lk.Turtle(n_clusters, **settings).fit(spaces)
 
 
 # ------------------------------------------------------------------------------------------------------------ official
@@ -253,14 +242,14 @@ def bench_default(case: Case, given: argparse.Namespace) -> list[Result]:
     port_steps = 2 if given.quick else 5
     port = Port(case.tensors, case.n_clusters)
     port.step()
-    settings = {"n_outer_steps": 30} if given.quick else {}
+    settings = _settings(given)
     fits: list[lk.Turtle] = []
     times = side_by_side(
         given.rounds,
         port=lambda: port.fit(port_steps),
         labkit=lambda: fits.append(fit(case, random_state=len(fits), **settings)),
     )
-    ours = [case.accuracy(turtle.predict(_as_given(case.test))) for turtle in fits]
+    ours = [case.accuracy(turtle.predict(case.test)) for turtle in fits]
     plateau = port_accuracies(
         case, given.out / "port", 20 if given.quick else PLATEAU_STEPS, PLATEAU_SEEDS[: 1 if given.quick else None]
     )
@@ -290,7 +279,7 @@ def bench_default(case: Case, given: argparse.Namespace) -> list[Result]:
 
 
 def bench_restarts(case: Case, given: argparse.Namespace) -> list[Result]:
-    settings = {"n_outer_steps": 30} if given.quick else {}
+    settings = _settings(given)
     many: list[lk.Turtle] = []
     singles: list[lk.Turtle] = []
     times = side_by_side(
@@ -298,9 +287,9 @@ def bench_restarts(case: Case, given: argparse.Namespace) -> list[Result]:
         single=lambda: singles.append(fit(case, n_restarts=1, random_state=len(singles), **settings)),
         many=lambda: many.append(fit(case, n_restarts=16, random_state=len(many), **settings)),
     )
-    chosen = [case.accuracy(turtle.predict(_as_given(case.test))) for turtle in many]
+    chosen = [case.accuracy(turtle.predict(case.test)) for turtle in many]
     every = [_of_restarts(case, turtle) for turtle in many]
-    alone = [case.accuracy(turtle.predict(_as_given(case.test))) for turtle in singles]
+    alone = [case.accuracy(turtle.predict(case.test)) for turtle in singles]
     mean = statistics.mean(accuracy for accuracies in every for accuracy in accuracies)
     details = {
         "seconds": medians(times),
@@ -314,13 +303,13 @@ def bench_restarts(case: Case, given: argparse.Namespace) -> list[Result]:
     ]
 
 
+def _settings(given: argparse.Namespace) -> dict[str, int]:
+    """Of labkit's default fit: none, but for --quick."""
+    return {"n_outer_steps": 30} if given.quick else {}
+
+
 def _of_restarts(case: Case, turtle: lk.Turtle) -> list[float]:
-    spaces = _as_given(case.test)
-    return [case.accuracy(turtle.predict(spaces, restart=r)) for r in range(turtle.n_restarts)]
-
-
-def _as_given(spaces: list[np.ndarray]) -> Any:
-    return spaces if len(spaces) > 1 else spaces[0]
+    return [case.accuracy(turtle.predict(case.test, restart=r)) for r in range(turtle.n_restarts)]
 
 
 def _shape(spaces: Sequence[Tensor], n_clusters: int) -> dict[str, Any]:
@@ -336,7 +325,7 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler, normalize
 
-    settings = {"n_outer_steps": 30} if given.quick else {}
+    settings = _settings(given)
 
     def side(spaces: list[np.ndarray], unit: bool) -> np.ndarray:
         return np.concatenate([normalize(z) if unit else z for z in spaces], axis=1)
@@ -357,7 +346,7 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
 
     times = side_by_side(given.rounds, turtle=turtle, kmeans=kmeans, probe=probe)
     accuracy = {
-        "turtle": [case.accuracy(f.predict(_as_given(case.test))) for f in fits["turtle"]],
+        "turtle": [case.accuracy(f.predict(case.test)) for f in fits["turtle"]],
         "kmeans": [case.accuracy(f.predict(side(case.test, several))) for f in fits["kmeans"]],
         "probe": [float(np.mean(f.predict(side(case.test, False)) == case.y_test)) for f in fits["probe"]],
     }
@@ -380,7 +369,7 @@ def bench_scaling(given: argparse.Namespace) -> list[Result]:
     results = []
     # n: a whole fit, reading and choosing included; once with batches of 2,000 (the default) and once with all samples
     sizes = (200, 400) if quick else (20_000, 80_000, 320_000, 1_280_000)
-    features = made_up_features(sizes[-1], 8 if quick else given.width)
+    features = made_up_features(sizes[-1], 8 if quick else given.width, "float16")
     for title, settings in {
         "all samples a step": {"batch_size": None, "n_outer_steps": 2 if quick else 10, "n_restarts": 1},
         "batches of 2000": {"n_outer_steps": 2 if quick else 100},
@@ -410,7 +399,7 @@ def bench_scaling(given: argparse.Namespace) -> list[Result]:
         times = {}
         for value in values:
             d, clusters = (value if name == "d" else 256), (value if name == "C" else 10)
-            one = torch.from_numpy(made_up_features(n, d, dtype=np.float32)).to(_fast())
+            one = torch.from_numpy(made_up_features(n, d, "float32")).to(fast_dtype(torch.device("cpu")))
             solver = TurtleSolver(
                 [one] + [one.roll(k, 1) for k in range(1, value if name == "K" else 1)],
                 clusters,
@@ -427,12 +416,6 @@ def bench_scaling(given: argparse.Namespace) -> list[Result]:
                    {"seconds of a step": times, "n": n})
         )  # fmt: skip
     return results
-
-
-def _fast() -> torch.dtype:
-    from labkit.devices import fast_dtype
-
-    return fast_dtype(torch.device("cpu"))
 
 
 # -------------------------------------------------------------------------------------------------------------- memory

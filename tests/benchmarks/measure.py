@@ -91,6 +91,20 @@ def medians(times: dict[str, list[float]], scale: float = 1.0) -> dict[str, floa
     return {name: statistics.median(values) * scale for name, values in times.items()}
 
 
+def made_up_features(rows: int, width: int, dtype: str) -> Any:
+    """Ten blobs: a NumPy array, or a tensor where NumPy has no such dtype; nothing larger is made on the way."""
+    import numpy as np
+    import torch
+
+    features = torch.empty(rows, width, dtype=getattr(torch, dtype))
+    rng = np.random.default_rng(0)
+    for start in range(0, rows, 1000):
+        block = features[start : start + 1000]
+        centres = 3 * np.eye(10, width)[rng.integers(10, size=len(block))]
+        block.copy_(torch.from_numpy(centres + rng.normal(size=block.shape)))
+    return features if dtype == "bfloat16" else features.numpy()
+
+
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import torch

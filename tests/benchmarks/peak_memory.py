@@ -12,10 +12,9 @@ import resource
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
+from measure import made_up_features
 
 import labkit as lk
 
@@ -32,27 +31,16 @@ def resident() -> dict[str, int]:
     return {"now": peak, "peak": peak}
 
 
-def features_of(rows: int, width: int, dtype: str) -> Any:
-    """A NumPy array, or a tensor where NumPy has no such dtype; nothing larger is made on the way."""
-    features = torch.empty(rows, width, dtype=getattr(torch, dtype))
-    rng = np.random.default_rng(0)
-    for start in range(0, rows, 1000):
-        block = features[start : start + 1000]
-        centres = 3 * np.eye(10, width)[rng.integers(10, size=len(block))]
-        block.copy_(torch.from_numpy(centres + rng.normal(size=block.shape)))
-    return features if dtype == "bfloat16" else features.numpy()
-
-
 def main() -> None:
     rows, width, dtype = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
     steps = int(sys.argv[4]) if len(sys.argv) > 4 else 20
     warnings.simplefilter("ignore")
     turtle = lk.Turtle(10, n_outer_steps=steps, random_state=0)
-    turtle.fit(features_of(4000, 64, dtype))
+    turtle.fit(made_up_features(4000, 64, dtype))
     with contextlib.suppress(OSError):
         (PROC / "clear_refs").write_text("5")  # the peak begins anew
     before = resident()["now"]
-    features = features_of(rows, width, dtype)
+    features = made_up_features(rows, width, dtype)
     made = resident()["peak"]
     turtle.fit(features)
     size = rows * width * getattr(torch, dtype).itemsize

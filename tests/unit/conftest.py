@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from labkit import pocket
+from tests import tiny
 
 TEXT = {"context_length": 16, "vocab_size": 512 + 4 + 2, "width": 128, "heads": 2, "layers": 2}
 VISION = {
@@ -44,4 +45,21 @@ def pocket_models(pocket_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(pocket, "NAMES", tuple(VISION))
     pocket.register.cache_clear()
     yield pocket_files
+    pocket.register.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of an image-text model whose steps take no time."""
+    return tiny.write_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny_model(tiny_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As if the tiny model were the one that ships; an empty cache."""
+    monkeypatch.setattr(pocket, "MODELS", tiny_files)
+    monkeypatch.setattr(pocket, "NAMES", (tiny.NAME,))
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    pocket.register.cache_clear()
+    yield
     pocket.register.cache_clear()

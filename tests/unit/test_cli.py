@@ -6,7 +6,6 @@ import csv
 import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from labkit import cli, pocket
+from labkit import cli
 from labkit.backbones import Backbone, load_backbone
 from labkit.errors import DataError
 from labkit.manifests import load_manifest
@@ -217,16 +216,6 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("labkit.series.run_series", interrupted)
     assert cli.main(["run"]) == 130
-
-
-@pytest.fixture
-def tiny_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    (tmp_path / "model").mkdir()
-    monkeypatch.setattr(pocket, "MODELS", tiny.write_model(tmp_path / "model"))
-    monkeypatch.setattr(pocket, "NAMES", (tiny.NAME,))
-    pocket.register.cache_clear()
-    yield
-    pocket.register.cache_clear()
 
 
 @pytest.mark.parametrize("start", ["prompts", "turtle"])

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from labkit import pocket
 from labkit.errors import FitError
 from labkit.must import MUST, compare
 from tests import tiny
 
-
-@pytest.fixture(autouse=True)
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pocket, "MODELS", tiny.write_model(tmp_path))
-    monkeypatch.setattr(pocket, "NAMES", (tiny.NAME,))
-    pocket.register.cache_clear()
-    yield
-    pocket.register.cache_clear()
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 def candidates() -> dict[str, MUST]:

@@ -24,7 +24,6 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
-from labkit import pocket
 from labkit.backbones import load_backbone
 from labkit.datasets import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
@@ -38,19 +37,7 @@ ROOT = Path(__file__).parents[2]
 IMAGES = tiny.pictures()
 
 
-@pytest.fixture(scope="session")
-def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(autouse=True)
-def tiny_model(model_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(pocket, "MODELS", model_files)
-    monkeypatch.setattr(pocket, "NAMES", (tiny.NAME,))
-    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
-    pocket.register.cache_clear()
-    yield
-    pocket.register.cache_clear()
+pytestmark = pytest.mark.usefixtures("tiny_model")
 
 
 @pytest.fixture
@@ -561,10 +548,10 @@ must.fit(tiny.pictures(), folder=sys.argv[2], on_log=lambda records: print(recor
 """
 
 
-def run_until(step: int, number: int, model_files: Path, folder: Path) -> tuple[int, str]:
+def run_until(step: int, number: int, tiny_files: Path, folder: Path) -> tuple[int, str]:
     """A fit in a process of its own, sent a signal after this step: its exit status, and what it said."""
     process = subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(model_files), str(folder)],
+        [sys.executable, "-c", SCRIPT, str(tiny_files), str(folder)],
         cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -577,12 +564,12 @@ def run_until(step: int, number: int, model_files: Path, folder: Path) -> tuple[
 
 
 def test_killed_then_interrupted_it_still_ends_at_the_same_bits(
-    model_files: Path, tmp_path: Path, every_step: None
+    tiny_files: Path, tmp_path: Path, every_step: None
 ) -> None:
     folder = tmp_path / "run"
-    assert run_until(8, signal.SIGKILL, model_files, folder)[0] == -signal.SIGKILL
+    assert run_until(8, signal.SIGKILL, tiny_files, folder)[0] == -signal.SIGKILL
     killed = int(metadata(folder)["step"])
-    status, said = run_until(killed + 8, signal.SIGINT, model_files, folder)
+    status, said = run_until(killed + 8, signal.SIGINT, tiny_files, folder)
     assert status in (-signal.SIGINT, 130)
     assert "the same fit goes on from there" in said
     interrupted = int(metadata(folder)["step"])
