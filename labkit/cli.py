@@ -83,10 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     must.add_argument("data", help="a dataset's id (see `labkit datasets`), or a folder of images")
     must.add_argument("--words", metavar="WORDS", help="names of the classes, where the dataset has none: a,comma,list")
     must.add_argument(
-        "--backbone",
-        default="open_clip:ViT-B-16-quickgelu/openai",
-        metavar="NAME",
-        help="what it starts from (default: %(default)s)",
+        "--backbone", default="pocket-vit", metavar="NAME", help="what it starts from (default: %(default)s)"
     )
     must.add_argument(
         "--preset", default="pocket", help="a published configuration, such as dtd/ViT-B-16 (default: %(default)s)"

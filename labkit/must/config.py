@@ -164,8 +164,7 @@ POCKET = MustConfig(
     flip=False,
     augment=None,
 )
-# Li et al. (2023), appendix, and the configurations of the published code: dataset/model.
-# "pocket" is for a small tower on a laptop; not tuned yet.
+# Li et al. (2023), appendix, and the configurations of the published code: dataset/model. "pocket" is for pocket-vit.
 PRESETS: Mapping[str, MustConfig] = MappingProxyType(
     {
         "pocket": POCKET,

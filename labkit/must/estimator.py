@@ -372,10 +372,7 @@ def _visual(backbone: Backbone) -> Any:
     """The image tower of a backbone, which MUST can mask, or a BackboneError."""
     clip = getattr(backbone.model, "clip", None)
     if clip is None:
-        raise BackboneError(
-            f"{backbone.name!r} has no text tower. MUST starts from an image-text model, such as "
-            '"open_clip:ViT-B-16-quickgelu/openai".'
-        )
+        raise BackboneError(f'{backbone.name!r} has no text tower. MUST starts from an image-text model: "pocket-vit".')
     check_maskable(clip.visual)
     return clip.visual
 

@@ -144,7 +144,7 @@ def check_maskable(visual: nn.Module) -> None:
 
     kind = type(visual).__name__
     advice = (
-        'Use a model with open_clip\'s own vision transformer: "open_clip:ViT-B-32/…", '
+        'Use a model with open_clip\'s own vision transformer: "pocket-vit", "open_clip:ViT-B-32/…", '
         '"open_clip:ViT-B-16-quickgelu/…", "open_clip:ViT-L-14-CLIPA/…".'
     )
     if not isinstance(visual, VisionTransformer):

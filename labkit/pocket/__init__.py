@@ -16,7 +16,7 @@ from pathlib import Path
 from labkit.errors import BackboneError
 
 MODELS = Path(__file__).parent / "models"
-NAMES = ("pocket-clip",)
+NAMES = ("pocket-clip", "pocket-vit")
 BPE = "pocket-bpe.txt.gz"  # the merges of the tokenizer, the same for all
 
 

@@ -246,4 +246,4 @@ def test_must_explains_what_it_cannot_use(photos: Path, tmp_path: Path, capsys: 
     assert cli.main(["must", str(photos), "--words", "dark,bright", "--preset", "quick", *out]) == 2
     assert "imagenet/ViT-B-16" in capsys.readouterr().err
     assert cli.main(["must", str(photos), "--words", "dark,bright", "--backbone", "pocket-clip", *out]) == 2
-    assert "ViT-B-32" in capsys.readouterr().err
+    assert "pocket-vit" in capsys.readouterr().err

@@ -15,10 +15,11 @@ from open_clip.tokenizer import SimpleTokenizer
 from scipy.special import log_softmax
 
 from labkit._files import file_sha256
+from labkit.backbones import load_backbone
 from labkit.errors import DataError
-from labkit.pocket import BPE, MODELS
-from labkit.pocket.recipe import corpus, pocket_clip
-from labkit.pocket.recipe.views import fill_holes, random_views
+from labkit.pocket import BPE, MODELS, NAMES
+from labkit.pocket.recipe import corpus, evaluate, pocket_clip, pocket_vit
+from labkit.pocket.recipe.views import as_written, fill_holes, random_views
 
 
 @pytest.mark.parametrize(
@@ -77,12 +78,79 @@ def test_contrastive_loss_equals_numpy() -> None:
     assert loss.item() == pytest.approx((rows + columns) / 2, rel=1e-5)
 
 
-def test_sampling_leaves_out_lone_captions_that_name_nothing_to_be_seen() -> None:
-    captions = [("dog",), ("dog",), ("sso login",), ("cat", "pet"), ("align left",), ("align left",)]
-    weights = pocket_clip.sampling_weights(captions, {"dog", "cat"}).tolist()
-    assert weights[2] == 0
-    assert weights[3] == 3
-    assert weights[0] == pytest.approx(3 * weights[4])
+def test_sampling_gives_every_kind_its_share_and_rare_captions_more() -> None:
+    captions = ["the digit 1", "the digit 1", "dog face", "cat face", "red hat", "align", "align", "sso login"]
+    kinds = np.array(
+        [
+            pocket_clip.KINDS.index(kind)
+            for kind in ["digit", "digit", "emoji", "emoji", "clothes", "other", "other", "other"]
+        ]
+    )
+    weights = pocket_clip.sampling_weights(captions, kinds).numpy()
+    for kind in ("digit", "emoji", "clothes", "other"):
+        number = pocket_clip.KINDS.index(kind)
+        assert weights[kinds == number].sum() == pytest.approx(pocket_clip.SHARES[number])
+    assert weights[-1] == 0  # a lone caption that names nothing in particular
+    uneven = pocket_clip.sampling_weights(["hat", "coat", "coat", "coat", "coat"], np.full(5, 3)).numpy()
+    assert uneven[0] == pytest.approx(2 * uneven[1])
+
+
+def test_kinds_are_told_by_caption() -> None:
+    assert pocket_clip.kind_of("winter coat", is_emoji=True) == "clothes"
+    assert pocket_clip.kind_of("cat face", is_emoji=True) == "emoji"
+    assert pocket_clip.kind_of("cat", is_emoji=False) == "other"
+
+
+def test_written_characters_are_bent_but_stay_what_they_are() -> None:
+    letters = np.zeros((4, 64, 64, 4), np.uint8)
+    letters[:, 10:54, 28:36, 3] = 255
+    pictures = torch.from_numpy(letters)
+    written = as_written(pictures, torch.Generator().manual_seed(0))
+    assert written.shape == pictures.shape
+    assert written.dtype == torch.uint8
+    assert torch.equal(written, as_written(pictures, torch.Generator().manual_seed(0)))
+    assert not torch.equal(written[0], written[1])
+    overlap = torch.corrcoef(torch.stack([written[..., 3].flatten().float(), pictures[..., 3].flatten().float()]))[0, 1]
+    assert 0.5 < overlap < 0.999
+
+
+def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.RandomState(0)
+    pictures = pocket_clip.Pictures(
+        rng.randint(0, 256, (12, 64, 64, 4)).astype(np.uint8),
+        rng.randint(0, 256, (12, 64, 64)).astype(np.uint8),
+        [("cat",)] * 6 + [("dog",)] * 6,
+        np.full(12, pocket_clip.KINDS.index("other")),
+    )
+    maps = [rng.randn(12, 3, 3, 192).astype(np.float16)]
+    captions = torch.nn.functional.normalize(torch.randn(5, 256), dim=1)
+    monkeypatch.setattr(pocket_vit, "PHOTO_VIEWS", 1)
+    monkeypatch.setattr(pocket_vit, "SAVE_EVERY", 2)
+    monkeypatch.setattr(pocket_vit, "BATCH", 16)
+    alignment = pocket_clip.Alignment().eval()
+    scale = pocket_clip.Scale(fraction=0.01, student_steps=4)
+
+    def train(folder: str) -> dict[str, torch.Tensor]:
+        work = tmp_path / folder
+        work.mkdir(exist_ok=True)
+        return pocket_vit.train(alignment, maps, pictures, captions, {}, work, scale)
+
+    whole = train("whole")
+    write, calls = pocket_vit.atomic_write, []
+
+    def stop_after_the_first(path: Path) -> object:
+        calls.append(path)
+        if len(calls) == 3:  # maps of photographs, the first checkpoint, the second
+            raise KeyboardInterrupt
+        return write(path)
+
+    monkeypatch.setattr(pocket_vit, "atomic_write", stop_after_the_first)
+    monkeypatch.setattr(pocket_vit, "save_array", lambda path, array: (calls.append(path), np.save(path, array)))
+    with pytest.raises(KeyboardInterrupt):
+        train("stopped")
+    monkeypatch.setattr(pocket_vit, "atomic_write", write)
+    again = train("stopped")
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
 def test_the_vocabulary_reads_frequent_words_whole(tmp_path: Path) -> None:
@@ -126,31 +194,35 @@ def test_the_whole_recipe_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> Non
             raise
         pytest.skip("the packages of the recipe cannot be reached")
     facts = make(tmp_path / "work", tmp_path / "out", pocket_clip.SMOKE)
-    assert 800 < facts["n_pictures"] < 3000
-    assert not any(entry["set"].startswith(corpus.HELD_OUT) for entry in facts["sets"])
-    assert {entry["licence"] for entry in facts["sets"]} <= corpus.LICENCES
-    config = json.loads((tmp_path / "out" / "pocket-clip.json").read_text("utf-8"))
-    model = open_clip.CLIP(**config)
-    open_clip.load_checkpoint(model, str(tmp_path / "out" / "pocket-clip.safetensors"))
+    of_clip = facts["pocket-clip"]
+    assert 800 < of_clip["n_pictures"] < 3000
+    assert not any(entry["set"].startswith(corpus.HELD_OUT) for entry in of_clip["sets"])
+    assert {entry["licence"] for entry in of_clip["sets"]} <= corpus.LICENCES
+    for name in NAMES:
+        config = json.loads((tmp_path / "out" / f"{name}.json").read_text("utf-8"))
+        open_clip.load_checkpoint(open_clip.CLIP(**config), str(tmp_path / "out" / f"{name}.safetensors"))
     again = make(tmp_path / "work", tmp_path / "out", pocket_clip.SMOKE)  # every stage is there: nothing is trained
-    assert again["sha256"] == facts["sha256"]
+    for name in NAMES:
+        assert again[name]["sha256"] == facts[name]["sha256"]
 
 
-def test_the_shipped_files_are_those_of_the_card() -> None:
-    facts = json.loads((MODELS / "pocket-clip.facts.json").read_text("utf-8"))
-    for name in ("pocket-clip.json", "pocket-clip.safetensors", BPE):
-        assert facts["sha256"][name] == file_sha256(MODELS / name)
-    card = (MODELS / "pocket-clip.md").read_text("utf-8")
-    assert facts["sha256"]["pocket-clip.safetensors"] in card
-    for entry in facts["sets"]:
+@pytest.mark.parametrize("name", NAMES)
+def test_the_shipped_files_are_those_of_the_card(name: str) -> None:
+    facts = json.loads((MODELS / f"{name}.facts.json").read_text("utf-8"))
+    for file in (f"{name}.json", f"{name}.safetensors", BPE):
+        assert facts["sha256"][file] == file_sha256(MODELS / file)
+    assert evaluate.CARDS[name](facts) == (MODELS / f"{name}.md").read_text("utf-8")
+    assert facts["sha256"][f"{name}.safetensors"] in (MODELS / f"{name}.md").read_text("utf-8")
+    for entry in facts.get("sets", ()):
         assert entry["licence"] in corpus.LICENCES
 
 
-def test_the_card_states_what_the_shipped_weights_score() -> None:
-    from labkit.backbones import load_backbone
-    from labkit.pocket.recipe import evaluate
-
-    facts = json.loads((MODELS / "pocket-clip.facts.json").read_text("utf-8"))
-    measured = evaluate.scores(load_backbone("pocket-clip"), "digits")
+@pytest.mark.parametrize("name", NAMES)
+def test_the_card_states_what_the_shipped_weights_score(name: str) -> None:
+    facts = json.loads((MODELS / f"{name}.facts.json").read_text("utf-8"))
+    measured = evaluate.scores(load_backbone(name), "digits")
     assert measured["zero_shot"] == pytest.approx(facts["scores"]["digits"]["zero_shot"], abs=0.02)
-    assert evaluate.card(facts) == (MODELS / "pocket-clip.md").read_text("utf-8")
+
+
+def test_the_models_are_small_enough_to_ship() -> None:
+    assert sum(path.stat().st_size for path in MODELS.iterdir()) < 25e6

@@ -1,7 +1,9 @@
-"""Make Pocket CLIP from nothing but packages: `make pocket`, or python -m labkit.pocket.recipe [--smoke] WORK_DIR.
+"""Make Pocket CLIP and Pocket ViT from nothing but packages.
+
+By `make pocket`, or python -m labkit.pocket.recipe [--smoke] WORK_DIR.
 
 Fetches icons and fonts with npm and needs the optional packages `pip install 'labkit[pocket]'`. Every stage is kept in
-WORK_DIR, so a run that was stopped goes on where it was. Writes the model's files to OUT_DIR.
+WORK_DIR, so a run that was stopped goes on where it was. Writes the models' files to OUT_DIR.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from labkit._files import atomic_write, file_sha256
 from labkit.pocket import BPE, MODELS
 from labkit.pocket.recipe import glyphs
 from labkit.pocket.recipe import pocket_clip as clip
+from labkit.pocket.recipe import pocket_vit as vit
 
 
-def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, Any]:
-    """Run all stages; returns what pocket-clip.facts.json says of the run: data, seconds, digests."""
+def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, dict[str, Any]]:
+    """Run all stages; returns what the facts of both models say of the run: data, seconds, digests."""
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     kept = work / f"seconds-{scale.fraction:g}.json"
@@ -50,24 +53,36 @@ def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, Any]:
         alignment = clip.align(maps, pictures, work, scale)
     with timed("text tower"):
         text = clip.train_text_tower(alignment, pictures.captions, work, scale)
-    with atomic_write(out / "pocket-clip.json") as temporary:
-        temporary.write_text(json.dumps(clip.CONFIG, indent=2) + "\n", "utf-8")
+    with timed("student"):
+        captions = clip.caption_embeddings(alignment, pictures, work, scale)
+        student = vit.train(alignment, maps, pictures, captions, text, work, scale)
     with atomic_write(out / BPE) as temporary:
         shutil.copyfile(work / BPE, temporary)
-    with atomic_write(out / "pocket-clip.safetensors") as temporary:
-        save_file(clip.assemble(alignment, text), temporary)
-    facts = {
-        "sha256": {name: file_sha256(out / name) for name in ("pocket-clip.json", "pocket-clip.safetensors", BPE)},
-        "n_pictures": len(pictures.rgba),
-        "n_captions": len({name for several in pictures.captions for name in several}),
-        "corpus_sha256": hashlib.sha256(pictures.rgba.tobytes()).hexdigest(),
-        "seconds": seconds,
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-        "sets": sets,
-        "fonts": list(glyphs.FONTS[: scale.n_fonts]),
+    for name, config, state in (
+        ("pocket-clip", clip.CONFIG, clip.assemble(alignment, text)),
+        ("pocket-vit", vit.CONFIG, vit.assemble(student)),
+    ):
+        with atomic_write(out / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+        with atomic_write(out / f"{name}.safetensors") as temporary:
+            save_file(state, temporary)
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    facts: dict[str, dict[str, Any]] = {
+        "pocket-clip": {
+            "n_pictures": len(pictures.rgba),
+            "n_captions": len({name for several in pictures.captions for name in several}),
+            "corpus_sha256": hashlib.sha256(pictures.rgba.tobytes()).hexdigest(),
+            "seconds": {stage: seconds[stage] for stage in ("pictures", "trunk", "alignment", "text tower")},
+            "sets": sets,
+            "fonts": list(glyphs.FONTS[: scale.n_fonts]),
+        },
+        "pocket-vit": {"seconds": {"student": seconds["student"]}},
     }
-    with atomic_write(out / "pocket-clip.facts.json") as temporary:
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
+    for name, own in facts.items():
+        files = (f"{name}.json", f"{name}.safetensors", BPE)
+        own |= {"machine": machine, "sha256": {file: file_sha256(out / file) for file in files}}
+        with atomic_write(out / f"{name}.facts.json") as temporary:
+            temporary.write_text(json.dumps(own, indent=1) + "\n", "utf-8")
     return facts
 
 
@@ -78,7 +93,8 @@ def main() -> None:
     parser.add_argument("--smoke", action="store_true", help="all stages on a hundredth of the data, in minutes")
     arguments = parser.parse_args()
     facts = make(arguments.work, arguments.out, clip.SMOKE if arguments.smoke else clip.Scale())
-    print(f"{facts['n_pictures']:,} pictures, {facts['n_captions']:,} captions: {arguments.out}")
+    of_clip = facts["pocket-clip"]
+    print(f"{of_clip['n_pictures']:,} pictures, {of_clip['n_captions']:,} captions: {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ INTERFACE = frozenset(
     none auto automatic manual mode type font heading paragraph bold italic underline strikethrough superscript
     subscript list number numbered bullet ordered unordered decimal percent sum average count calculate""".split()
 )  # a caption of nothing but these words names no thing that one can see
+CLOTHES = frozenset(
+    """tshirt shirt tee polo blouse trousers pants jeans sweater hoodie dress gown coat jacket sandal sandals heel heels
+    sneaker sneakers shoe shoes bag handbag purse backpack boot boots vest skirt suit blazer cardigan clothes clothing
+    jersey kimono robe shorts sock socks glove gloves scarf hat cap""".split()
+)  # a caption with one of these words shows something to wear or to carry
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
@@ -235,8 +240,8 @@ def _render_set(job: tuple[Path, list[str]]) -> np.ndarray:
 
 def build(
     work: Path, *, fraction: float = 1.0, progress: bool = True
-) -> tuple[np.ndarray, list[tuple[str, ...]], list[dict[str, Any]]]:
-    """The corpus: pictures (n, 64, 64, 4) RGBA uint8, their captions, and the sets; kept in `work`, made once.
+) -> tuple[np.ndarray, list[tuple[str, ...]], np.ndarray, list[dict[str, Any]]]:
+    """The corpus: pictures (n, 64, 64, 4) RGBA uint8, their captions, which are emoji, and the sets; kept in `work`.
 
     Raises:
         DataError: a package cannot be fetched.
@@ -251,9 +256,15 @@ def build(
         chosen = [icon for icon, there in zip(_by_set(chosen), drawn, strict=True) if there]
         save_array(array, pictures[drawn])
         with atomic_write(done) as temporary:
-            temporary.write_text(json.dumps({"captions": [icon.captions for icon in chosen], "sets": sets}))
+            kept = {
+                "captions": [icon.captions for icon in chosen],
+                "is_emoji": [icon.set_name in EMOJI_SETS for icon in chosen],
+                "sets": sets,
+            }
+            temporary.write_text(json.dumps(kept))
     text = json.loads(done.read_text("utf-8"))
-    return np.load(array), [tuple(names) for names in text["captions"]], text["sets"]
+    captions = [tuple(names) for names in text["captions"]]
+    return np.load(array), captions, np.array(text["is_emoji"], bool), text["sets"]
 
 
 def _by_set(icons: list[Icon]) -> list[Icon]:

@@ -22,7 +22,7 @@ import gzip
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from labkit._files import atomic_write
 from labkit.backbones import Backbone, load_backbone
 from labkit.pocket import BPE
 from labkit.pocket.recipe import corpus, glyphs
-from labkit.pocket.recipe.views import fill_holes, random_views
+from labkit.pocket.recipe.views import as_written, fill_holes, random_views
 
 TRUNK_SIZE = 80  # side in pixels of what EfficientNet-Lite0 sees
 EMBED_DIM = 256
@@ -55,9 +55,9 @@ class Scale:
 
     fraction: float = 1.0  # of the icons
     n_fonts: int = len(glyphs.FONTS)
-    n_views: int = 3
-    align_steps: int = 1000
+    align_steps: int = 900
     text_steps: int = 1500
+    student_steps: int = 1200
     n_words: int = 30_000
 
 
@@ -74,37 +74,62 @@ CONFIG: dict[str, Any] = {
 }
 
 
-SMOKE = Scale(fraction=0.01, n_fonts=2, n_views=1, align_steps=20, text_steps=20, n_words=200)
+SMOKE = Scale(fraction=0.01, n_fonts=2, align_steps=20, text_steps=20, student_steps=10, n_words=200)
 
 
 # ------------------------------------------------------------------------------------------------------ 1. the pictures
 
 
+KINDS = ("digit", "letter", "emoji", "clothes", "other")
+N_VIEWS = (12, 2, 8, 12, 1)  # that are kept of a picture of each kind: more of what there are few of
+SHARES = (0.2, 0.05, 0.3, 0.15, 0.3)  # of each kind in what is drawn for training
+HARD_SHARES = (0.5, 0.5, 0.25, 0.25, 0.25)  # of views of each kind that differ much from the drawing
+WRITTEN = 2  # kinds before this are characters
+
+
 @dataclass(frozen=True)
 class Pictures:
-    """All that is learned from: RGBA uint8 (n, 64, 64, 4), filled outlines uint8 (n, 64, 64), and captions."""
+    """All that is learned from: RGBA uint8 (n, 64, 64, 4), filled outlines uint8 (n, 64, 64), captions, and kinds."""
 
     rgba: np.ndarray
     silhouettes: np.ndarray
     captions: list[tuple[str, ...]]
-    things: Set[str]  # words that name what can be seen
+    kinds: np.ndarray  # (n,), numbers in KINDS
+
+    def rows(self, v: int) -> np.ndarray:
+        """The pictures that have a view number v."""
+        return np.flatnonzero(np.array(N_VIEWS)[self.kinds] > v)
 
     def views(self, v: int, size: int, batch: int = 512) -> Iterator[Tensor]:
-        """View number v of every picture, in batches of RGB float32 (b, 3, size, size); the same for every size."""
-        generator = torch.Generator().manual_seed(v)
-        for i in range(0, len(self.rgba), batch):
-            rows = slice(i, i + batch)
-            pictures, outlines = torch.from_numpy(self.rgba[rows]), torch.from_numpy(self.silhouettes[rows])
-            yield random_views(pictures, outlines, size, generator)
+        """View v of the pictures `rows(v)`, in batches of RGB float32 (b, 3, size, size); alike at every size."""
+        generator, rows = torch.Generator().manual_seed(v), self.rows(v)
+        for i in range(0, len(rows), batch):
+            chosen = rows[i : i + batch]
+            pictures, outlines = torch.from_numpy(self.rgba[chosen]), torch.from_numpy(self.silhouettes[chosen])
+            kinds = torch.from_numpy(self.kinds[chosen])
+            written = kinds < WRITTEN
+            if written.any():
+                pictures[written] = as_written(pictures[written], generator)
+                outlines[written] = pictures[written][..., 3]
+            yield random_views(pictures, outlines, size, generator, torch.tensor(HARD_SHARES)[kinds])
 
 
 def gather(work: Path, scale: Scale) -> tuple[Pictures, list[dict[str, Any]]]:
     """Icons and glyphs with their captions, and the sets of icons for the card."""
-    icons, captions, sets = corpus.build(work, fraction=scale.fraction)
+    icons, captions, is_emoji, sets = corpus.build(work, fraction=scale.fraction)
     letters, names = glyphs.build(work, n_fonts=scale.n_fonts)
     outlines = np.concatenate([fill_holes(icons[..., 3]), letters[..., 3]])  # a filled 8 would be no 8
-    things = corpus.thing_words(corpus.fetch("emojibase-data", corpus.PACKAGES["emojibase-data"], work / "packages"))
-    return Pictures(np.concatenate([icons, letters]), outlines, captions + names, things), sets
+    kinds = [kind_of(several[0], emoji) for several, emoji in zip(captions, is_emoji, strict=True)]
+    kinds += ["digit" if several[0].startswith("the digit ") else "letter" for several in names]
+    numbers = np.array([KINDS.index(kind) for kind in kinds])
+    return Pictures(np.concatenate([icons, letters]), outlines, captions + names, numbers), sets
+
+
+def kind_of(caption: str, is_emoji: bool) -> str:
+    """The kind of an icon by its first caption."""
+    if corpus.CLOTHES & set(caption.split()):
+        return "clothes"
+    return "emoji" if is_emoji else "other"
 
 
 def split_trunk() -> tuple[Backbone, nn.Module, nn.Module]:
@@ -125,13 +150,13 @@ def encode_lower(backbone: Backbone, lower: nn.Module, images: Tensor) -> np.nda
 
 
 def trunk_maps(work: Path, pictures: Pictures, scale: Scale) -> list[np.ndarray]:
-    """`encode_lower` of every view of every picture, (n, 3, 3, 192) each; kept, a file a view."""
+    """`encode_lower` of view v of the pictures `rows(v)`, (n_v, 3, 3, 192) for every v; kept, a file a view."""
     backbone, lower, _ = split_trunk()
     results = []
-    for v in range(scale.n_views):
+    for v in range(max(N_VIEWS)):
         path = work / f"maps-{scale.fraction:g}-{scale.n_fonts}-{v}.npy"
         if not path.exists():
-            maps = np.empty((len(pictures.rgba), 3, 3, 192), np.float16)
+            maps = np.empty((len(pictures.rows(v)), 3, 3, 192), np.float16)
             start = 0
             with tqdm(total=len(maps), desc=f"EfficientNet-Lite0, view {v}", unit="image") as bar:
                 for view in pictures.views(v, TRUNK_SIZE):
@@ -231,19 +256,17 @@ def contrastive_loss(images: Tensor, texts: Tensor, caption: Tensor, scale: Tens
     return -0.5 * ((target * logits.log_softmax(1)).sum(1).mean() + (target * logits.T.log_softmax(1)).sum(1).mean())
 
 
-def sampling_weights(captions: list[tuple[str, ...]], things: Set[str]) -> Tensor:
-    """How often each picture is drawn, (n,): rare captions more, and more so things that can be seen, and digits.
+def sampling_weights(captions: Sequence[str], kinds: np.ndarray) -> Tensor:
+    """How often each picture is drawn, (n,): every kind its share, and within a kind rare captions more often.
 
-    A caption that a single picture has is left out, unless it names such a thing: nothing could be learned from it but
-    that picture.
+    A caption of "other" that a single picture has is left out: nothing could be learned from it but that picture.
     """
-    counts = collections.Counter(several[0] for several in captions)
-    weights = []
-    for first, *_ in captions:
-        is_thing, n = set(first.split()) <= things, counts[first]
-        weight = n**-0.3 * (3 if is_thing else 1) * (4 if first.startswith("the digit ") else 1)
-        weights.append(weight if n > 1 or is_thing else 0.0)
-    return torch.tensor(weights)
+    counts = collections.Counter(captions)
+    frequency = np.array([counts[caption] for caption in captions])
+    weights = frequency**-0.5 * ((frequency > 1) | (kinds != KINDS.index("other")))
+    for kind, share in enumerate(SHARES):
+        weights[kinds == kind] *= share / max(weights[kinds == kind].sum(), 1e-9)
+    return torch.from_numpy(weights).float()
 
 
 def align(maps: Sequence[np.ndarray], pictures: Pictures, work: Path, scale: Scale, *, batch: int = 1024) -> Alignment:
@@ -254,28 +277,24 @@ def align(maps: Sequence[np.ndarray], pictures: Pictures, work: Path, scale: Sca
         model.load_state_dict(load_file(path))
         return model.eval()
     captions = pictures.captions
-    names = sorted({name for several in captions for name in several})
+    names, text = embedded_captions(pictures, work, scale)
     number = {name: i for i, name in enumerate(names)}
-    views = [template.format(name) for template in TEMPLATES[:4] for name in names]
-    text = torch.from_numpy(text_embeddings(work, views, f"captions-{scale.fraction:g}")).view(4, len(names), 384)
-    rows = [[number[name] for name in several] for several in captions]
-    weights = sampling_weights(captions, pictures.things)
-    memory = [torch.from_numpy(view) for view in maps]
+    rows = np.concatenate([pictures.rows(v) for v in range(len(maps))])  # whose view each map is
+    numbers = [[number[name] for name in captions[i]] for i in rows]
+    weights = sampling_weights([captions[i][0] for i in rows], pictures.kinds[rows])
+    memory = torch.from_numpy(np.concatenate(maps))
     torch.manual_seed(0)
     for module in (model.image, *model.text):
         if isinstance(module, nn.Linear):
             module.reset_parameters()
     model.text_mean.copy_(text.mean((0, 1)))
     optimizer = torch.optim.AdamW(model.groups())
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, scale.align_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, scale.align_steps))
     batch = min(batch, int((weights > 0).sum()))
     for _ in (bar := tqdm(range(scale.align_steps), desc="align", unit="step")):
         chosen = torch.multinomial(weights, batch)
-        view = memory[int(torch.randint(len(memory), ()))][chosen]
-        first = torch.rand(batch) < FIRST_CAPTION
-        caption = torch.tensor(
-            [rows[i][0 if f else int(torch.randint(len(rows[i]), ()))] for i, f in zip(chosen, first, strict=True)]
-        )
+        view = memory[chosen]
+        caption = draw_captions([numbers[i] for i in chosen])
         words = text[torch.randint(4, (batch,)), caption]
         with torch.autocast("cpu", torch.bfloat16):
             images, texts = model.encode_maps(view), model.encode_embeddings(words)
@@ -292,7 +311,29 @@ def align(maps: Sequence[np.ndarray], pictures: Pictures, work: Path, scale: Sca
     return model.eval()
 
 
-def _cosine(step: int, total: int) -> float:
+def embedded_captions(pictures: Pictures, work: Path, scale: Scale) -> tuple[list[str], Tensor]:
+    """All captions, and their sentence embeddings in the first four templates: V names and (4, V, 384)."""
+    names = sorted({name for several in pictures.captions for name in several})
+    texts = [template.format(name) for template in TEMPLATES[:4] for name in names]
+    embeddings = text_embeddings(work, texts, f"captions-{scale.fraction:g}")
+    return names, torch.from_numpy(embeddings).view(4, len(names), 384)
+
+
+@torch.inference_mode()
+def caption_embeddings(alignment: Alignment, pictures: Pictures, work: Path, scale: Scale) -> Tensor:
+    """All captions in the space of pictures and texts, unit vectors (V, 256)."""
+    _, text = embedded_captions(pictures, work, scale)
+    return alignment.encode_embeddings(text[0])
+
+
+def draw_captions(numbers: Sequence[Sequence[int]]) -> Tensor:
+    """One of the captions of each picture, (B,): mostly its first."""
+    draws = torch.rand(len(numbers), 2).tolist()
+    picks = [0 if a < FIRST_CAPTION else int(b * len(own)) for own, (a, b) in zip(numbers, draws, strict=True)]
+    return torch.tensor([own[pick] for own, pick in zip(numbers, picks, strict=True)])
+
+
+def cosine(step: int, total: int) -> float:
     """Factor of the learning rate: a short warm-up, then half a cosine down to 0."""
     return min(1.0, (step + 1) / (0.05 * total)) * 0.5 * (1 + math.cos(math.pi * step / total))
 
@@ -346,7 +387,7 @@ def train_text_tower(
     model.token_embedding.weight.data = first_embeddings(tokens, targets)
     tower = [p for name, p in model.named_parameters() if not name.startswith(("visual", "logit"))]
     optimizer = torch.optim.AdamW(tower, lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _cosine(step, scale.text_steps))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, scale.text_steps))
     for _ in (bar := tqdm(range(scale.text_steps), desc="text tower", unit="step")):
         chosen = torch.randint(len(texts), (batch,))
         with torch.autocast("cpu", torch.bfloat16):

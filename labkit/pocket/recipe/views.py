@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-HARD = 0.5  # fraction of views that differ much from the drawing
-RESOLUTIONS = (8, 14, 20, 28, 28, 48, 64)  # sides in pixels to which a picture is reduced before it is enlarged
+BEND = 0.14  # how far a written stroke may be bent, in halves of a picture
+RESOLUTIONS = (7, 8, 10, 14, 20, 28, 28, 48, 64)  # sides in pixels to which a picture is reduced before it is enlarged
 
 
 def fill_holes(alpha: np.ndarray) -> np.ndarray:
@@ -22,20 +22,50 @@ def fill_holes(alpha: np.ndarray) -> np.ndarray:
     return np.stack([np.maximum(a, 255 * binary_fill_holes(a > 96).astype(np.uint8)) for a in alpha])
 
 
-def random_views(pictures: Tensor, silhouettes: Tensor, size: int, generator: torch.Generator) -> Tensor:
+def as_written(pictures: Tensor, generator: torch.Generator) -> Tensor:
+    """Characters as hands write them: strokes thinner or thicker, and everything a little bent.
+
+    Args:
+        pictures: RGBA uint8 (B, h, w, 4).
+        generator: source of all randomness.
+
+    Returns:
+        RGBA uint8 of the same shape.
+    """
+    n = len(pictures)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(n, *shape, generator=generator)
+
+    rgba = pictures.permute(0, 3, 1, 2).float() / 255
+    color, alpha = rgba[:, :3], rgba[:, 3:]
+    blurred = F.avg_pool2d(alpha, 5, stride=1, padding=2)
+    changed = ((blurred - 0.15 - 0.6 * uniform(1, 1, 1)) * 6 + 0.5).clamp(0, 1)
+    alpha = torch.where(uniform(1, 1, 1) < 0.5, changed, alpha)
+    shift = BEND * uniform(1, 1, 1) * (2 * uniform(2, 4, 4) - 1)
+    shift = F.interpolate(shift, alpha.shape[-2:], mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    straight = F.affine_grid(torch.eye(2, 3).expand(n, 2, 3), list(alpha.shape), align_corners=False)
+    bent = F.grid_sample(torch.cat([color, alpha], 1), straight + shift, align_corners=False)
+    return bent.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def random_views(
+    pictures: Tensor, silhouettes: Tensor, size: int, generator: torch.Generator, hard_share: Tensor | float = 0.25
+) -> Tensor:
     """One random view of each picture.
 
     Args:
         pictures: RGBA uint8 (B, h, w, 4), as drawn.
         silhouettes: their filled outlines, uint8 (B, h, w); see `fill_holes`.
         size: side of the result in pixels.
+        hard_share: how likely a view differs much from the drawing, for all or each picture (B,).
         generator: source of all randomness.
 
     Returns:
         RGB in [0, 1], float32 (B, 3, size, size).
     """
     n = len(pictures)
-    hard = torch.rand(n, generator=generator) < HARD  # the others stay close to what was drawn
+    hard = torch.rand(n, generator=generator) < hard_share  # the others stay close to what was drawn
 
     def uniform(low: float, high: float, *shape: int) -> Tensor:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
