@@ -86,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         "--backbone", default="pocket-vit", metavar="NAME", help="what it starts from (default: %(default)s)"
     )
     must.add_argument(
-        "--preset", default="pocket", help="a published configuration, such as dtd/ViT-B-16 (default: %(default)s)"
+        "--preset",
+        help="settings such as the published dtd/ViT-B-16 (default: those of this dataset and model, else pocket)",
     )
     must.add_argument("--epochs", type=int, help="passes over the images (default: the preset's)")
     must.add_argument("--batch", type=int, help="images in a step, over all processes (default: the preset's)")
@@ -170,12 +171,14 @@ def _must(arguments: argparse.Namespace) -> int:
     from labkit.must import MUST, PRESETS
     from labkit.prompts import Prompts, load_prompts
 
-    if arguments.preset not in PRESETS:
-        raise DataError(f"--preset is {arguments.preset!r}. Expected one of {', '.join(PRESETS)}.")
+    own = f"{arguments.data}/{arguments.backbone}"
+    preset = arguments.preset or (own if own in PRESETS else "pocket")
+    if preset not in PRESETS:
+        raise DataError(f"--preset is {preset!r}. Expected one of {', '.join(PRESETS)}.")
     manifest = load_manifest(arguments.data)
     prompts = load_prompts(manifest) if arguments.words is None else Prompts.of(_read_words(arguments.words, 2))
     given = {"epochs": arguments.epochs, "batch_size": arguments.batch, "threshold": arguments.threshold}
-    config = PRESETS[arguments.preset].replace(**{name: value for name, value in given.items() if value is not None})
+    config = PRESETS[preset].replace(**{name: value for name, value in given.items() if value is not None})
     split = next(iter(manifest.splits))
     images = manifest.images(split)
     start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None

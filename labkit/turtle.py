@@ -21,12 +21,13 @@ along contiguous memory, twenty times faster on a CPU than with C last.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import numbers
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -188,14 +189,21 @@ class TurtleSolver:
         self.inner = Adam(self.classifier.flat, inner_lr)
         self.encoder.draw(generator)
         self.classifier.draw(generator)
+        self.waiting: list[Tensor] = []  # batches of row numbers, until all samples have had their turn
 
     def next_batch(self) -> list[Tensor]:
-        """The features of `batch_size` samples drawn without replacement; the stored tensors where that is all."""
+        """The features of `batch_size` samples; the stored tensors where that is all.
+
+        Samples are drawn without replacement until fewer than a batch are left, then from all of them again.
+        """
         n = len(self.spaces[0])
         if self.batch_size == n:
             return self.spaces
-        chosen = torch.randperm(n, generator=self.generator, device=self.spaces[0].device)[: self.batch_size]
-        return [space[chosen] for space in self.spaces]
+        if not self.waiting:
+            order = torch.randperm(n, generator=self.generator, device=self.spaces[0].device)
+            self.waiting = [rows for rows in order.split(self.batch_size) if len(rows) == self.batch_size]
+        rows = self.waiting.pop()
+        return [space[rows] for space in self.spaces]
 
     def task_probs(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """τ_k of every space, each (R, C, B)."""
@@ -251,6 +259,46 @@ def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 
 # ------------------------------------------------------------------------------------------------------- the estimator
 
+SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
+
+
+@dataclass
+class View:
+    """How the solver sees a space: centred, rotated to directions of large variance, and scaled."""
+
+    mean: Tensor  # (d,)
+    directions: Tensor | None  # orthonormal columns (d, k)
+    scale: float
+
+    @classmethod
+    def of(cls, sample: Tensor, n_components: int | None, norm: float | None) -> View:
+        """The view of a space by some of its rows (m, d): of `n_components` directions, and of this r.m.s. norm."""
+        if n_components is None and norm is None:
+            return cls(torch.zeros_like(sample[0]), None, 1.0)
+        mean = sample.mean(0)
+        rows, directions = sample - mean, None
+        if n_components is not None and n_components < min(rows.shape):
+            with torch.random.fork_rng(devices=[]):  # Halko, Martinsson and Tropp (2011): random, so always the same
+                torch.default_generator.manual_seed(0)
+                directions = torch.svd_lowrank(rows, n_components, niter=1)[2]
+            rows = rows @ directions
+        size = float(rows.square().sum(1).mean().sqrt())
+        return cls(mean, directions, 1.0 if norm is None or size == 0 else norm / size)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.directions is None and self.scale == 1.0 and not self.mean.any()
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Features (b, d) -> (b, k)."""
+        rows = rows - self.mean
+        return (rows if self.directions is None else rows @ self.directions) * self.scale
+
+    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer (R, C, k), (R, C) on what is seen, as the layer (R, C, d), (R, C) on the features themselves."""
+        weight = (weight if self.directions is None else weight @ self.directions.T) * self.scale
+        return weight, bias - weight @ self.mean
+
 
 class Turtle(ClusterMixin, BaseEstimator):
     """Cluster with TURTLE (Gadetsky et al., ICML 2024), scikit-learn style: `fit` never sees a label.
@@ -264,10 +312,13 @@ class Turtle(ClusterMixin, BaseEstimator):
         outer_lr, inner_lr: learning rates of the two Adam optimisers.
         inner_start: "cold" redraws the classifiers at every outer step, "warm" goes on from the last ones.
         entropy_weight: γ, how strongly unequal clusters are avoided.
-        batch_size: samples in a step, drawn without replacement; None takes all.
+        batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
+            together can draw, a random part is looked at.
+        n_components: each space is rotated to its directions of largest variance, and only so many are looked at: ten
+            times faster where features are many, and no worse. None looks at the features as they are.
         feature_scale: each space is centred and scaled to this root mean square norm, because Adam's first steps have
             the same length whatever the gradient, so the method depends on the scale of the features. None leaves
-            the features as they are.
+            the scale as it is.
         dtype: of the features in the matrix products: "auto" (bfloat16 where the hardware multiplies it), "float32",
             "bfloat16", or "float64" (then everything is float64).
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
@@ -293,14 +344,15 @@ class Turtle(ClusterMixin, BaseEstimator):
         n_clusters: int = 8,
         *,
         n_restarts: int = 8,
-        n_outer_steps: int = 400,
-        n_inner_steps: int = 5,
-        outer_lr: float = 3e-3,
-        inner_lr: float = 3e-3,
+        n_outer_steps: int = 250,
+        n_inner_steps: int = 3,
+        outer_lr: float = 5e-3,
+        inner_lr: float = 5e-3,
         inner_start: str = "warm",
         entropy_weight: float = 10.0,
         batch_size: int | None = 2000,
-        feature_scale: float | None = 10.0,
+        n_components: int | None = 128,
+        feature_scale: float | None = 8.0,
         dtype: str = "auto",
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
@@ -315,6 +367,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         self.inner_start = inner_start
         self.entropy_weight = entropy_weight
         self.batch_size = batch_size
+        self.n_components = n_components
         self.feature_scale = feature_scale
         self.dtype = dtype
         self.device = device
@@ -333,6 +386,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             "inner_start": "cold",
             "entropy_weight": 10.0,
             "batch_size": 10000,
+            "n_components": None,
             "feature_scale": None,
             "dtype": "float32",
             "random_state": 42,
@@ -355,10 +409,14 @@ class Turtle(ClusterMixin, BaseEstimator):
         self._check_settings(len(spaces[0]))
         device = pick_device(self.device)
         dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
-        means, scales = zip(*(self._standard(space) for space in spaces), strict=True)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
+        sample = torch.arange(n) if n <= SAMPLE else torch.randperm(n, generator=order)[:SAMPLE].sort().values
+        views = [View.of(self._exact(space[sample]), self.n_components, self.feature_scale) for space in spaces]
+        n_drawn = self.n_outer_steps * min(self.batch_size or n, n)
+        looked_at = torch.arange(n) if n <= n_drawn else torch.randperm(n, generator=order)[:n_drawn].sort().values
         solver = TurtleSolver(
-            [((z - m) * s).to(device, dtype) for z, m, s in zip(spaces, means, scales, strict=True)],
+            [self._seen(space, view, looked_at, device, dtype) for space, view in zip(spaces, views, strict=True)],
             self.n_clusters,
             torch.Generator(device).manual_seed(seed),
             n_restarts=self.n_restarts,
@@ -378,10 +436,9 @@ class Turtle(ClusterMixin, BaseEstimator):
             "outer_loss": inner_loss - self.entropy_weight * marginal_entropy,
         }
         self.restarts_ = []
-        for k, (mean, scale) in enumerate(zip(means, scales, strict=True)):  # fold centring and scaling in
-            weight = solver.encoder.normalised_weight(k).cpu().to(spaces[0].dtype) * scale
-            bias = solver.encoder.biases[k].cpu().to(spaces[0].dtype) - weight @ mean
-            self.restarts_.append((weight.numpy(), bias.numpy()))
+        for k, view in enumerate(views):
+            weight, bias = solver.encoder.normalised_weight(k).cpu(), solver.encoder.biases[k].cpu()
+            self.restarts_.append(tuple(array.numpy() for array in view.fold(weight, bias)))
         self._choose_restart(spaces)
         return self
 
@@ -396,23 +453,40 @@ class Turtle(ClusterMixin, BaseEstimator):
         spaces = self._read_spaces(X, reset=False)
         return np.concatenate([probs[0].T.numpy() for probs in self._labelings(spaces, slice(chosen, chosen + 1))])
 
+    def _seen(self, space: Tensor, view: View, rows: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """What the solver sees of these rows of a space, on the device; the space itself where that is the same."""
+        if view.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
+            return self._exact(space)
+        blocks = rows.split(_block(space.shape[1]))
+        return torch.cat([view(self._exact(space[block])).to(device, dtype) for block in blocks])
+
+    def _exact(self, rows: Tensor) -> Tensor:
+        """Rows of a space in the precision of all that is not a matrix product; those that are not finite raise."""
+        rows = rows.to(torch.float64 if self.dtype == "float64" else torch.float32)
+        if not rows.isfinite().all():
+            raise FitError(f"the features hold NaN or infinity. {EXPECTED}")
+        return rows
+
     def _labelings(self, spaces: Sequence[Tensor], restarts: slice = slice(None)) -> Iterator[Tensor]:
         """τ of the chosen restarts, (R, C, b), for one block of samples after the other."""
         device = pick_device(self.device)
         layers = [tuple(torch.from_numpy(array[restarts]).to(device) for array in pair) for pair in self.restarts_]
-        block = max(1, 2**24 // layers[0][1].numel())  # at most 64 MiB of probabilities
+        block = _block(sum(space.shape[1] for space in spaces) + layers[0][1].numel())
         for rows in zip(*(space.split(block) for space in spaces), strict=True):
-            probs = [linear(z.to(device), *layer).softmax(1) for z, layer in zip(rows, layers, strict=True)]
+            inputs = (self._exact(z).to(device) for z in rows)
+            probs = [linear(z, *layer).softmax(1) for z, layer in zip(inputs, layers, strict=True)]
             yield torch.stack(probs).mean(0).cpu()
 
     def _choose_restart(self, spaces: Sequence[Tensor]) -> None:
         """Keep the most confident labeling among those that use the most clusters."""
-        blocks = [probs.max(1) for probs in self._labelings(spaces)]
-        confidence = torch.cat([block.values for block in blocks], -1).double().mean(-1)
-        labels = torch.cat([block.indices for block in blocks], -1).numpy()  # (R, n)
+        blocks = []
+        for probs in self._labelings(spaces):
+            best = probs.max(1)
+            blocks.append((best.values.double().sum(-1), best.indices.int()))
+        labels = torch.cat([indices for _, indices in blocks], -1).numpy()  # (R, n)
         counts = np.stack([np.bincount(row, minlength=self.n_clusters) for row in labels])
         self.n_found_ = (counts * self.n_clusters * 10 >= labels.shape[1]).sum(1)
-        self.confidence_ = confidence.numpy()
+        self.confidence_ = (torch.stack([total for total, _ in blocks]).sum(0) / len(spaces[0])).numpy()
         most = self.n_found_.max()
         self.best_restart_ = int(np.where(self.n_found_ == most, self.confidence_, -1).argmax())
         self.labels_ = labels[self.best_restart_].astype(np.int64)
@@ -425,43 +499,28 @@ class Turtle(ClusterMixin, BaseEstimator):
                 stacklevel=3,
             )
 
-    def _standard(self, space: Tensor) -> tuple[Tensor, float]:
-        """Mean (d,) and factor that bring a space to `feature_scale`."""
-        if self.feature_scale is None:
-            return torch.zeros(space.shape[1], dtype=space.dtype), 1.0
-        mean = space.mean(0)
-        norm = float((space - mean).square().sum(1).mean().sqrt())
-        return mean, self.feature_scale / norm if norm > 0 else 1.0
-
     # ------------------------------------------------------------------------------------------------ checks of input
 
     def _read_spaces(self, X: Any, *, reset: bool) -> list[Tensor]:
-        """Check X and bring it to a list of K tensors (n, d_k), float64 where that is asked for, else float32."""
-        exact = np.float64 if self.dtype == "float64" else np.float32
+        """Check X and bring it to a list of K tensors (n, d_k) that share its memory where they can."""
         several = isinstance(X, list | tuple) and len(X) > 0 and all(np.ndim(space) == 2 for space in X)
-        given = [_to_numpy(space) for space in (X if several else [X])]
-        try:
-            if several:
-                arrays = [check_array(space, dtype=exact) for space in given]
-            else:
-                arrays = [validate_data(self, given[0], reset=reset, dtype=exact)]
-        except ValueError as error:
-            raise FitError(
-                f"{error} Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
-            ) from error
-        lengths = [len(array) for array in arrays]
+        if several:
+            spaces = [_to_tensor(space, check_array) for space in X]
+        else:
+            spaces = [_to_tensor(X, functools.partial(validate_data, self, reset=reset))]
+        lengths = [len(space) for space in spaces]
         if len(set(lengths)) > 1:
             raise FitError(
                 f"the spaces have {lengths} rows. Expected the same samples in the same order in every space: "
                 "extract all of them from the same split."
             )
-        dims = [array.shape[1] for array in arrays]
+        dims = [space.shape[1] for space in spaces]
         if reset:
             self.n_features_in_ = sum(dims)
         elif dims != [weight.shape[-1] for weight, _ in self.restarts_]:
             expected = [weight.shape[-1] for weight, _ in self.restarts_]
             raise FitError(f"the spaces have {dims} features. Expected {expected}, in the order given to fit.")
-        return [torch.tensor(array) for array in arrays]
+        return spaces
 
     def _check_settings(self, n: int) -> None:
         """Raise a FitError for settings that make no sense for n samples."""
@@ -470,9 +529,9 @@ class Turtle(ClusterMixin, BaseEstimator):
                 f"n_clusters is {self.n_clusters!r}. Expected a whole number from 2 to the number of samples, "
                 f"n_samples = {n}."
             )
-        for name in ("n_restarts", "n_outer_steps", "n_inner_steps", "batch_size"):
+        for name in ("n_restarts", "n_outer_steps", "n_inner_steps", "batch_size", "n_components"):
             value = getattr(self, name)
-            if value is None and name == "batch_size":
+            if value is None and name in ("batch_size", "n_components"):
                 continue
             if not isinstance(value, numbers.Integral) or value < 1:
                 raise FitError(f"{name} is {value!r}. Expected a whole number of at least 1.")
@@ -530,8 +589,33 @@ class Turtle(ClusterMixin, BaseEstimator):
         return turtle
 
 
-def _to_numpy(space: Any) -> Any:
-    return space.detach().float().cpu().numpy() if isinstance(space, Tensor) else space
+EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
+
+
+def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
+    """One space as a tensor on the CPU that shares its memory where it can, after scikit-learn's `check` of it.
+
+    Whether all is finite is looked at later, block by block.
+    """
+    if isinstance(space, Tensor):
+        space = space.detach().cpu()
+        if space.dtype == torch.bfloat16 and space.ndim == 2 and min(space.shape) > 0:
+            return space  # NumPy has no such type
+        space = space.float().numpy() if space.dtype == torch.bfloat16 else space.numpy()
+    try:
+        array = check(space, dtype=[np.float32, np.float64, np.float16], ensure_all_finite=False)
+    except ValueError as error:
+        raise FitError(f"{error} {EXPECTED}") from error
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()  # PyTorch knows no backward steps
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor do we write to it
+        return torch.from_numpy(array)
+
+
+def _block(width: int) -> int:
+    """Rows of this width that make about 16 MiB."""
+    return max(1, 2**22 // width)
 
 
 def _is_plain(value: object) -> bool:

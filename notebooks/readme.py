@@ -51,6 +51,43 @@ def _cell(rows: pd.DataFrame) -> str:
     return " ".join([*(f"**{100 * value:.1f}**" for value in rows["value"][chosen]), text]).strip()
 
 
+def gain_table(gain_json: Path) -> str:
+    """Markdown table of what MUST gains, and of what its parts are worth, from the benchmark's gain.json."""
+    report = json.loads(gain_json.read_text(encoding="utf-8"))
+    rows: dict[str, dict[str, str]] = {}
+    for result in report["results"]:
+        *words, dataset = result["name"].split(", ")
+        details, name = result["details"], ", ".join(words)
+        if "minus zero-shot" in name:
+            rows.setdefault("zero-shot, the start", {})[dataset] = _mean([details["zero-shot"]])
+            rows.setdefault("**MUST**, last epoch", {})[dataset] = f"**{_mean(details['ends'])}**"
+        elif "from TURTLE" in name:
+            rows.setdefault("TURTLE's named clusters", {})[dataset] = _mean(details["named clusters"])
+            rows.setdefault("**MUST** from these, last epoch", {})[dataset] = f"**{_mean(details['ends'])}**"
+        elif "accuracy, " in name and "everything" not in name:
+            rows.setdefault("MUST, " + name.split("accuracy, ")[1], {})[dataset] = _mean(details["ends"])
+    datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
+    lines = ["| Pocket ViT | " + " | ".join(datasets) + " |", "|---|" + "---|" * len(datasets)]
+    lines += [f"| {name} | " + " | ".join(row.get(d, "") for d in datasets) + " |" for name, row in rows.items()]
+    machine = report["machine"]
+    note = "Test accuracy in percent, mean ± standard deviation over seeds. From `tests/benchmarks/bench_gain.py` on "
+    return "\n".join([*lines, "", f"{note}{machine['cores']} CPU cores, torch {machine['torch']}."])
+
+
+def _mean(values: list[float]) -> str:
+    percent = 100 * pd.Series(values)
+    return f"{percent.mean():.1f}" + (f" ± {percent.std():.1f}" if len(values) > 1 else "")
+
+
+def fill(text: str, name: str, block: str) -> str:
+    """The README with what stands between two comments replaced."""
+    pattern = f"<!-- {name} -->.*<!-- end of {name} -->"
+    text, count = re.subn(pattern, lambda _: f"<!-- {name} -->\n{block}\n<!-- end of {name} -->", text, flags=re.DOTALL)
+    if count != 1:
+        sys.exit(f"README.md has no block <!-- {name} --> … <!-- end of {name} -->")
+    return text
+
+
 def draw_picture() -> None:
     """The most confident test pictures of each cluster that TURTLE finds on fashion-mini."""
     lab = lk.setup("pocket", notebook="readme")
@@ -66,16 +103,10 @@ def main() -> None:
     results = ROOT / "runs" / "latest" / "results.json"
     if not results.exists():
         sys.exit("there is no runs/latest/results.json yet: run `make run` first")
-    readme = ROOT / "README.md"
-    block = f"<!-- results -->\n{results_table(results)}\n<!-- end of results -->"
-    text, count = re.subn(
-        r"<!-- results -->.*<!-- end of results -->",
-        lambda _: block,
-        readme.read_text(encoding="utf-8"),
-        flags=re.DOTALL,
-    )
-    if count != 1:
-        sys.exit("README.md has no block <!-- results --> … <!-- end of results -->")
+    readme, gains = ROOT / "README.md", ROOT / "runs" / "bench" / "gain.json"
+    text = fill(readme.read_text(encoding="utf-8"), "results", results_table(results))
+    if gains.exists():
+        text = fill(text, "gains", gain_table(gains))
     draw_picture()
     with atomic_write(readme) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from labkit.errors import CheckpointError, CollapseWarning, FitError
-from labkit.turtle import Turtle
+from labkit.turtle import Turtle, TurtleSolver
 
 
 def blobs(n: int = 300, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -96,11 +97,70 @@ def test_scale_and_shift_of_the_features_do_not_matter_unless_asked_for() -> Non
     assert not np.allclose(raw.restarts_[0][0], raw_moved.restarts_[0][0] * 64, rtol=1e-2)
 
 
+def test_it_looks_only_at_directions_of_large_variance() -> None:
+    x, y = blobs()
+    noise = 0.01 * np.random.default_rng(0).normal(size=(len(x), 60)).astype(np.float32)
+    wide = np.concatenate([x, noise], 1)
+    turtle = quick(n_components=4).fit([wide, x])
+    assert adjusted_rand_score(y, turtle.labels_) > 0.95
+    (weight, _), (narrow, _) = turtle.restarts_
+    assert weight.shape == (8, 4, 68)
+    assert np.linalg.matrix_rank(np.concatenate(weight)) == 4
+    assert np.linalg.matrix_rank(np.concatenate(narrow)) == 4
+    assert np.abs(weight[..., 8:]).max() < 0.05 * np.abs(weight[..., :8]).max()
+
+
+def test_as_many_directions_as_features_change_nothing() -> None:
+    x, _ = blobs()
+    every, none = (quick(n_components=n).fit(x).restarts_[0] for n in (8, None))
+    np.testing.assert_array_equal(every[0], none[0])
+
+
+def test_of_many_samples_it_looks_at_no_more_than_its_steps_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = blobs(4000)
+    seen = []
+    whole = TurtleSolver.__init__
+
+    def watched(self: TurtleSolver, spaces: list[torch.Tensor], *args: Any, **options: Any) -> None:
+        seen.append(len(spaces[0]))
+        whole(self, spaces, *args, **options)
+
+    monkeypatch.setattr(TurtleSolver, "__init__", watched)
+    turtle = quick(batch_size=20).fit(x)
+    assert seen == [20 * 120]
+    assert len(turtle.labels_) == 4000
+    assert adjusted_rand_score(y, turtle.labels_) > 0.95
+
+
+def test_batches_go_through_all_samples_before_any_comes_again() -> None:
+    solver = TurtleSolver([torch.arange(10.0)[:, None]], 2, torch.Generator().manual_seed(0), batch_size=3)
+    for _ in range(4):
+        round_ = torch.cat([solver.next_batch()[0] for _ in range(3)])
+        assert len(round_.unique()) == 9
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.int64])
+def test_features_of_any_type_are_read_where_they_are(dtype: type, tmp_path: Path) -> None:
+    x, _ = blobs()
+    np.save(tmp_path / "x.npy", (16 * x).round().astype(dtype))
+    stored = np.load(tmp_path / "x.npy", mmap_mode="r")
+    expected = quick(n_outer_steps=20).fit(np.array(stored, np.float32)).labels_
+    np.testing.assert_array_equal(quick(n_outer_steps=20).fit(stored).labels_, expected)
+    np.testing.assert_array_equal(quick(n_outer_steps=20).fit(stored[::-1]).labels_, expected[::-1])
+
+
+def test_bfloat16_tensors_are_welcome() -> None:
+    x = torch.from_numpy(blobs()[0]).bfloat16()
+    expected = quick(n_outer_steps=20).fit(x.float()).labels_
+    np.testing.assert_array_equal(quick(n_outer_steps=20).fit([x]).labels_, expected)
+
+
 def test_official_are_the_published_settings() -> None:
     settings = Turtle.official(10).get_params()
     assert (settings["n_outer_steps"], settings["n_inner_steps"], settings["batch_size"]) == (6000, 10, 10000)
     assert (settings["outer_lr"], settings["inner_lr"], settings["entropy_weight"]) == (1e-3, 1e-3, 10.0)
     assert (settings["inner_start"], settings["feature_scale"], settings["n_restarts"]) == ("cold", None, 1)
+    assert settings["n_components"] is None
     assert (settings["random_state"], settings["dtype"]) == (42, "float32")
     assert Turtle.official(10, n_outer_steps=5).n_outer_steps == 5
 
@@ -153,7 +213,8 @@ GOOD = np.arange(40, dtype=np.float32).reshape(20, 2)
         (NAN, {}, "NaN"),
         (np.where(GOOD > 30, np.inf, GOOD), {}, "infinity"),
         ([GOOD, GOOD[:-1]], {}, r"\[20, 19\] rows.*same samples"),
-        ([GOOD, NAN], {}, "NaN"),
+        ([GOOD, np.full_like(GOOD, np.nan)], {}, "NaN"),
+        (GOOD, {"n_components": 0}, "n_components is 0"),
         (GOOD, {"n_clusters": 1}, "n_clusters is 1.*from 2"),
         (GOOD, {"n_clusters": 21}, "n_samples = 20"),
         (GOOD, {"n_clusters": 2.5}, "n_clusters is 2.5"),
@@ -217,7 +278,7 @@ def test_scikit_learn_accepts_it() -> None:
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "turtle.safetensors"
-    quick(n_outer_steps=2).fit(GOOD).save(path)
+    quick(n_outer_steps=60).fit(blobs()[0]).save(path)
     before = path.read_bytes()
     script = (
         "import sys, time, labkit._files as f\n"

@@ -144,8 +144,8 @@ that are held out, was in the training.
 
 ## Limits
 
-Those of Pocket CLIP, and it tells fewer single things apart, such as one emoji from another. It is not a model to decide
-anything about anybody with.
+Those of Pocket CLIP, and it tells fewer single things apart, such as one emoji from another. It is not a model to
+decide anything about anybody with.
 
 `pocket-vit.safetensors`: sha256 `{facts["sha256"]["pocket-vit.safetensors"]}`.
 """

@@ -1,0 +1,157 @@
+"""What MUST gains on Pocket ViT over its zero-shot start, from the prompts and from TURTLE's named clusters, and what
+each of its parts is worth.
+
+    python tests/benchmarks/bench_gain.py                    # gains and ablations, about half an hour on two cores
+    python tests/benchmarks/bench_gain.py --only gain        # one section: gain, turtle, ablation
+
+gain       test accuracy at the last epoch minus zero-shot, mean of the seeds, and the seconds of a fit
+turtle     the same from TURTLE's named clusters, against what these clusters score themselves
+ablation   test accuracy on the first dataset with one part changed
+
+Labels are looked at after the fits only. What has been fitted is kept in OUT/gain, one file a fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import statistics
+import time
+from typing import Any
+
+import numpy as np
+from measure import Result, arguments, finish
+
+import labkit as lk
+from labkit._files import atomic_write
+from labkit.must import PRESETS, MustConfig
+
+MODEL, SPACES = "pocket-vit", ("efficientnet-lite0", "pixels")
+DATASETS = ("digits", "fashion-mini")
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "everything on": {},
+    "no self-training loss": {"self_training_weight": 0.0},
+    "no fairness loss": {"fairness_weight": 0.0},
+    "no masked-image loss": {"masked_image_weight": 0.0},
+    "no alignment loss": {"alignment_weight": 0.0},
+    "no masking": {"mask_ratio": 0.0},
+    "no slow teacher": {"ema_decay": 0.0},
+    "mask token as slow as the lowest layer": {"slow_mask_token": True},
+    "prior estimated from the start": {"prior": "estimated"},
+}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", nargs="+", choices=tuple(SECTIONS), help="sections (default: all)")
+    parser.add_argument("--datasets", nargs="+", default=list(DATASETS), choices=DATASETS, metavar="ID")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
+
+
+def zero_shot(dataset: str) -> float:
+    """Test accuracy of the start."""
+    manifest, model = lk.load_manifest(dataset), lk.load_backbone(MODEL)
+    classifier = lk.ZeroShot(lk.text_classifier(model, lk.load_prompts(manifest)), model.logit_scale)
+    features = lk.extract_features(model, manifest, split="test")
+    return float(np.mean(classifier.predict(features) == manifest.labels("test")))
+
+
+def named_clusters(dataset: str, seed: int) -> tuple[np.ndarray, float]:
+    """TURTLE's clusters with the words of the model: a class number for each train picture, and the test accuracy."""
+    manifest, model = lk.load_manifest(dataset), lk.load_backbone(MODEL)
+    backbones = [lk.load_backbone(name, image_size=96 if name == "efficientnet-lite0" else None) for name in SPACES]
+    train, test = (
+        [lk.extract_features(backbone, manifest, split=split) for backbone in backbones] for split in ("train", "test")
+    )
+    prompts = lk.load_prompts(manifest)
+    turtle = lk.Turtle(len(prompts.classes), random_state=seed).fit(train)
+    features = lk.extract_features(model, manifest, split="train")
+    reader = lk.ZeroShot(lk.text_classifier(model, prompts), model.logit_scale, center=True).fit(features)
+    names = lk.name_clusters(turtle.predict_proba(train), reader.predict_proba(features))
+    score = float(np.mean(names.predict(turtle.predict_proba(test)) == manifest.labels("test")))
+    return names.predict(turtle.predict_proba(train)), score
+
+
+def fitted(
+    dataset: str, config: MustConfig, seed: int, given: argparse.Namespace, start: np.ndarray | None = None
+) -> dict[str, float]:
+    """Test accuracy at the last epoch and seconds of a fit; read from OUT/gain where this fit was made before."""
+    settings = [dataset, dataclasses.asdict(config), seed, None if start is None else start.tolist(), given.quick]
+    settings.append(lk.load_backbone(MODEL).fingerprint)
+    path = given.out / "gain" / f"{dataset}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.json"
+    if not path.exists():
+        manifest = lk.load_manifest(dataset)
+        images, test = (_pictures(manifest, split, given.quick) for split in ("train", "test"))
+        begin = time.perf_counter()
+        must = lk.MUST(MODEL, lk.load_prompts(manifest), config, random_state=seed)
+        must.fit(images, start=None if start is None else start[: len(images)])
+        seconds = time.perf_counter() - begin
+        accuracy = float(np.mean(must.predict(test) == test.labels))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps({"accuracy": accuracy, "seconds": seconds}) + "\n", "utf-8")
+    return json.loads(path.read_text("utf-8"))
+
+
+def _pictures(manifest: Any, split: str, quick: bool) -> Any:
+    images = manifest.images(split)
+    return dataclasses.replace(images, labels=images.labels[:64], array=images.array[:64]) if quick else images
+
+
+def config_of(dataset: str, given: argparse.Namespace) -> MustConfig:
+    config = PRESETS[f"{dataset}/{MODEL}"]
+    return config.replace(epochs=1) if given.quick else config
+
+
+def bench_gain(given: argparse.Namespace) -> list[Result]:
+    results = []
+    for dataset in given.datasets:
+        start = zero_shot(dataset)
+        runs = [fitted(dataset, config_of(dataset, given), seed, given) for seed in given.seeds]
+        ends = [run["accuracy"] for run in runs]
+        details = {"zero-shot": start, "ends": ends, "epochs": config_of(dataset, given).epochs}
+        slowest = max(run["seconds"] for run in runs)
+        results += [
+            Result(f"MUST: accuracy minus zero-shot, {dataset}", statistics.mean(ends) - start, 0.08, details=details),
+            Result(f"MUST: seconds of a fit, the slowest, {dataset}", slowest, 240.0, "at most"),
+        ]
+    return results
+
+
+def bench_turtle_start(given: argparse.Namespace) -> list[Result]:
+    results = []
+    for dataset in given.datasets:
+        starts = [named_clusters(dataset, seed) for seed in given.seeds]
+        runs = [
+            fitted(dataset, config_of(dataset, given), seed, given, labeling)
+            for seed, (labeling, _) in zip(given.seeds, starts, strict=True)
+        ]
+        ends, before = [run["accuracy"] for run in runs], [score for _, score in starts]
+        details = {"named clusters": before, "ends": ends, "zero-shot": zero_shot(dataset)}
+        gain = statistics.mean(ends) - statistics.mean(before)
+        results.append(Result(f"MUST from TURTLE: accuracy minus named clusters, {dataset}", gain, details=details))
+    return results
+
+
+def bench_ablation(given: argparse.Namespace) -> list[Result]:
+    dataset = given.datasets[0]
+    results = []
+    for name, changes in ABLATIONS.items():
+        config = config_of(dataset, given).replace(**changes)
+        ends = [fitted(dataset, config, seed, given)["accuracy"] for seed in given.seeds]
+        results.append(Result(f"MUST: accuracy, {name}, {dataset}", statistics.mean(ends), details={"ends": ends}))
+    return results
+
+
+SECTIONS = {"gain": bench_gain, "turtle": bench_turtle_start, "ablation": bench_ablation}
+
+
+def main() -> None:
+    given = arguments(__doc__, options)
+    results = [result for name in given.only or SECTIONS for result in SECTIONS[name](given)]
+    finish("gain", results, given)
+
+
+if __name__ == "__main__":
+    main()
