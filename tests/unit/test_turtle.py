@@ -236,7 +236,7 @@ def test_bad_input_gets_one_clear_error(spaces: object, settings: dict, message:
 
 
 def test_prediction_wants_the_spaces_of_the_fit() -> None:
-    turtle = quick(n_outer_steps=2).fit([GOOD, GOOD])
+    turtle = quick(n_clusters=2).fit([GOOD, GOOD])
     with pytest.raises(FitError, match=r"\[2\] features. Expected \[2, 2\]"):
         turtle.predict([GOOD])
 
