@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from labkit.backbones import Backbone
     from labkit.manifests import Manifest
-    from labkit.naming import Names
     from labkit.prompts import Prompts
 
 SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
@@ -201,6 +200,7 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
     """The classes that TURTLE finds, named by the image-text model: a class number for each image, (n,)."""
     from labkit.backbones import load_backbone
     from labkit.features import extract_features
+    from labkit.naming import name_by_model
     from labkit.turtle import Turtle
 
     spaces = [
@@ -211,17 +211,7 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
     probs = turtle.predict_proba(spaces)
     image_text = load_backbone(arguments.backbone)
     features = extract_features(image_text, manifest, split=split, progress=True)
-    return _words_for(probs, image_text, features, prompts).predict(probs)
-
-
-def _words_for(probs: np.ndarray, backbone: Backbone, features: np.ndarray, prompts: Prompts) -> Names:
-    """Words for the clusters of the labeling `probs` (n, C), by an image-text model and its features (n, d)."""
-    from labkit.naming import name_clusters
-    from labkit.zeroshot import ZeroShot, text_classifier
-
-    # centred: some words fit all pictures of one kind a little better than the others
-    zero_shot = ZeroShot(text_classifier(backbone, prompts), backbone.logit_scale, center=True).fit(features)
-    return name_clusters(probs, zero_shot.predict_proba(features))
+    return name_by_model(probs, image_text, features, prompts).predict(probs)
 
 
 def _read_words(given: str, n_clusters: int) -> list[str]:
@@ -247,9 +237,10 @@ def _read_words(given: str, n_clusters: int) -> list[str]:
 
 def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: list[str]) -> list[str]:
     """A word for each cluster of the labeling `probs` (n, C), told to the user as well."""
+    from labkit.naming import name_by_model
     from labkit.prompts import Prompts
 
-    found = _words_for(probs, backbone, features, Prompts.of(words, templates=("{}", "a photo of a {}.")))
+    found = name_by_model(probs, backbone, features, Prompts.of(words, templates=("{}", "a photo of a {}.")))
     for cluster, (word, margin) in enumerate(zip(found.words, found.margins, strict=True)):
         doubt = "" if margin >= 0 else ", another word fits it better: look before you believe it"
         print(f"cluster {cluster}: {words[word]} (margin {margin:+.2f}{doubt})")

@@ -9,12 +9,17 @@ the scores is largest (Kuhn, 1955: the Hungarian method). No label is used: what
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
 from labkit.errors import DataError
+
+if TYPE_CHECKING:
+    from labkit.backbones import Backbone
+    from labkit.prompts import Prompts
 
 FLOOR = float(np.finfo(np.float32).tiny)  # of a probability: a softmax in float32 can be exactly 0
 
@@ -93,6 +98,15 @@ def name_clusters(labeling_probs: ArrayLike, zero_shot_probs: ArrayLike, *, n_ev
     agreement = labeling * zero_shot[:, words]  # (n, K)
     evidence = np.argsort(-agreement, axis=0, kind="stable")[:n_evidence].T
     return Names(words.astype(np.int64), scores, margins, evidence)
+
+
+def name_by_model(labeling_probs: ArrayLike, backbone: Backbone, features: ArrayLike, prompts: Prompts) -> Names:
+    """`name_clusters` by an image-text model: its features (n, d) of the pictures, and the words of `prompts`."""
+    from labkit.zeroshot import ZeroShot, text_classifier
+
+    # centred: some words fit all pictures of one kind a little better than the others
+    zero_shot = ZeroShot(text_classifier(backbone, prompts), backbone.logit_scale, center=True).fit(features)
+    return name_clusters(labeling_probs, zero_shot.predict_proba(features))
 
 
 def _probabilities(name: str, given: ArrayLike) -> np.ndarray:

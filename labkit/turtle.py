@@ -259,6 +259,7 @@ def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 
 # ------------------------------------------------------------------------------------------------------- the estimator
 
+EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
 
 
@@ -314,8 +315,9 @@ class Turtle(ClusterMixin, BaseEstimator):
         entropy_weight: γ, how strongly unequal clusters are avoided.
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
             together can draw, a random part is looked at.
-        n_components: each space is rotated to its directions of largest variance, and only so many are looked at: ten
-            times faster where features are many, and no worse. None looks at the features as they are.
+        n_components: each space is rotated to its directions of largest variance, and only so many are looked at:
+            several times faster where features are many, and as accurate on average. None looks at the features as they
+            are.
         feature_scale: each space is centred and scaled to this root mean square norm, because Adam's first steps have
             the same length whatever the gradient, so the method depends on the scale of the features. None leaves
             the scale as it is.
@@ -411,10 +413,9 @@ class Turtle(ClusterMixin, BaseEstimator):
         dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
-        sample = torch.arange(n) if n <= SAMPLE else torch.randperm(n, generator=order)[:SAMPLE].sort().values
+        sample = _some_rows(n, SAMPLE, order)
         views = [View.of(self._exact(space[sample]), self.n_components, self.feature_scale) for space in spaces]
-        n_drawn = self.n_outer_steps * min(self.batch_size or n, n)
-        looked_at = torch.arange(n) if n <= n_drawn else torch.randperm(n, generator=order)[:n_drawn].sort().values
+        looked_at = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
         solver = TurtleSolver(
             [self._seen(space, view, looked_at, device, dtype) for space, view in zip(spaces, views, strict=True)],
             self.n_clusters,
@@ -589,9 +590,6 @@ class Turtle(ClusterMixin, BaseEstimator):
         return turtle
 
 
-EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
-
-
 def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
     """One space as a tensor on the CPU that shares its memory where it can, after scikit-learn's `check` of it.
 
@@ -611,6 +609,11 @@ def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor do we write to it
         return torch.from_numpy(array)
+
+
+def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:
+    """Row numbers in order: all n, or a random part where there are more than `most`."""
+    return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most].sort().values
 
 
 def _block(width: int) -> int:

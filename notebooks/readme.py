@@ -55,17 +55,10 @@ def gain_table(gain_json: Path) -> str:
     """Markdown table of what MUST gains, and of what its parts are worth, from the benchmark's gain.json."""
     report = json.loads(gain_json.read_text(encoding="utf-8"))
     rows: dict[str, dict[str, str]] = {}
-    for result in report["results"]:
-        *words, dataset = result["name"].split(", ")
-        details, name = result["details"], ", ".join(words)
-        if "minus zero-shot" in name:
-            rows.setdefault("zero-shot, the start", {})[dataset] = _mean([details["zero-shot"]])
-            rows.setdefault("**MUST**, last epoch", {})[dataset] = f"**{_mean(details['ends'])}**"
-        elif "from TURTLE" in name:
-            rows.setdefault("TURTLE's named clusters", {})[dataset] = _mean(details["named clusters"])
-            rows.setdefault("**MUST** from these, last epoch", {})[dataset] = f"**{_mean(details['ends'])}**"
-        elif "accuracy, " in name and "everything" not in name:
-            rows.setdefault("MUST, " + name.split("accuracy, ")[1], {})[dataset] = _mean(details["ends"])
+    for details in (result["details"] for result in report["results"]):
+        for name, accuracies in details.get("accuracies", {}).items():
+            bold = "**" if name.startswith("**") else ""
+            rows.setdefault(name, {})[details["dataset"]] = f"{bold}{_mean(accuracies)}{bold}"
     datasets = list(dict.fromkeys(dataset for row in rows.values() for dataset in row))
     lines = ["| Pocket ViT | " + " | ".join(datasets) + " |", "|---|" + "---|" * len(datasets)]
     lines += [f"| {name} | " + " | ".join(row.get(d, "") for d in datasets) + " |" for name, row in rows.items()]

@@ -22,11 +22,14 @@ import time
 from typing import Any
 
 import numpy as np
-from measure import Result, arguments, finish
+from bench_turtle import Case, load_cases
+from measure import Result, arguments, finish, first_pictures
 
 import labkit as lk
 from labkit._files import atomic_write
 from labkit.must import PRESETS, MustConfig
+from labkit.naming import name_by_model
+from labkit.pocket.recipe.evaluate import scores
 
 MODEL, SPACES = "pocket-vit", ("efficientnet-lite0", "pixels")
 DATASETS = ("digits", "fashion-mini")
@@ -49,28 +52,14 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], metavar="SEED")
 
 
-def zero_shot(dataset: str) -> float:
-    """Test accuracy of the start."""
-    manifest, model = lk.load_manifest(dataset), lk.load_backbone(MODEL)
-    classifier = lk.ZeroShot(lk.text_classifier(model, lk.load_prompts(manifest)), model.logit_scale)
-    features = lk.extract_features(model, manifest, split="test")
-    return float(np.mean(classifier.predict(features) == manifest.labels("test")))
-
-
-def named_clusters(dataset: str, seed: int) -> tuple[np.ndarray, float]:
+def named_clusters(case: Case, seed: int) -> tuple[np.ndarray, float]:
     """TURTLE's clusters with the words of the model: a class number for each train picture, and the test accuracy."""
-    manifest, model = lk.load_manifest(dataset), lk.load_backbone(MODEL)
-    backbones = [lk.load_backbone(name, image_size=96 if name == "efficientnet-lite0" else None) for name in SPACES]
-    train, test = (
-        [lk.extract_features(backbone, manifest, split=split) for backbone in backbones] for split in ("train", "test")
-    )
-    prompts = lk.load_prompts(manifest)
-    turtle = lk.Turtle(len(prompts.classes), random_state=seed).fit(train)
+    manifest, model = lk.load_manifest(case.dataset), lk.load_backbone(MODEL)
+    turtle = lk.Turtle(case.n_clusters, random_state=seed).fit(case.train)
+    labeling = turtle.predict_proba(case.train)
     features = lk.extract_features(model, manifest, split="train")
-    reader = lk.ZeroShot(lk.text_classifier(model, prompts), model.logit_scale, center=True).fit(features)
-    names = lk.name_clusters(turtle.predict_proba(train), reader.predict_proba(features))
-    score = float(np.mean(names.predict(turtle.predict_proba(test)) == manifest.labels("test")))
-    return names.predict(turtle.predict_proba(train)), score
+    names = name_by_model(labeling, model, features, lk.load_prompts(manifest))
+    return names.predict(labeling), float(np.mean(names.predict(turtle.predict_proba(case.test)) == case.y_test))
 
 
 def fitted(
@@ -82,7 +71,9 @@ def fitted(
     path = given.out / "gain" / f"{dataset}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.json"
     if not path.exists():
         manifest = lk.load_manifest(dataset)
-        images, test = (_pictures(manifest, split, given.quick) for split in ("train", "test"))
+        images, test = (manifest.images(split) for split in ("train", "test"))
+        if given.quick:
+            images, test = first_pictures(images, 64), first_pictures(test, 64)
         begin = time.perf_counter()
         must = lk.MUST(MODEL, lk.load_prompts(manifest), config, random_state=seed)
         must.fit(images, start=None if start is None else start[: len(images)])
@@ -94,11 +85,6 @@ def fitted(
     return json.loads(path.read_text("utf-8"))
 
 
-def _pictures(manifest: Any, split: str, quick: bool) -> Any:
-    images = manifest.images(split)
-    return dataclasses.replace(images, labels=images.labels[:64], array=images.array[:64]) if quick else images
-
-
 def config_of(dataset: str, given: argparse.Namespace) -> MustConfig:
     config = PRESETS[f"{dataset}/{MODEL}"]
     return config.replace(epochs=1) if given.quick else config
@@ -107,10 +93,11 @@ def config_of(dataset: str, given: argparse.Namespace) -> MustConfig:
 def bench_gain(given: argparse.Namespace) -> list[Result]:
     results = []
     for dataset in given.datasets:
-        start = zero_shot(dataset)
+        start = scores(lk.load_backbone(MODEL), dataset)["zero_shot"]
         runs = [fitted(dataset, config_of(dataset, given), seed, given) for seed in given.seeds]
         ends = [run["accuracy"] for run in runs]
-        details = {"zero-shot": start, "ends": ends, "epochs": config_of(dataset, given).epochs}
+        rows = {"zero-shot, the start": [start], "**MUST**, last epoch": ends}
+        details = {"dataset": dataset, "accuracies": rows}
         slowest = max(run["seconds"] for run in runs)
         results += [
             Result(f"MUST: accuracy minus zero-shot, {dataset}", statistics.mean(ends) - start, 0.08, details=details),
@@ -121,16 +108,18 @@ def bench_gain(given: argparse.Namespace) -> list[Result]:
 
 def bench_turtle_start(given: argparse.Namespace) -> list[Result]:
     results = []
-    for dataset in given.datasets:
-        starts = [named_clusters(dataset, seed) for seed in given.seeds]
-        runs = [
-            fitted(dataset, config_of(dataset, given), seed, given, labeling)
-            for seed, (labeling, _) in zip(given.seeds, starts, strict=True)
-        ]
-        ends, before = [run["accuracy"] for run in runs], [score for _, score in starts]
-        details = {"named clusters": before, "ends": ends, "zero-shot": zero_shot(dataset)}
+    for case in load_cases(given.datasets, [SPACES]):
+        before, ends = [], []
+        for seed in given.seeds:
+            labeling, score = named_clusters(case, seed)
+            before.append(score)
+            ends.append(fitted(case.dataset, config_of(case.dataset, given), seed, given, labeling)["accuracy"])
+        rows = {"TURTLE's named clusters": before, "**MUST** from these, last epoch": ends}
         gain = statistics.mean(ends) - statistics.mean(before)
-        results.append(Result(f"MUST from TURTLE: accuracy minus named clusters, {dataset}", gain, details=details))
+        details = {"dataset": case.dataset, "accuracies": rows}
+        results.append(
+            Result(f"MUST from TURTLE: accuracy minus named clusters, {case.dataset}", gain, details=details)
+        )
     return results
 
 
@@ -140,7 +129,9 @@ def bench_ablation(given: argparse.Namespace) -> list[Result]:
     for name, changes in ABLATIONS.items():
         config = config_of(dataset, given).replace(**changes)
         ends = [fitted(dataset, config, seed, given)["accuracy"] for seed in given.seeds]
-        results.append(Result(f"MUST: accuracy, {name}, {dataset}", statistics.mean(ends), details={"ends": ends}))
+        rows = {f"MUST, {name}": ends} if changes else {}  # all on is a row of its own
+        details = {"dataset": dataset, "accuracies": rows, "ends": ends}
+        results.append(Result(f"MUST: accuracy, {name}, {dataset}", statistics.mean(ends), details=details))
     return results
 
 

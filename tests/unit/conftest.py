@@ -41,11 +41,7 @@ def pocket_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def pocket_models(pocket_files: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """As if these were the models that ship."""
-    monkeypatch.setattr(pocket, "MODELS", pocket_files)
-    monkeypatch.setattr(pocket, "NAMES", tuple(VISION))
-    pocket.register.cache_clear()
-    yield pocket_files
-    pocket.register.cache_clear()
+    yield from _shipping(pocket_files, tuple(VISION), monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +51,16 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tiny_model(tiny_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def tiny_model(tiny_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """As if the tiny model were the one that ships; an empty cache."""
-    monkeypatch.setattr(pocket, "MODELS", tiny_files)
-    monkeypatch.setattr(pocket, "NAMES", (tiny.NAME,))
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    yield from _shipping(tiny_files, (tiny.NAME,), monkeypatch)
+
+
+def _shipping(folder: Path, names: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """While this waits, the pocket models are those in a folder."""
+    monkeypatch.setattr(pocket, "MODELS", folder)
+    monkeypatch.setattr(pocket, "NAMES", names)
     pocket.register.cache_clear()
-    yield
+    yield folder
     pocket.register.cache_clear()
