@@ -9,7 +9,7 @@ import torch
 from labkit.turtle import Layers, TurtleSolver, cross_entropy, entropy, linear
 from tests.oracle.turtle_numpy import TurtleOracle
 
-N, C, DIMS = 40, 4, (7, 5, 3)
+N, C, DIMS = 43, 4, (7, 5, 3)  # 43 samples: blocks of equal size and some that are left over
 
 
 def make_spaces(n_spaces: int) -> list[torch.Tensor]:

@@ -18,7 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from labkit.errors import CheckpointError, CollapseWarning, FitError
-from labkit.turtle import Turtle, TurtleSolver
+from labkit.turtle import Turtle, TurtleSolver, linear, linear_grad
 
 
 def blobs(n: int = 300, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -153,6 +153,21 @@ def test_bfloat16_tensors_are_welcome() -> None:
     x = torch.from_numpy(blobs()[0]).bfloat16()
     expected = quick(n_outer_steps=20).fit(x.float()).labels_
     np.testing.assert_array_equal(quick(n_outer_steps=20).fit([x]).labels_, expected)
+
+
+@pytest.mark.parametrize("n", [1, 3, 8, 17, 64, 101])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_product_in_blocks_of_samples_is_the_product(n: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(n)
+    wide = torch.randn(n, 12, generator=generator).to(dtype)
+    weight, bias, grad = (torch.randn(2, 3, *end, generator=generator).double() for end in ((6,), (), (n,)))
+    close = {"atol": 1e-12, "rtol": 0} if dtype == torch.float64 else {"atol": 0.1, "rtol": 0.02}
+    for features in (wide[:, ::2], wide[:, :6].contiguous()):
+        logits = torch.einsum("rcd,bd->rcb", weight, features.double()) + bias[..., None]
+        torch.testing.assert_close(linear(features, weight, bias), logits, **close)
+        grad_weight, grad_bias = linear_grad(features, grad)
+        torch.testing.assert_close(grad_weight, torch.einsum("rcb,bd->rcd", grad, features.double()), **close)
+        torch.testing.assert_close(grad_bias, grad.sum(-1))
 
 
 def test_official_are_the_published_settings() -> None:
