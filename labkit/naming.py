@@ -102,10 +102,10 @@ def name_clusters(labeling_probs: ArrayLike, zero_shot_probs: ArrayLike, *, n_ev
 
 def name_by_model(labeling_probs: ArrayLike, backbone: Backbone, features: ArrayLike, prompts: Prompts) -> Names:
     """`name_clusters` by an image-text model: its features (n, d) of the pictures, and the words of `prompts`."""
-    from labkit.zeroshot import ZeroShot, text_classifier
+    from labkit.zeroshot import ZeroShot
 
     # centred: some words fit all pictures of one kind a little better than the others
-    zero_shot = ZeroShot(text_classifier(backbone, prompts), backbone.logit_scale, center=True).fit(features)
+    zero_shot = ZeroShot.of(backbone, prompts, center=True).fit(features)
     return name_clusters(labeling_probs, zero_shot.predict_proba(features))
 
 

@@ -1,7 +1,8 @@
 """Prompts: the words and sentences that name the classes of a dataset for an image-text model.
 
-Several words a class (synonyms, or the members of a coarse class: CHiLS, Novack et al., ICML 2023) in several sentence
-templates (Radford et al., ICML 2021, section 3.1.4). They are written from what the classes mean, never from labels.
+Several words a class in several sentence templates (Radford et al., ICML 2021, section 3.1.4). The words are synonyms,
+or the members of a coarse class (CHiLS: Novack et al., ICML 2023). They are written from what the classes mean, never
+from labels.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -27,11 +28,14 @@ class Prompts:
         classes: C names.
         phrases: for each class its words, at least one.
         templates: sentences with one {} each, the place of a word.
+        words: what the words of a class are to each other. "synonyms" are names of one thing, and their mean stands for
+            it; "members" are the things that a coarse class holds, and each is a candidate of its own.
     """
 
     classes: Sequence[str]
     phrases: Sequence[Sequence[str]]
     templates: Sequence[str] = TEMPLATES
+    words: Literal["synonyms", "members"] = "synonyms"
 
     @classmethod
     def of(cls, words: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Prompts:
@@ -47,6 +51,10 @@ class _PromptFile(Strict):
     what: ClassVar[str] = "file of prompts"
     templates: list[Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]] = Field(
         min_length=1, description="a list of sentences with one {} each, such as 'a photo of a {}.' (in quotes)"
+    )
+    words: Literal["synonyms", "members"] = Field(
+        default="synonyms",
+        description="'synonyms' (names of one thing) or 'members' (things that a coarse class holds)",
     )
     classes: dict[str, Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]] = Field(
         description="for every class of the manifest a list of words, each text ('7' and 'no' need quotes)"
@@ -83,4 +91,4 @@ def load_prompts(manifest: Manifest | str | Path) -> Prompts:
         problems = [f"`classes` is in another order than in the manifest: expected {', '.join(manifest.classes)}."]
     if problems:
         raise ManifestError(f"{path} does not fit the manifest {manifest.id}:\n  " + "\n  ".join(problems))
-    return Prompts(manifest.classes, list(given.classes.values()), given.templates)
+    return Prompts(manifest.classes, list(given.classes.values()), given.templates, given.words)

@@ -2,7 +2,9 @@
 
 The weight of a class is the mean of the normalised embeddings of its sentences, normalised again; a picture belongs to
 the class whose weight it is most similar to (Radford et al., Learning Transferable Visual Models From Natural Language
-Supervision, ICML 2021, section 3.1.4). No label is used; the prompts are all that is known of the classes.
+Supervision, ICML 2021, section 3.1.4). A coarse class, such as *animal*, has no one look: there every member has a
+weight of its own, and the class the probabilities of its members together. No label is used; the prompts are all that
+is known of the classes.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import softmax
+from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 
@@ -69,39 +71,75 @@ class ZeroShot(BaseEstimator):
     """A classifier made of texts, for features of the same backbone.
 
     The probability of a class is the softmax over classes of `logit_scale` times the cosine similarity of the picture
-    and the class's weight.
+    and the class's weight. Where classes have several weights, one a member, the softmax is over all of these, and the
+    probability of a class is the sum over its members.
 
     With `center`, `fit` looks at features of the target's pictures, without labels; the mean picture is then taken off
-    every picture, and the mean class off every class, before the cosine. What all pictures of a dataset share (they
+    every picture, and the mean weight off every weight, before the cosine. What all pictures of a dataset share (they
     are small and grey, or just pictures and not texts) so favours no class. It helps where that is much, and assumes
     that the pictures it saw are a fair sample of the classes. Cosines grow, so the same scale gives more extreme
     probabilities. It is a choice and not the default: zero-shot in the strict sense sees no picture of the target.
 
     Args:
-        weights: from `text_classifier`, (C, d).
+        weights: from `text_classifier`, (C, d); or one for each member of the classes, (V, d).
         logit_scale: the inverse temperature, such as `backbone.logit_scale`.
-        center: see above.
+        class_of: the class that each weight belongs to, (V,) of 0 to C − 1; None where each is a class of its own.
+        center: see above; "auto" centres where that makes the mean prediction on the pictures that `fit` saw more even
+            among the classes. That assumes that the classes are about equally frequent.
 
     Attributes:
         mean_: the mean of the normalised features that `fit` saw, (d,).
+        centered_: whether the predictions are centred.
     """
 
-    def __init__(self, weights: ArrayLike, logit_scale: float = 100.0, *, center: bool = False) -> None:
+    def __init__(
+        self,
+        weights: ArrayLike,
+        logit_scale: float = 100.0,
+        *,
+        class_of: ArrayLike | None = None,
+        center: bool | str = False,
+    ) -> None:
         self.weights = weights
         self.logit_scale = logit_scale
+        self.class_of = class_of
         self.center = center
 
+    @classmethod
+    def of(cls, backbone: Backbone, prompts: Prompts, *, center: bool | str = False, cache: bool = True) -> ZeroShot:
+        """The classifier of a backbone with a text tower, for the classes of the prompts, at the backbone's scale.
+
+        Raises:
+            BackboneError, DataError: as `text_classifier`.
+        """
+        if prompts.words == "synonyms":
+            return cls(text_classifier(backbone, prompts, cache=cache), backbone.logit_scale, center=center)
+        members = [word for words in prompts.phrases for word in words]
+        weights = text_classifier(backbone, Prompts.of(members, prompts.templates), cache=cache)
+        class_of = np.repeat(np.arange(len(prompts.classes)), [len(words) for words in prompts.phrases])
+        return cls(weights, backbone.logit_scale, class_of=class_of, center=center)
+
     def fit(self, X: ArrayLike, y: object = None) -> ZeroShot:
-        """Learn the mean picture; needed only with `center`.
+        """Learn the mean picture, and whether to centre where that is "auto"; needed only with `center`.
 
         Args:
             X: features of the target's pictures, (n, d).
             y: ignored; there for scikit-learn's pipelines.
 
         Raises:
-            FitError: the features are not those of the classifier's backbone, or not finite.
+            FitError: the features are not those of the classifier's backbone, or not finite; or `center` is none of
+                its values.
         """
-        self.mean_ = _unit(self._read(X)[0]).mean(0)
+        if self.center not in (True, False, "auto"):
+            raise FitError(f'center is {self.center!r}. Expected True, False or "auto".')
+        features = _unit(self._read(X)[0])
+        self.mean_ = features.mean(0)
+        self.centered_ = bool(self.center)
+        if self.center == "auto":
+            entropies = {}
+            for self.centered_ in (False, True):
+                entropies[self.centered_] = entr(self.predict_proba(X).mean(0)).sum()
+            self.centered_ = bool(entropies[True] > entropies[False])
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -127,6 +165,8 @@ class ZeroShot(BaseEstimator):
     def logits(self, X: ArrayLike) -> np.ndarray:
         """`logit_scale` times the cosine similarity of each picture with each class, (n, C).
 
+        Of a class with several weights: the logarithm of the sum of the exponentials of these.
+
         Raises:
             FitError: the features are not those of the classifier's backbone, not finite, or `center` was not fitted.
         """
@@ -134,10 +174,16 @@ class ZeroShot(BaseEstimator):
         if self.center:
             if not hasattr(self, "mean_"):
                 raise FitError(
-                    "center=True needs the mean picture. Call fit(features) with the target's features first."
+                    f"center={self.center!r} needs the mean picture. Call fit(features) with the target's features "
+                    "first."
                 )
-            features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
-        return self.logit_scale * features @ weights.T
+            if self.centered_:
+                features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
+        cosines = self.logit_scale * features @ weights.T
+        if self.class_of is None:
+            return cosines
+        class_of = np.asarray(self.class_of)
+        return np.stack([logsumexp(cosines[:, class_of == c], axis=1) for c in range(class_of.max() + 1)], 1)
 
     def _read(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Features (n, d) and weights (C, d), checked."""
@@ -151,6 +197,13 @@ class ZeroShot(BaseEstimator):
                 f"the features have {features.shape[1]} numbers each, but the weights {weights.shape[1]}. Expected "
                 "both from the same backbone."
             )
+        if self.class_of is not None:
+            given = np.asarray(self.class_of)
+            if given.shape != weights.shape[:1] or set(given.tolist()) != set(range(len(set(given.tolist())))):
+                raise FitError(
+                    f"class_of is {given!r}. Expected the number of a class for each of the {len(weights)} weights, "
+                    "and no number left out."
+                )
         if not 0 < self.logit_scale < np.inf:
             raise FitError(f"logit_scale is {self.logit_scale!r}. Expected a finite number above 0.")
         return features, weights

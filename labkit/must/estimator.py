@@ -408,7 +408,7 @@ def _fit_head(embeddings: np.ndarray, labeling: np.ndarray, weights: Tensor, sca
     """
     known = labeling >= 0
     unit = embeddings[known] / np.linalg.norm(embeddings[known], axis=1, keepdims=True)
-    fitted = LogisticRegression(C=1.0, fit_intercept=False, max_iter=1000).fit(scale * unit, labeling[known])
+    fitted = LogisticRegression(C=1.0, fit_intercept=False, max_iter=10_000).fit(scale * unit, labeling[known])
     coefficients = fitted.coef_ if len(fitted.classes_) > 2 else np.concatenate([-fitted.coef_, fitted.coef_]) / 2
     head, classes = weights.clone(), torch.from_numpy(fitted.classes_).long()
     head[classes] = weights[classes].mean(0) + torch.from_numpy(coefficients).to(head)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,7 @@ class Texts:
     name: str = "fake:texts"
     fingerprint: str = "0" * 64
     dtype: torch.dtype = torch.float32
+    logit_scale: float = 7.0
     asked: list[list[str]] = field(default_factory=list)
 
     def encode_text(self, texts: list[str]) -> torch.Tensor:
@@ -162,6 +163,53 @@ def test_the_length_of_features_and_weights_does_not_matter() -> None:
     np.testing.assert_allclose(ZeroShot(3 * WEIGHTS).predict_proba(lengths * FEATURES), probs, rtol=1e-3)
 
 
+def test_the_probability_of_a_coarse_class_is_that_of_its_members_together() -> None:
+    class_of = [1, 0, 1]
+    members, classes = ZeroShot(WEIGHTS, 7.0), ZeroShot(WEIGHTS, 7.0, class_of=class_of)
+    probs = members.predict_proba(FEATURES)
+    expected = np.stack([probs[:, 1], probs[:, 0] + probs[:, 2]], 1)
+    np.testing.assert_allclose(classes.predict_proba(FEATURES), expected, rtol=1e-5)
+    assert classes.top_k(FEATURES, 2)[0].shape == (20, 2)
+    np.testing.assert_allclose(
+        ZeroShot(WEIGHTS, 7.0, class_of=[0, 1, 2]).logits(FEATURES), members.logits(FEATURES), rtol=1e-5
+    )
+
+
+def test_of_prompts_synonyms_have_one_weight_and_members_each_their_own() -> None:
+    backbone = Texts()
+    synonyms = ZeroShot.of(backbone, PROMPTS, center=True)
+    np.testing.assert_array_equal(synonyms.weights, text_classifier(backbone, PROMPTS))
+    assert (synonyms.logit_scale, synonyms.class_of, synonyms.center) == (backbone.logit_scale, None, True)
+    members = ZeroShot.of(backbone, replace(PROMPTS, words="members"))
+    assert members.class_of is not None
+    np.testing.assert_array_equal(members.class_of, [0, 0, 1])
+    np.testing.assert_array_equal(
+        members.weights, text_classifier(backbone, Prompts.of(["cat", "kitten", "dog"], PROMPTS.templates))
+    )
+
+
+def evenly_spread(shift: float) -> np.ndarray:
+    """Pictures of three equally frequent classes, which share something that `shift` makes look like class 1."""
+    common = np.array([0, shift, 0, 0, 0, 1.0])
+    return np.eye(3, 6)[np.arange(30) % 3] + common + np.random.default_rng(1).normal(scale=0.05, size=(30, 6))
+
+
+def test_auto_centres_where_that_makes_the_answers_more_even() -> None:
+    classes = np.eye(3, 6)
+    hub, fair = (ZeroShot(classes, 10.0, center="auto").fit(evenly_spread(shift)) for shift in (5.0, 0.0))
+    assert hub.centered_
+    assert (hub.predict(evenly_spread(5.0)) == np.arange(30) % 3).all()
+    mostly_one = np.concatenate([evenly_spread(0.0)[1::3]] * 4 + [evenly_spread(0.0)])
+    for pictures in (evenly_spread(0.0), mostly_one):
+        probs = {
+            c: ZeroShot(classes, 10.0, center=c).fit(pictures).predict_proba(pictures).mean(0) for c in (False, True)
+        }
+        more_even = -(probs[True] * np.log(probs[True])).sum() > -(probs[False] * np.log(probs[False])).sum()
+        assert ZeroShot(classes, 10.0, center="auto").fit(pictures).centered_ == more_even
+    strict = ZeroShot(classes, 10.0, center=fair.centered_).fit(evenly_spread(0.0))
+    np.testing.assert_array_equal(fair.predict_proba(FEATURES), strict.predict_proba(FEATURES))
+
+
 def test_top_k() -> None:
     classifier = ZeroShot(WEIGHTS, 3.0)
     best, probs = classifier.top_k(FEATURES, 2)
@@ -192,6 +240,11 @@ def test_it_is_a_scikit_learn_estimator() -> None:
         (lambda: ZeroShot(WEIGHTS * np.nan).predict(FEATURES), "weights contains NaN"),
         (lambda: ZeroShot(WEIGHTS).predict(FEATURES[0]), "Expected 2D array"),
         (lambda: ZeroShot(WEIGHTS).predict(FEATURES[:0]), "0 sample"),
+        (lambda: ZeroShot(WEIGHTS, class_of=[0, 1]).predict(FEATURES), "number of a class for each of the 3 weights"),
+        (lambda: ZeroShot(WEIGHTS, class_of=[0, 2, 2]).predict(FEATURES), "no number left out"),
+        (lambda: ZeroShot(WEIGHTS, class_of=[0, 1, 1]).top_k(FEATURES, 3), "k is 3.*number of classes, 2"),
+        (lambda: ZeroShot(WEIGHTS, center="always").fit(FEATURES), "center is 'always'.*\"auto\""),
+        (lambda: ZeroShot(WEIGHTS, center="auto").predict(FEATURES), r"center='auto' needs the mean picture"),
         (lambda: ZeroShot(WEIGHTS, 0.0).predict(FEATURES), r"logit_scale is 0\.0"),
         (lambda: ZeroShot(WEIGHTS).top_k(FEATURES, 4), "k is 4.*number of classes, 3"),
     ],
