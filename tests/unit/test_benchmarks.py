@@ -115,6 +115,7 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("start", []),
         ("features", ["--backbone", "pixels"]),
         ("must", ["--dtype", "float32"]),
+        ("spaces", []),
         ("gain", ["--only", "gain", "--datasets", "digits", "--seeds", "0"]),
         ("turtle", ["--only", "official", "default", "restarts", "baselines"]),
         ("turtle", ["--only", "scaling", "memory"]),

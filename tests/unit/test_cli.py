@@ -15,9 +15,9 @@ from PIL import Image
 
 from labkit import cli
 from labkit.backbones import Backbone, load_backbone
-from labkit.errors import DataError
+from labkit.errors import DataError, FitError
 from labkit.manifests import load_manifest
-from labkit.must import MUST
+from labkit.must import MUST, PRESETS, MustConfig
 from labkit.turtle import Turtle
 from tests import tiny
 
@@ -247,3 +247,27 @@ def test_must_explains_what_it_cannot_use(photos: Path, tmp_path: Path, capsys: 
     assert "imagenet/ViT-B-16" in capsys.readouterr().err
     assert cli.main(["must", str(photos), "--words", "dark,bright", "--backbone", "pocket-clip", *out]) == 2
     assert "pocket-vit" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "row", "changes"),
+    [
+        (["digits"], "digits/pocket-vit", {}),
+        (["fashion-mini", "--epochs", "1"], "fashion-mini/pocket-vit", {"epochs": 1}),
+        (["digits", "--preset", "pocket", "--threshold", "0.4"], "pocket", {"threshold": 0.4}),
+        (["emoji-unseen"], "pocket", {}),
+        (["digits", "--backbone", "open_clip:ViT-B-16/openai"], "pocket", {}),
+    ],
+)
+def test_must_takes_the_settings_of_its_dataset_and_model(
+    arguments: list[str], row: str, changes: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = []
+
+    def must(backbone: str, prompts: object, config: MustConfig, random_state: int) -> None:
+        given.append(config)
+        raise FitError("seen enough")
+
+    monkeypatch.setattr("labkit.must.MUST", must)
+    assert cli.main(["must", *arguments, "--out", str(tmp_path)]) == 2
+    assert given == [PRESETS[row].replace(**changes)]
