@@ -132,14 +132,15 @@ class ZeroShot(BaseEstimator):
         """
         if self.center not in (True, False, "auto"):
             raise FitError(f'center is {self.center!r}. Expected True, False or "auto".')
-        features = _unit(self._read(X)[0])
+        features, weights = map(_unit, self._read(X))
         self.mean_ = features.mean(0)
         self.centered_ = bool(self.center)
         if self.center == "auto":
-            entropies = {}
-            for self.centered_ in (False, True):
-                entropies[self.centered_] = entr(self.predict_proba(X).mean(0)).sum()
-            self.centered_ = bool(entropies[True] > entropies[False])
+            mean_predictions = [
+                softmax(self._of_units(features, weights, centered), axis=1).mean(0) for centered in (False, True)
+            ]
+            strict, centred = entr(mean_predictions).sum(1)
+            self.centered_ = bool(centred > strict)
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -171,14 +172,16 @@ class ZeroShot(BaseEstimator):
             FitError: the features are not those of the classifier's backbone, not finite, or `center` was not fitted.
         """
         features, weights = map(_unit, self._read(X))
-        if self.center:
-            if not hasattr(self, "mean_"):
-                raise FitError(
-                    f"center={self.center!r} needs the mean picture. Call fit(features) with the target's features "
-                    "first."
-                )
-            if self.centered_:
-                features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
+        if self.center and not hasattr(self, "mean_"):
+            raise FitError(
+                f"center={self.center!r} needs the mean picture. Call fit(features) with the target's features first."
+            )
+        return self._of_units(features, weights, bool(self.center) and self.centered_)
+
+    def _of_units(self, features: np.ndarray, weights: np.ndarray, centered: bool) -> np.ndarray:
+        """The logits of normalised features (n, d), for normalised weights."""
+        if centered:
+            features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
         cosines = self.logit_scale * features @ weights.T
         if self.class_of is None:
             return cosines
