@@ -80,7 +80,9 @@ def _parser() -> argparse.ArgumentParser:
         "there. On several GPUs: accelerate launch -m labkit.cli must …",
     )
     must.add_argument("data", help="a dataset's id (see `labkit datasets`), or a folder of images")
-    must.add_argument("--words", metavar="WORDS", help="names of the classes, where the dataset has none: a,comma,list")
+    must.add_argument(
+        "--words", metavar="WORDS", help="names of the classes, where the dataset has none: a,comma,list or a file"
+    )
     must.add_argument(
         "--backbone", default="pocket-vit", metavar="NAME", help="what it starts from (default: %(default)s)"
     )
@@ -175,6 +177,8 @@ def _must(arguments: argparse.Namespace) -> int:
     if preset not in PRESETS:
         raise DataError(f"--preset is {preset!r}. Expected one of {', '.join(PRESETS)}.")
     manifest = load_manifest(arguments.data)
+    if arguments.words is None and not manifest.classes:
+        raise DataError(f"{arguments.data} says nothing of its classes. Name them, such as --words cat,dog,bird.")
     prompts = load_prompts(manifest) if arguments.words is None else Prompts.of(_read_words(arguments.words, 2))
     given = {"epochs": arguments.epochs, "batch_size": arguments.batch, "threshold": arguments.threshold}
     config = PRESETS[preset].replace(**{name: value for name, value in given.items() if value is not None})
@@ -187,10 +191,16 @@ def _must(arguments: argparse.Namespace) -> int:
         return 0
     must.save(arguments.out / "must.safetensors")
     probs = must.predict_proba(images)
-    names = [path.as_posix() for path in images.files] if images.files is not None else range(len(images))
+    root = Path(arguments.data).resolve()
+    names: Iterable[object] = range(len(images))
+    if images.files is not None:
+        names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else path for path in images.files]
     rows = [[name, must.classes_[p.argmax()], f"{p.max():.4f}"] for name, p in zip(names, probs, strict=True)]
-    _write_table(arguments.out / "labels.csv", ["image", "label", "confidence"], rows)
+    _write_table(arguments.out / "labels.csv", ["file", "label", "confidence"], rows)
     last = must.history_[must.best_epoch_ - 1]
+    for i, name in enumerate(must.classes_):
+        print(f"{name}: said of {(must.pseudo_labels_[0] == i).sum()} images in epoch 1, ", end="")
+        print(f"of {(probs.argmax(1) == i).sum()} at the end")
     print(f"{len(images)} images of {split}, epoch {must.best_epoch_}: ", end="")
     print(f"{last['kept']:.0%} of pseudo-labels kept, mean confidence {last['confidence']:.2f}. See {arguments.out}")
     return 0
@@ -218,6 +228,11 @@ def _read_words(given: str, n_clusters: int) -> list[str]:
     """The vocabulary in a file, a word a line, or in a comma list; at least a word for each cluster."""
     if "," in given:
         lines = given.split(",")
+    elif not Path(given).exists():
+        raise DataError(
+            f"--words is {given!r}, which is neither a list nor a file. Expected at least {n_clusters} words with "
+            "commas between them, such as cat,dog,bird, or a file with a word a line."
+        )
     else:
         try:
             lines = Path(given).read_text("utf-8-sig").splitlines()

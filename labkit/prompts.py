@@ -1,20 +1,20 @@
 """Prompts: the words and sentences that name the classes of a dataset for an image-text model.
 
 Several words a class in several sentence templates (Radford et al., ICML 2021, section 3.1.4). The words are synonyms,
-or the members of a coarse class (CHiLS: Novack et al., ICML 2023). They are written from what the classes mean, never
-from labels.
+or the members of a coarse class (CHiLS: Novack et al., ICML 2023). They are written from what the classes mean; where
+labels were looked at on the way, the file says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from labkit.errors import ManifestError
+from labkit.errors import DataError, ManifestError
 from labkit.manifests import Manifest, Strict, closest, load_manifest, read_yaml, validate
 
 TEMPLATES = ("a photo of a {}.",)
@@ -38,13 +38,45 @@ class Prompts:
     words: Literal["synonyms", "members"] = "synonyms"
 
     @classmethod
-    def of(cls, words: Sequence[str], templates: Sequence[str] = TEMPLATES) -> Prompts:
-        """Prompts for classes that are called what they are."""
-        return cls(list(words), [[word] for word in words], templates)
+    def of(
+        cls,
+        classes: Sequence[str] | Mapping[str, Sequence[str]],
+        templates: Sequence[str] = TEMPLATES,
+        *,
+        words: Literal["synonyms", "members"] = "synonyms",
+    ) -> Prompts:
+        """Prompts from names of classes, or from a mapping of each name to its words.
+
+        Raises:
+            DataError: classes, words or templates are missing, no texts, or the same twice.
+        """
+        if isinstance(classes, str) or isinstance(templates, str):
+            raise DataError(
+                f"got the text {classes if isinstance(classes, str) else templates!r}. Expected lists: "
+                'Prompts.of(["cat", "dog"], ["a photo of a {}."]).'
+            )
+        phrases = classes if isinstance(classes, Mapping) else {name: [name] for name in classes if _is_text(name)}
+        if len(phrases) != len(classes) or not all(map(_is_text, phrases)):
+            raise DataError(
+                f"the classes are {classes!r}. Expected a different text for each; where a class has several words, a "
+                'mapping: {"ball": ["ball", "sphere"], "star": ["star"]}.'
+            )
+        for name, several in phrases.items():
+            if isinstance(several, str) or len(several) == 0 or not all(map(_is_text, several)):
+                raise DataError(f"the words of {name!r} are {several!r}. Expected a list of at least one text.")
+        if len(templates) == 0 or not all(_is_text(template) and "{}" in template for template in templates):
+            raise DataError(f"the templates are {templates!r}. Expected sentences with {{}} in them.")
+        if words not in ("synonyms", "members"):
+            raise DataError(f'words is {words!r}. Expected "synonyms" or "members".')
+        return cls(list(phrases), [list(several) for several in phrases.values()], templates, words)
 
     def texts(self, i: int) -> list[str]:
         """All sentences for class i: every template with every word."""
         return [template.replace("{}", phrase) for template in self.templates for phrase in self.phrases[i]]
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 class _PromptFile(Strict):

@@ -84,8 +84,8 @@ class ZeroShot(BaseEstimator):
         weights: from `text_classifier`, (C, d); or one for each member of the classes, (V, d).
         logit_scale: the inverse temperature, such as `backbone.logit_scale`.
         class_of: the class that each weight belongs to, (V,) of 0 to C − 1; None where each is a class of its own.
-        center: see above; "auto" centres where that makes the mean prediction on the pictures that `fit` saw more even
-            among the classes. That assumes that the classes are about equally frequent.
+        center: see above; "auto" centres where that makes the answers for the pictures that `fit` saw more even among
+            the classes (the entropy of how often each is said). That assumes classes that are about equally frequent.
 
     Attributes:
         mean_: the mean of the normalised features that `fit` saw, (d,).
@@ -115,7 +115,9 @@ class ZeroShot(BaseEstimator):
         if prompts.words == "synonyms":
             return cls(text_classifier(backbone, prompts, cache=cache), backbone.logit_scale, center=center)
         members = [word for words in prompts.phrases for word in words]
-        weights = text_classifier(backbone, Prompts.of(members, prompts.templates), cache=cache)
+        weights = text_classifier(
+            backbone, Prompts(members, [[word] for word in members], prompts.templates), cache=cache
+        )
         class_of = np.repeat(np.arange(len(prompts.classes)), [len(words) for words in prompts.phrases])
         return cls(weights, backbone.logit_scale, class_of=class_of, center=center)
 
@@ -136,10 +138,8 @@ class ZeroShot(BaseEstimator):
         self.mean_ = features.mean(0)
         self.centered_ = bool(self.center)
         if self.center == "auto":
-            mean_predictions = [
-                softmax(self._of_units(features, weights, centered), axis=1).mean(0) for centered in (False, True)
-            ]
-            strict, centred = entr(mean_predictions).sum(1)
+            answers = [self._of_units(features, weights, centered).argmax(1) for centered in (False, True)]
+            strict, centred = (entr(np.bincount(said) / len(said)).sum() for said in answers)
             self.centered_ = bool(centred > strict)
         return self
 

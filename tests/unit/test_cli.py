@@ -164,7 +164,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["cluster", str(photos), "--classes", "2", "--words", ""], "file of words '' cannot be read"),
         (
             ["cluster", str(photos), "--classes", "2", "--words", "words.txt"],
-            "file of words 'words.txt' cannot be read",
+            "--words is 'words.txt', which is neither a list nor a file. Expected at least 2 words",
         ),
         (["cluster", str(photos), "--classes", "2", "--words", str(binary)], "Expected a word a line in UTF-8"),
         (["run", "--profile", "huge", "--out", str(tmp_path / "run")], "Expected one of pocket"),
@@ -230,7 +230,7 @@ def test_must_trains_on_a_folder_and_goes_on(
         rows = list(csv.DictReader(file))
     assert len(rows) == 24
     assert {row["label"] for row in rows} <= {"dark", "bright"}
-    assert Path(rows[0]["image"]).is_file()
+    assert (photos / rows[0]["file"]).is_file()
     loaded = MUST.load(tmp_path / "run" / "must.safetensors")
     said = loaded.predict(load_manifest(photos).images("train"))
     assert [row["label"] for row in rows] == loaded.classes_[said].tolist()
@@ -243,6 +243,8 @@ def test_must_trains_on_a_folder_and_goes_on(
 
 def test_must_explains_what_it_cannot_use(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "run")]
+    assert cli.main(["must", str(photos), *out]) == 2
+    assert "Name them, such as --words cat,dog,bird" in capsys.readouterr().err
     assert cli.main(["must", str(photos), "--words", "dark,bright", "--preset", "quick", *out]) == 2
     assert "imagenet/ViT-B-16" in capsys.readouterr().err
     assert cli.main(["must", str(photos), "--words", "dark,bright", "--backbone", "pocket-clip", *out]) == 2

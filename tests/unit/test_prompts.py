@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from labkit.errors import ManifestError
+from labkit.errors import DataError, ManifestError
 from labkit.manifests import Manifest, list_manifests, load_manifest, manifests_dir
 from labkit.prompts import Prompts, load_prompts
 
@@ -76,6 +76,37 @@ def test_words_are_synonyms_unless_the_file_says_members(tmp_path: Path) -> None
 
 def test_a_word_may_hold_braces() -> None:
     assert Prompts.of(["{x}"]).texts(0) == ["a photo of a {x}."]
+
+
+def test_prompts_of_names_or_of_names_with_words() -> None:
+    assert Prompts.of(["cat", "dog"]) == Prompts(["cat", "dog"], [["cat"], ["dog"]])
+    given = {"ball": ["ball", "sphere"], "star": ("star",)}
+    assert Prompts.of(given, ["{}"], words="members") == Prompts(
+        ["ball", "star"], [["ball", "sphere"], ["star"]], ["{}"], "members"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ball"], r"got the text 'ball'. Expected lists"),
+        ([["ball"], "a photo of a {}."], "got the text 'a photo"),
+        ([[]], None),
+        ([["cat", "cat"]], "Expected a different text for each"),
+        ([[["ball", "sphere"], ["star"]]], r'a mapping: \{"ball"'),
+        ([["cat", " "]], "Expected a different text"),
+        ([{"ball": "sphere"}], "the words of 'ball' are 'sphere'"),
+        ([{"ball": []}], "Expected a list of at least one text"),
+        ([["cat"], []], r"the templates are \[\]"),
+        ([["cat"], ["a photo"]], r"sentences with \{\} in them"),
+    ],
+)
+def test_prompts_of_what_are_no_words(arguments: list, message: str | None) -> None:
+    if message is None:
+        assert Prompts.of(*arguments).classes == []  # `text_classifier` says what is missing
+        return
+    with pytest.raises(DataError, match=message):
+        Prompts.of(*arguments)
 
 
 def test_without_a_file_the_class_names_are_the_words(tmp_path: Path) -> None:
