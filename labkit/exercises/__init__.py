@@ -1,4 +1,4 @@
-"""Exercises: a task, its reference, three known mistakes and three hints; one module a notebook, found by id."""
+"""Exercises: a task, its reference, known mistakes and three hints; one module a notebook, found by id."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Exercise:
         title: what is asked for, in a few words.
         cases: the arguments of each call that is checked; `[()]` where the answer is a value and not a function.
         reference: a right answer: a function of a case's arguments.
-        mistakes: three likely wrong answers, each under the sentence that tells the learner what went wrong.
+        mistakes: at least three likely wrong answers, each under the sentence that tells the learner what went wrong.
         hints: three, from a nudge to nearly the answer.
         difficulty, importance: 1 to 5.
         minutes: how long it takes most learners.

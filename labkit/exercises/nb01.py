@@ -18,9 +18,9 @@ _SENTENCES = np.array(
 )  # (C, T, d)
 
 # In the first case the surest are wrong and the least sure right, so that both errors cancel in the whole.
-_SURE_A = np.array([0.95, 0.92, 0.91, 0.55, 0.52, 0.57, 0.33, 0.36, 0.38, 0.31])
+_SURE_A = np.array([1.0, 0.92, 0.91, 0.55, 0.52, 0.57, 0.33, 0.36, 0.38, 0.31])
 _RIGHT_A = np.array([1, 0, 1, 1, 0, 1, 1, 1, 0, 1], dtype=bool)
-_SURE_B = np.array([0.99, 0.97, 0.61, 0.64, 0.72, 0.78, 0.45, 0.44])
+_SURE_B = np.array([1.0, 0.97, 0.61, 0.64, 0.72, 0.78, 0.45, 0.44])
 _RIGHT_B = np.array([1, 1, 1, 0, 1, 1, 0, 0], dtype=bool)
 
 
@@ -40,6 +40,12 @@ def _calibration_error(confidence: np.ndarray, right: np.ndarray, n_bins: int) -
     return float((counts * gaps).sum() / counts.sum())
 
 
+def _without_the_surest(confidence: np.ndarray, right: np.ndarray, n_bins: int) -> float:
+    below = confidence < 1
+    counts, gaps = _bins(confidence[below], right[below], n_bins)
+    return float((counts * gaps).sum() / len(confidence))
+
+
 def _bins_count_the_same(confidence: np.ndarray, right: np.ndarray, n_bins: int) -> float:
     counts, gaps = _bins(confidence, right, n_bins)
     return float(gaps[counts > 0].mean())
@@ -54,6 +60,12 @@ EXERCISES = (
         mistakes={
             "These are plain dot products: long rows win. Divide every row by its length first.": (
                 lambda pictures, texts: pictures @ texts.T
+            ),
+            "This is the other way round: expected a row for each picture and a column for each sentence.": (
+                lambda pictures, texts: _unit(texts) @ _unit(pictures).T
+            ),
+            "np.linalg.norm without an axis is one number for the whole matrix. Every row has a length of its own.": (
+                lambda pictures, texts: (pictures / np.linalg.norm(pictures)) @ (texts / np.linalg.norm(texts)).T
             ),
             "You brought the pictures to length 1, but not the sentences.": (
                 lambda pictures, texts: _unit(pictures) @ texts.T
@@ -79,6 +91,9 @@ EXERCISES = (
         mistakes={
             "You left out the scale. Cosines are all alike, so every class gets nearly the same probability.": (
                 lambda cosines, scale: softmax(cosines, axis=1)
+            ),
+            "Without an axis, softmax makes *all* numbers of the matrix add up to 1. Every row should: axis=1.": (
+                lambda cosines, scale: softmax(scale * cosines)
             ),
             "You divided by the scale. It is the *inverse* of a temperature: multiply.": (
                 lambda cosines, scale: softmax(cosines / scale, axis=1)
@@ -129,6 +144,13 @@ EXERCISES = (
         mistakes={
             "You compared means of all pictures. Too sure here and too unsure there cancel: compare bin by bin.": (
                 lambda confidence, right, n_bins: abs(right.mean() - confidence.mean())
+            ),
+            "The mean of an empty bin is not a number. Leave bins out that hold no picture.": (
+                lambda confidence, right, n_bins: float("nan")
+            ),
+            "A confidence of exactly 1 fell out of your last bin. It belongs in it.": _without_the_surest,
+            "This is in percent. Expected a number from 0 to 1.": (
+                lambda confidence, right, n_bins: 100 * _calibration_error(confidence, right, n_bins)
             ),
             "Every bin counts the same in your mean. Weight it by the share of the pictures that it holds.": (
                 _bins_count_the_same

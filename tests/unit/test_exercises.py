@@ -131,7 +131,7 @@ def test_registry() -> None:
 def test_every_exercise_keeps_its_promises(exercise: Exercise) -> None:
     assert type(exercise).__module__ == "labkit.exercises"
     assert len(exercise.hints) == len(set(exercise.hints)) == 3
-    assert len(exercise.mistakes) == 3
+    assert len(exercise.mistakes) >= 3
     assert exercise.difficulty in range(1, 6)
     assert exercise.importance in range(1, 6)
     assert exercise.minutes > 0
