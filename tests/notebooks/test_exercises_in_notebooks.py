@@ -103,7 +103,7 @@ def test_the_folded_solution_passes(exercise: Exercise) -> None:
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.id)
 def test_each_mistake_is_named(exercise: Exercise) -> None:
-    assert len(exercise.mistakes) == 3
+    assert len(exercise.mistakes) >= 3
     for message, mistake in exercise.mistakes.items():
         assert exercise.grade(mistake) == f"Exercise {exercise.id}: not yet. {message}"
 
