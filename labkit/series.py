@@ -348,7 +348,8 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
     if not is_accuracy.all():
         parts.append(f"<details><summary>Other metrics</summary>{table(summarise(rows[~is_accuracy]))}</details>")
     if report["bands"]:
-        parts.append(f"<h2>Bands</h2>{table(pd.DataFrame(report['bands']).drop(columns='profile'))}")
+        bands = pd.DataFrame(report["bands"]).drop(columns="profile")
+        parts.append(f"<h2>Bands</h2>{table(bands, float_format='{:.4g}'.format)}")
     body = re.sub(r"<th>", '<th scope="col">', "\n".join(parts))
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
