@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True) -> np.ndarray:
     """The weights of a zero-shot classifier, one unit vector a class: (C, d) float32.
 
+    The mean over all words of a class, be they synonyms or members; `ZeroShot.of` gives members weights of their own.
     Kept under a key made of the backbone's weights and all sentences, so they are computed once.
 
     Args:
