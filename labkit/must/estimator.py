@@ -43,7 +43,7 @@ from labkit.zeroshot import text_classifier
 
 logger = logging.getLogger(__name__)
 
-LOG_EVERY = 10  # steps between two lines of metrics; only then does the device have to answer
+LOG_EVERY = 10  # steps between two lines of metrics (and the last); only then does the device have to answer
 SAVE_EVERY = 300.0  # seconds between two checkpoints within an epoch; there is always one at its end
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
 
@@ -207,7 +207,7 @@ class MUST(BaseEstimator, ClassifierMixin):
                 for rows, weak, strong in loader:
                     run.take(rows, run.trainer.step(weak, strong))
                     bar.update()
-                    if state.step % LOG_EVERY == 0:
+                    if state.step % LOG_EVERY == 0 or state.step == run.per_epoch * config.epochs:
                         record = run.record()
                         bar.set_postfix({k: f"{record[k]:.3f}" for k in ("loss", "kept", "confidence")})
                         if keeper is not None:

@@ -187,13 +187,13 @@ def test_several_processes_are_told_where_to_run(
     assert estimator._accelerator(device) == {"cpu": cpu, "mixed_precision": "no"}
 
 
-def test_metrics_tell_of_every_tenth_step(tmp_path: Path) -> None:
+def test_metrics_tell_of_every_tenth_step_and_the_last(tmp_path: Path) -> None:
     seen: list[int] = []
     must = tiny.must(epochs=7).fit(IMAGES, folder=tmp_path, on_log=lambda records: seen.append(len(records)))
     records = lines(tmp_path)
-    assert seen == [1, 2]
-    assert [line["step"] for line in records] == [10, 20]
-    assert [line["epoch"] for line in records] == [pytest.approx(10 / 3, abs=1e-4), pytest.approx(20 / 3, abs=1e-4)]
+    assert seen == [1, 2, 3]
+    assert [line["step"] for line in records] == [10, 20, 21]
+    assert [line["epoch"] for line in records] == pytest.approx([10 / 3, 20 / 3, 7], abs=1e-4)
     for line in records:
         parts = line["self_training"] + line["fairness"] + line["masked_image"] + 0.2 * line["alignment"]
         assert line["loss"] == pytest.approx(parts, rel=1e-5)
