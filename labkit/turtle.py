@@ -489,8 +489,12 @@ class Turtle(ClusterMixin, BaseEstimator):
         """What the solver sees of these rows of a space, on the device; the space itself where that is the same."""
         if view.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
             return self._exact(space)
-        blocks = rows.split(_block(space.shape[1]))
-        return torch.cat([view(self._exact(space[block])).to(device, dtype) for block in blocks])
+        width = space.shape[1] if view.directions is None else view.directions.shape[1]
+        seen = torch.empty(len(rows), width, dtype=dtype, device=device)
+        block = _block(space.shape[1])
+        for part, some in zip(seen.split(block), rows.split(block), strict=True):
+            part.copy_(view(self._exact(space[some])))
+        return seen
 
     def _exact(self, rows: Tensor) -> Tensor:
         """Rows of a space in the precision of all that is not a matrix product; those that are not finite raise."""
