@@ -202,8 +202,8 @@ class ZeroShot(BaseEstimator):
                 "both from the same backbone."
             )
         if self.class_of is not None:
-            given = np.asarray(self.class_of)
-            if given.shape != weights.shape[:1] or set(given.tolist()) != set(range(len(set(given.tolist())))):
+            given, classes = np.asarray(self.class_of), np.unique(self.class_of)
+            if given.shape != weights.shape[:1] or not np.array_equal(classes, np.arange(len(classes))):
                 raise FitError(
                     f"class_of is {given!r}. Expected the number of a class for each of the {len(weights)} weights, "
                     "and no number left out."

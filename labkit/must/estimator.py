@@ -191,9 +191,8 @@ class MUST(BaseEstimator, ClassifierMixin):
         on_log: Callable[[list[dict[str, float]]], None] | None,
     ) -> None:
         config, state = run.trainer.config, run.trainer.state
-        bar = tqdm(
-            total=run.per_epoch * config.epochs, initial=state.step, desc="MUST", unit="step", disable=not progress
-        )
+        total = run.per_epoch * config.epochs
+        bar = tqdm(total=total, initial=state.step, desc="MUST", unit="step", disable=not progress)
         with bar, _interruptible(keeper is not None) as interrupted:
             while run.epoch < config.epochs and not run.finished:
                 batches = run.batches(self.random_state)
@@ -207,7 +206,7 @@ class MUST(BaseEstimator, ClassifierMixin):
                 for rows, weak, strong in loader:
                     run.take(rows, run.trainer.step(weak, strong))
                     bar.update()
-                    if state.step % LOG_EVERY == 0 or state.step == run.per_epoch * config.epochs:
+                    if state.step % LOG_EVERY == 0 or state.step == total:
                         record = run.record()
                         bar.set_postfix({k: f"{record[k]:.3f}" for k in ("loss", "kept", "confidence")})
                         if keeper is not None:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import statistics
@@ -44,6 +45,7 @@ DATASETS = ("fashion-mini", "digits", "emoji-unseen")
 SPACES = (("efficientnet-lite0",), ("pixels",), ("pocket-clip",), ("efficientnet-lite0", "pixels"))
 IMAGE_SIZE = {"efficientnet-lite0": 96}  # as in the notebooks' pocket profile; the others have a size of their own
 PUBLISHED_STEPS, PLATEAU_STEPS, PLATEAU_SEEDS = 6000, 1500, (0, 1, 2)
+MEMORY_DTYPES = ("float32", "float16", "bfloat16")
 SIDE_BY_SIDE = 8  # published runs from different starts in one product
 PORT_VERSION = 1  # raise it when port.py computes something else: accuracies that were kept are then measured anew
 
@@ -209,16 +211,12 @@ def bench_official(case: Case, given: argparse.Namespace) -> list[Result]:
         several=lambda: run(several.step),
     )
     details = {"milliseconds of a step": medians(times, 1000 / steps), "shape": _shape(spaces, case.n_clusters)}
+    one_run = ratio(times["port"], times["labkit"])
+    run_of_several = ratio([SIDE_BY_SIDE * t for t in times["port"]], times["several"])
     gaps = compare_trajectories(spaces, case.n_clusters, steps=given.trajectory or (4 if given.quick else 50))
     return [
-        Result(
-            f"official: port / labkit, one run, {case.title}", ratio(times["port"], times["labkit"]), details=details
-        ),
-        Result(
-            f"official: port / labkit, a run of {SIDE_BY_SIDE} side by side, {case.title}",
-            ratio([SIDE_BY_SIDE * t for t in times["port"]], times["several"]),
-            3.0,
-        ),
+        Result(f"official: port / labkit, one run, {case.title}", one_run, 3.0, details=details),
+        Result(f"official: port / labkit, a run of {SIDE_BY_SIDE} side by side, {case.title}", run_of_several, 3.0),
         Result(f"official: trajectories apart by, {case.title}", apart(gaps), 1e-4, "at most", gaps),
     ]
 
@@ -436,19 +434,18 @@ def bench_scaling(given: argparse.Namespace) -> list[Result]:
 
 
 def bench_memory(given: argparse.Namespace) -> list[Result]:
-    rows, width = (20_000, 64) if given.quick else (1_280_000, 768)  # of ImageNet; about 0.1 GB of it does not grow
-    results = []
-    for dtype in ("float32", "float16", "bfloat16"):
+    width, results = 64 if given.quick else 768, []
+    # the second is ImageNet's size; about 0.1 GB does not grow with the rows
+    for rows, dtype in itertools.product((20_000,) if given.quick else (200_000, 1_280_000), MEMORY_DTYPES):
         growths = []
-        for _ in range(1 if given.quick else min(given.rounds, 2)):  # hardly differs from run to run
+        for _ in range(1 if given.quick else min(given.rounds, 3)):
             command = [sys.executable, str(Path(__file__).with_name("peak_memory.py")), str(rows), str(width), dtype]
             command += [] if given.quick else [str(lk.Turtle().n_outer_steps)]
             done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
             growths.append(json.loads(done.stdout.splitlines()[-1]))
         value = statistics.median(g["growth"] / g["features"] for g in growths)
-        results.append(
-            Result(f"memory: growth in a fit / {dtype} features", value, 1.2, "at most", {"runs, bytes": growths})
-        )
+        name = f"memory: growth in a fit / features, {rows} rows in {dtype}"
+        results.append(Result(name, value, 1.2, "at most", {"runs, bytes": growths}))
     return results
 
 
