@@ -296,16 +296,16 @@ SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from;
 
 @dataclass
 class View:
-    """How the solver sees a space: centred, rotated to directions of large variance, and scaled."""
+    """How the solver sees a space: centred, in directions of large variance, partly whitened, and scaled."""
 
     mean: Tensor  # (d,)
-    directions: Tensor | None  # orthonormal columns (d, k)
+    directions: Tensor | None  # (d, k): orthogonal columns, longer where the variance is small if it is whitened
     scale: float
 
     @classmethod
-    def of(cls, sample: Tensor, n_components: int | None, norm: float | None) -> View:
+    def of(cls, sample: Tensor, n_components: int | None, whitening: float, norm: float | None) -> View:
         """The view of a space by some of its rows (m, d): of `n_components` directions, and of this r.m.s. norm."""
-        if n_components is None and norm is None:
+        if n_components is None and norm is None and not whitening:
             return cls(torch.zeros_like(sample[0]), None, 1.0)
         mean = sample.mean(0)
         rows, directions = sample - mean, None
@@ -313,6 +313,12 @@ class View:
             with torch.random.fork_rng(devices=[]):  # Halko, Martinsson and Tropp (2011): random, so always the same
                 torch.default_generator.manual_seed(0)
                 directions = torch.svd_lowrank(rows, n_components, niter=1)[2]
+        elif whitening:
+            directions = torch.linalg.eigh(rows.T @ rows).eigenvectors
+        if directions is not None:
+            deviation = (rows @ directions).square().mean(0).sqrt()
+            varies = deviation > 1e-5 * deviation.max()
+            directions = directions * torch.where(varies, deviation**-whitening, 0.0)
             rows = rows @ directions
         size = float(rows.square().sum(1).mean().sqrt())
         return cls(mean, directions, 1.0 if norm is None or size == 0 else norm / size)
@@ -347,8 +353,10 @@ class Turtle(ClusterMixin, BaseEstimator):
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
             together can draw, a random part is looked at.
         n_components: each space is rotated to its directions of largest variance, and only so many are looked at:
-            several times faster where features are many, and as accurate on average. None looks at the features as they
-            are.
+            several times faster where features are many, and as accurate on average. None keeps all of them.
+        whitening: α, from 0 (none) to 1 (all): the standard deviation s of each of these directions becomes s^(1 − α).
+            Where few directions have most of the variance the classifiers see little else in their few steps; α lets
+            the others have a say.
         feature_scale: each space is centred and scaled to this root mean square norm, because Adam's first steps have
             the same length whatever the gradient, so the method depends on the scale of the features. None leaves
             the scale as it is.
@@ -385,6 +393,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         entropy_weight: float = 10.0,
         batch_size: int | None = 2000,
         n_components: int | None = 128,
+        whitening: float = 0.5,
         feature_scale: float | None = 8.0,
         dtype: str = "auto",
         device: str = "auto",
@@ -401,6 +410,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         self.entropy_weight = entropy_weight
         self.batch_size = batch_size
         self.n_components = n_components
+        self.whitening = whitening
         self.feature_scale = feature_scale
         self.dtype = dtype
         self.device = device
@@ -420,6 +430,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             "entropy_weight": 10.0,
             "batch_size": 10000,
             "n_components": None,
+            "whitening": 0.0,
             "feature_scale": None,
             "dtype": "float32",
             "random_state": 42,
@@ -445,7 +456,8 @@ class Turtle(ClusterMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
         sample = _some_rows(n, SAMPLE, order)
-        views = [View.of(self._exact(space[sample]), self.n_components, self.feature_scale) for space in spaces]
+        treatment = (self.n_components, self.whitening, self.feature_scale)
+        views = [View.of(self._exact(space[sample]), *treatment) for space in spaces]
         looked_at = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
         solver = TurtleSolver(
             [self._seen(space, view, looked_at, device, dtype) for space, view in zip(spaces, views, strict=True)],
@@ -578,6 +590,8 @@ class Turtle(ClusterMixin, BaseEstimator):
             least = 0.0 if name == "entropy_weight" else math.ulp(0.0)
             if not isinstance(value, numbers.Real) or not least <= float(value) < math.inf:
                 raise FitError(f"{name} is {value!r}. Expected a finite number above 0.")
+        if not isinstance(self.whitening, numbers.Real) or not 0 <= self.whitening <= 1:
+            raise FitError(f"whitening is {self.whitening!r}. Expected a number from 0 (none) to 1 (all of it).")
         if self.inner_start not in ("cold", "warm"):
             raise FitError(f'inner_start is {self.inner_start!r}. Expected "cold" or "warm".')
         if self.dtype != "auto" and self.dtype not in DTYPES:

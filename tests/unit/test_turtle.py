@@ -18,7 +18,7 @@ from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
 from labkit.errors import CheckpointError, CollapseWarning, FitError
-from labkit.turtle import Turtle, TurtleSolver, linear, linear_grad
+from labkit.turtle import Turtle, TurtleSolver, View, linear, linear_grad
 
 
 def blobs(n: int = 300, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -110,10 +110,31 @@ def test_it_looks_only_at_directions_of_large_variance() -> None:
     assert np.abs(weight[..., 8:]).max() < 0.05 * np.abs(weight[..., :8]).max()
 
 
-def test_as_many_directions_as_features_change_nothing() -> None:
+@pytest.mark.parametrize("whitening", [0.0, 0.5])
+def test_as_many_directions_as_features_change_nothing(whitening: float) -> None:
     x, _ = blobs()
-    every, none = (quick(n_components=n).fit(x).restarts_[0] for n in (8, None))
+    every, none = (quick(n_components=n, whitening=whitening).fit(x).restarts_[0] for n in (8, None))
     np.testing.assert_array_equal(every[0], none[0])
+
+
+def test_whitening_brings_the_deviations_of_the_directions_together() -> None:
+    x = np.random.default_rng(0).normal(size=(500, 3)) * [1.0, 100.0, 0.01]
+    sample = torch.from_numpy(np.column_stack([x, x[:, :2].sum(1)]))  # four features, three directions
+    deviations = np.sort(np.linalg.svd(sample - sample.mean(0), compute_uv=False)[:3])
+    for alpha in (0.5, 1.0):
+        seen = View.of(sample, None, alpha, 8.0)(sample)
+        assert seen.square().sum(1).mean().sqrt().item() == pytest.approx(8.0)
+        found = np.sort(seen.std(0).numpy())
+        assert found[0] == 0  # what does not vary is not blown up
+        np.testing.assert_allclose(found[1:] / found[-1], (deviations / deviations[-1]) ** (1 - alpha), rtol=1e-6)
+
+
+def test_a_whitened_layer_gives_the_same_logits_on_the_features_themselves() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sample, bias = torch.randn(50, 6, generator=generator, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
+    weight = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
+    view = View.of(sample, 4, 0.5, 8.0)
+    torch.testing.assert_close(linear(sample, *view.fold(weight, bias)), linear(view(sample), weight, bias))
 
 
 def test_of_many_samples_it_looks_at_no_more_than_its_steps_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +196,7 @@ def test_official_are_the_published_settings() -> None:
     assert (settings["n_outer_steps"], settings["n_inner_steps"], settings["batch_size"]) == (6000, 10, 10000)
     assert (settings["outer_lr"], settings["inner_lr"], settings["entropy_weight"]) == (1e-3, 1e-3, 10.0)
     assert (settings["inner_start"], settings["feature_scale"], settings["n_restarts"]) == ("cold", None, 1)
-    assert settings["n_components"] is None
+    assert (settings["n_components"], settings["whitening"]) == (None, 0.0)
     assert (settings["random_state"], settings["dtype"]) == (42, "float32")
     assert Turtle.official(10, n_outer_steps=5).n_outer_steps == 5
 
@@ -230,6 +251,7 @@ GOOD = np.arange(40, dtype=np.float32).reshape(20, 2)
         ([GOOD, GOOD[:-1]], {}, r"\[20, 19\] rows.*same samples"),
         ([GOOD, np.full_like(GOOD, np.nan)], {}, "NaN"),
         (GOOD, {"n_components": 0}, "n_components is 0"),
+        (GOOD, {"whitening": 1.5}, "whitening is 1.5.*from 0"),
         (GOOD, {"n_clusters": 1}, "n_clusters is 1.*from 2"),
         (GOOD, {"n_clusters": 21}, "n_samples = 20"),
         (GOOD, {"n_clusters": 2.5}, "n_clusters is 2.5"),
