@@ -22,8 +22,9 @@ from labkit import pocket
 from labkit.devices import fast_dtype, pick_device
 from labkit.errors import BackboneError
 from labkit.folders import plain_image
+from labkit.hog import CELL, HOG
 
-NAMES_HELP = ", ".join(f'"{name}"' for name in (*pocket.NAMES, "efficientnet-lite0", "pixels", "timm:MODEL"))
+NAMES_HELP = ", ".join(f'"{name}"' for name in (*pocket.NAMES, "efficientnet-lite0", "hog", "pixels", "timm:MODEL"))
 NAMES_HELP += ' or "open_clip:MODEL/PRETRAINED"'
 TO_RGB = ("MaybeConvertMode()", "_convert_to_rgb")  # the step of open_clip (and of its older versions)
 
@@ -122,8 +123,9 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
 
     Args:
         name: "pocket-clip" (an image-text model that comes with labkit), "efficientnet-lite0" (ImageNet weights from a
-            pip package, no download), "pixels" (grey pixels at 28 x 28: no network, errs differently), "timm:MODEL" or
-            "open_clip:MODEL/PRETRAINED" (from the hub's cache, else downloaded).
+            pip package, no download), "hog" (edges of the grey picture at 32 x 32) and "pixels" (it at 28 x 28: no
+            network, both err differently), "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's cache, else
+            downloaded).
         image_size: side in pixels of the square that the model sees; None is the model's own size and crop. A smaller
             size is faster, and the whole picture is resized to it: only its longer side is cropped.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
@@ -133,7 +135,12 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
     """
     place = pick_device(device)
     if name == "pixels":
-        return _pixels(name, image_size or 28, place)
+        return _without_network(name, image_size or 28, place, nn.Flatten())
+    if name == "hog":
+        size = image_size or 32
+        if size < 2 * CELL or size % CELL:
+            raise BackboneError(f"image_size is {size}. Expected, for hog, a multiple of {CELL} from {2 * CELL} up.")
+        return _without_network(name, size, place, HOG())
     if name == "efficientnet-lite0":
         return _timm(name, "tf_efficientnet_lite0", image_size, place, state=_efficientnet_lite0_state())
     if name in pocket.NAMES:
@@ -151,11 +158,12 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
 # ------------------------------------------------------------------------------------------------------------- families
 
 
-def _pixels(name: str, size: int, device: torch.device) -> Backbone:
-    """Grey pixels, resized: a space that knows nothing of the world and so errs differently from a network."""
+def _without_network(name: str, size: int, device: torch.device, encoder: nn.Module) -> Backbone:
+    """The grey picture, resized and described: a space that knows nothing of the world and so errs differently."""
     preprocess = Preprocess(lambda image: image.resize((size, size), Image.Resampling.BILINEAR), ("L",))
-    digest = hashlib.sha256(f"pixels {size}".encode()).hexdigest()
-    return Backbone(name, size * size, digest, preprocess, device, torch.float32, nn.Flatten())
+    digest = hashlib.sha256(f"{name} {size}".encode()).hexdigest()
+    dim = encoder(torch.zeros(1, 1, size, size)).shape[1]
+    return Backbone(name, dim, digest, preprocess, device, torch.float32, encoder)
 
 
 def _timm(

@@ -179,7 +179,7 @@ class Lab:
         from labkit.backbones import load_backbone
 
         if name not in self._backbones:
-            has_own = name == "pixels" or name in pocket.NAMES  # a size that it was made for
+            has_own = name in ("hog", "pixels", *pocket.NAMES)  # a size that it was made for
             size = None if has_own else self.profile.image_size
             self._backbones[name] = load_backbone(name, image_size=size, device=self.device)
         return self._backbones[name]

@@ -1,6 +1,6 @@
 """TURTLE on one space and on two, against K-means on the same spaces: test accuracies on the embedded datasets.
 
-    python tests/benchmarks/bench_spaces.py                    # about five minutes on two cores
+    python tests/benchmarks/bench_spaces.py                    # about eight minutes on two cores
     python tests/benchmarks/bench_spaces.py --datasets digits
 
 TURTLE: the fit chosen without labels, mean of the seeds. K-means: ten starts, on the features as they are and on
@@ -21,7 +21,7 @@ from measure import Result, arguments, finish
 
 import labkit as lk
 
-BACKBONES = ("efficientnet-lite0", "pixels", "pocket-clip", "pocket-vit")
+BACKBONES = ("efficientnet-lite0", "hog", "pixels", "pocket-clip", "pocket-vit")
 SINGLE = [(name,) for name in BACKBONES]
 PAIRS = list(itertools.combinations(BACKBONES, 2))
 
