@@ -305,12 +305,15 @@ th, td { padding: .3rem .8rem; border-bottom: 1px solid #d5d5d5; text-align: lef
 th { border-bottom: 2px solid #555; }
 .bad { color: #a3140a; font-weight: 600; }
 .wide { overflow-x: auto; }
+img { max-width: 100%; }
 """
 
 
 def _write_page(out: Path, report: dict[str, Any]) -> None:
     """index.html: verdict, results, bands and timings with links to the executed notebooks, in one file."""
     import pandas as pd
+
+    from labkit import plots
 
     def table(frame: pd.DataFrame, **options: Any) -> str:
         return f'<div class="wide">{frame.to_html(index=False, border=0, na_rep="", **options)}</div>'
@@ -343,8 +346,16 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
         )
     parts.append(table(pd.DataFrame(lines), escape=False))
     parts.append("<h2>Results</h2>")
+    if not len(rows):
+        parts.append("<p>No notebook recorded a result.</p>")
     is_accuracy = rows["metric"] == "accuracy"
-    parts.append(table(summarise(rows[is_accuracy])) if len(rows) else "<p>No notebook recorded a result.</p>")
+    for (dataset, split), group in rows[is_accuracy].groupby(["dataset", "split"], sort=False):
+        title = f"{dataset}, accuracy on the {split} split"
+        png = base64.b64encode(plots.to_png(plots.results_bars(group))).decode()
+        alt = f"Bars of {title}: the numbers of the table below."
+        parts.append(f"<h3>{html.escape(title)}</h3>")
+        parts.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">')
+        parts.append(table(summarise(group).drop(columns=["dataset", "split", "metric"])))
     if not is_accuracy.all():
         parts.append(f"<details><summary>Other metrics</summary>{table(summarise(rows[~is_accuracy]))}</details>")
     if report["bands"]:

@@ -113,6 +113,22 @@ def test_pages(run: tuple[dict[str, Any], Path]) -> None:
     assert 'href="04_good.ipynb"' not in notebook
 
 
+def test_every_dataset_has_its_bars_and_its_table(tmp_path: Path) -> None:
+    record = (
+        'lab.record(dataset={!r}, split="test", method="turtle", spaces=["hog"], metric="accuracy", value={}, seed=0)'
+    )
+    write_notebook(tmp_path, "01_two", [record.format("digits", 0.961), record.format("fashion-mini", 0.629)])
+    series.run_series(tmp_path / "out", profile="pocket", notebooks=tmp_path)
+    page = (tmp_path / "out" / "index.html").read_text()
+    sections = page.split("<h3>")[1:]
+    assert [section.split("</h3>")[0] for section in sections] == [
+        "digits, accuracy on the test split", "fashion-mini, accuracy on the test split"
+    ]  # fmt: skip
+    for section, value in zip(sections, ("96.1", "62.9"), strict=True):
+        assert section.count('src="data:image/png;base64,') == section.count("<table") == 1
+        assert f"<td>{value}</td>" in section
+
+
 def test_bands_are_no_failure_under_other_profiles(tmp_path: Path) -> None:
     write_notebook(tmp_path, "01_outside", ['lab.band("accuracy", 0.2, 0.7, 0.8)'])
     report = series.run_series(tmp_path / "out", profile="standard", notebooks=tmp_path, only=["1"])
