@@ -13,15 +13,16 @@ from torch.nn import functional as F
 
 CELL = 8  # pixels, a side of the square over which gradients are counted
 ORIENTATIONS = 9  # of 0 to 180 degrees: a gradient and its opposite are the same
-LARGEST = 0.2  # that one number may be in a normalised block
+LARGEST = 0.2  # value that a normalised block may hold
 
 
 class HOG(nn.Module):
-    """Grey pictures (B, 1, h, w) from 0 to 1 -> features (B, (h/8 − 1) · (w/8 − 1) · 36), as in the paper.
+    """Grey pictures (B, 1, h, w) from 0 to 1 -> features (B, (h/8 − 1) · (w/8 − 1) · 36), with the paper's constants.
 
     Gradients by (−1, 0, 1). Each pixel's length of gradient goes to the two nearest orientations of its cell. Blocks of
-    2 x 2 cells overlap by half; each is normalised, clipped and normalised again. Other than in the paper cells do not
-    share their votes, and the norm of a block grows by 0.1, so that the noise of a flat surface stays small.
+    2 x 2 cells overlap by half; each is normalised, clipped and normalised again. Unlike the paper, cells do not share
+    their votes and the middle of a block weighs no more than its rim; and the norm of a block grows by 0.1, so that the
+    noise of a flat surface stays small.
     """
 
     def forward(self, images: Tensor) -> Tensor:

@@ -304,7 +304,7 @@ class View:
 
     @classmethod
     def of(cls, sample: Tensor, n_components: int | None, whitening: float, norm: float | None) -> View:
-        """The view of a space by some of its rows (m, d): of `n_components` directions, and of this r.m.s. norm."""
+        """The view of a space by some of its rows (m, d), settings as in `Turtle`; `norm` is `feature_scale`."""
         if n_components is None and norm is None and not whitening:
             return cls(torch.zeros_like(sample[0]), None, 1.0)
         mean = sample.mean(0)
@@ -353,10 +353,11 @@ class Turtle(ClusterMixin, BaseEstimator):
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
             together can draw, a random part is looked at.
         n_components: each space is rotated to its directions of largest variance, and only so many are looked at:
-            several times faster where features are many, and as accurate on average. None keeps all of them.
-        whitening: α, from 0 (none) to 1 (all): the standard deviation s of each of these directions becomes s^(1 − α).
-            Where few directions have most of the variance the classifiers see little else in their few steps; α lets
-            the others have a say.
+            several times faster where features are many, and as accurate on average on the embedded datasets. None
+            keeps all directions.
+        whitening: α, from 0 (none) to 1 (all): in the directions that are kept a standard deviation s becomes
+            s^(1 − α), before the whole is brought to `feature_scale`. Where few directions have most of the variance
+            the classifiers see little else in their few steps; α lets the others have a say.
         feature_scale: each space is centred and scaled to this root mean square norm, because Adam's first steps have
             the same length whatever the gradient, so the method depends on the scale of the features. None leaves
             the scale as it is.
