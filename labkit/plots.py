@@ -306,9 +306,10 @@ def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
         hue = color(methods.index(group["method"].iloc[0]))
         ax.barh(i, values.mean() if len(values) else chosen.mean(), color=hue, alpha=0.35, height=0.7)
         ax.scatter(values, np.full(len(values), i), s=14, color=hue, zorder=3)
-        ax.scatter(chosen, np.full(len(chosen), i), s=48, marker="D", facecolors="white", edgecolors="k", zorder=4)
+        ax.scatter(chosen, np.full(len(chosen), i), s=48, marker="D", facecolors="white", edgecolors="k", zorder=4,
+                   clip_on=False)  # fmt: skip
         uses_labels = " (labels used)" if group["labels_used"].astype(bool).any() else ""
-        ax.text(101, i, f"{(chosen if len(chosen) else values).mean():.1f}{uses_labels}", va="center", fontsize=9)
+        ax.text(103, i, f"{(chosen if len(chosen) else values).mean():.1f}{uses_labels}", va="center", fontsize=9)
     ax.set_yticks(range(len(labels)), labels)
     ax.invert_yaxis()
     ax.set(xlim=(0, 100), xlabel="accuracy (%)")
