@@ -48,8 +48,8 @@ class Profile:
         summary: what it means, in a few words.
         backbones: names for `load_backbone`; several make several feature spaces.
         datasets: names for `load_manifest`; the first is the main one.
-        image_size: side in pixels of what networks see; None is each model's own. Pixels and the pocket models always
-            have their own.
+        image_size: side in pixels of what networks see; None is each model's own. Edges, pixels and the pocket models
+            always have their own.
         image_text: the backbone that reads sentences as well.
         student: the image-text model with a vision transformer, which masked self-training starts from.
     """
