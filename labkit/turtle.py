@@ -221,9 +221,12 @@ class TurtleSolver:
         self.encoder.draw(generator)
         self.classifier.draw(generator)
         self.waiting: list[Tensor] = []  # batches of row numbers, until all samples have had their turn
+        self.gathered = [
+            space.new_empty(self.batch_size if self.batch_size < n else 0, space.shape[1]) for space in self.spaces
+        ]  # one batch, written again and again: fresh memory is slow
 
     def next_batch(self) -> list[Tensor]:
-        """The features of `batch_size` samples; the stored tensors where that is all.
+        """The features of `batch_size` samples, good until the next call; the stored tensors where that is all.
 
         Samples are drawn without replacement until fewer than a batch are left, then from all of them again.
         """
@@ -234,7 +237,9 @@ class TurtleSolver:
             order = torch.randperm(n, generator=self.generator, device=self.spaces[0].device)
             self.waiting = [rows for rows in order.split(self.batch_size) if len(rows) == self.batch_size]
         rows = self.waiting.pop()
-        return [space[rows] for space in self.spaces]
+        for space, batch in zip(self.spaces, self.gathered, strict=True):
+            torch.index_select(space, 0, rows, out=batch)
+        return self.gathered
 
     def task_probs(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """τ_k of every space, each (R, C, B)."""
@@ -667,8 +672,8 @@ def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:
 
 
 def _block(width: int) -> int:
-    """Rows of this width that make about 16 MiB."""
-    return max(1, 2**22 // width)
+    """Rows of this width that make about 4 MiB in float32."""
+    return max(1, 2**20 // width)
 
 
 def _is_plain(value: object) -> bool:

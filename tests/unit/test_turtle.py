@@ -156,7 +156,7 @@ def test_of_many_samples_it_looks_at_no_more_than_its_steps_can_draw(monkeypatch
 def test_batches_go_through_all_samples_before_any_comes_again() -> None:
     solver = TurtleSolver([torch.arange(10.0)[:, None]], 2, torch.Generator().manual_seed(0), batch_size=3)
     for _ in range(4):
-        round_ = torch.cat([solver.next_batch()[0] for _ in range(3)])
+        round_ = torch.cat([solver.next_batch()[0].clone() for _ in range(3)])
         assert len(round_.unique()) == 9
 
 
