@@ -74,7 +74,7 @@ def kmeans(
     with threadpool_limits(1 if joined.size < PARALLEL_SIZE else None):
         if min(joined.shape) <= SEARCH_DIM:
             return Baseline(search.fit(joined), variant)
-        principal = PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined)
+        principal = PCA(SEARCH_DIM, svd_solver="randomized", iterated_power=2, random_state=random_state).fit(joined)
         starts = principal.inverse_transform(search.fit(principal.transform(joined)).cluster_centers_)
         return Baseline(KMeans(n_clusters, init=starts, n_init=1).fit(joined), variant)
 

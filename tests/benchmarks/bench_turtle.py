@@ -37,7 +37,7 @@ from port import Port
 from torch import Tensor
 
 import labkit as lk
-from labkit.devices import fast_dtype
+from labkit.devices import fast_dtype, pick_device
 from labkit.errors import CollapseWarning
 from labkit.turtle import TurtleSolver
 
@@ -47,6 +47,7 @@ SPACES = (("efficientnet-lite0",), ("pixels",), ("pocket-clip",), ("efficientnet
 IMAGE_SIZE = {"efficientnet-lite0": 96, "efficientnet-lite2": 128}
 PUBLISHED_STEPS, PLATEAU_STEPS, PLATEAU_SEEDS = 6000, 1500, (0, 1, 2)
 MEMORY_DTYPES = ("float32", "float16", "bfloat16")
+DEVICE = pick_device("auto")  # of the port and of labkit
 SIDE_BY_SIDE = 8  # published runs from different starts in one product
 PORT_VERSION = 1  # raise it when port.py computes something else: accuracies that were kept are then measured anew
 
@@ -69,11 +70,16 @@ class Case:
 
     @property
     def tensors(self) -> list[Tensor]:
-        return [torch.from_numpy(z) for z in self.train]
+        return on_device(self.train)
 
     def accuracy(self, predicted: Any) -> float:
         """Of labels of the test split."""
-        return lk.clustering_accuracy(self.y_test, np.asarray(predicted))
+        return lk.clustering_accuracy(self.y_test, torch.as_tensor(predicted).cpu().numpy())
+
+
+def on_device(spaces: Sequence[np.ndarray]) -> list[Tensor]:
+    """Features where port and solver run."""
+    return [torch.from_numpy(z).to(DEVICE) for z in spaces]
 
 
 def load_cases(datasets: Sequence[str], spaces: Sequence[Sequence[str]]) -> Iterator[Case]:
@@ -131,7 +137,7 @@ def published_solver(spaces: Sequence[Tensor], n_clusters: int, seed: int = 0, n
     names = (
         "n_restarts", "entropy_weight", "n_inner_steps", "outer_lr", "inner_lr", "inner_start", "batch_size",
     )  # fmt: skip
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(spaces[0].device).manual_seed(seed)
     return TurtleSolver(spaces, n_clusters, generator, **{name: settings[name] for name in names})
 
 
@@ -168,7 +174,7 @@ def compare_trajectories(
     worst = dict.fromkeys(("loss", "entropy", "labeling"), 0.0)
     n, generator = len(spaces[0]), torch.Generator().manual_seed(1)
     for step in range(steps):
-        rows = torch.randperm(n, generator=generator)[:batch_size]
+        rows = torch.randperm(n, generator=generator)[:batch_size].to(spaces[0].device)
         loss, entropy = solver.step([z[rows] for z in spaces])
         its_loss, its_entropy = port.step(rows, port.classifiers_of(drawn))
         worst["loss"] = max(worst["loss"], abs(loss.item() - its_loss))
@@ -239,8 +245,8 @@ def port_accuracies(case: Case, folder: Path, n_steps: int, seeds: Sequence[int]
             start = time.perf_counter()
             port = Port(case.tensors, case.n_clusters, seed=seed).fit(n_steps)
             measured = {
-                "test": case.accuracy(port.predict([torch.from_numpy(z) for z in case.test])),
-                "train": lk.clustering_accuracy(case.y_train, port.predict(case.tensors).numpy()),
+                "test": case.accuracy(port.predict(on_device(case.test))),
+                "train": lk.clustering_accuracy(case.y_train, port.predict(case.tensors).cpu().numpy()),
                 "seconds": time.perf_counter() - start,
             }
             folder.mkdir(parents=True, exist_ok=True)
@@ -412,11 +418,11 @@ def bench_scaling(given: argparse.Namespace) -> list[Result]:
         times = {}
         for value in values:
             d, clusters = (value if name == "d" else 256), (value if name == "C" else 10)
-            one = torch.from_numpy(made_up_features(n, d, "float32")).to(fast_dtype(torch.device("cpu")))
+            one = torch.from_numpy(made_up_features(n, d, "float32")).to(DEVICE, fast_dtype(DEVICE))
             solver = TurtleSolver(
                 [one] + [one.roll(k, 1) for k in range(1, value if name == "K" else 1)],
                 clusters,
-                torch.Generator().manual_seed(0),
+                torch.Generator(DEVICE).manual_seed(0),
                 n_restarts=value if name == "restarts" else 1,
                 **{key: lk.Turtle().get_params()[key] for key in ("n_inner_steps", "inner_start")},
             )

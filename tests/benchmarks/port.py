@@ -24,7 +24,7 @@ class Port:
     """The bilevel problem, one outer step at a time.
 
     Args:
-        spaces: K tensors (n, d_k) on the CPU; weights have their dtype.
+        spaces: K tensors (n, d_k) on one device; weights have their dtype.
         n_clusters: C.
         seed: of the initial weights and batches; seeds PyTorch's global generator.
         gamma: weight of the entropy.
@@ -54,7 +54,9 @@ class Port:
 
     def new_linears(self) -> nn.ModuleList:
         """One linear layer a space, as PyTorch draws it."""
-        return nn.ModuleList(nn.Linear(z.shape[1], self.n_clusters, dtype=z.dtype) for z in self.spaces)
+        return nn.ModuleList(
+            nn.Linear(z.shape[1], self.n_clusters, device=z.device, dtype=z.dtype) for z in self.spaces
+        )
 
     def step(self, rows: Tensor | None = None, classifiers: nn.ModuleList | None = None) -> tuple[float, float]:
         """One outer step; returns the cross-entropy and the entropy before it, each summed over spaces.
