@@ -71,10 +71,11 @@ def kmeans(
     if not 2 <= n_clusters <= len(joined):
         raise FitError(f"n_clusters is {n_clusters}. Expected a whole number from 2 to n_samples = {len(joined)}.")
     search = KMeans(n_clusters, n_init=n_init, random_state=random_state)
+    wide = min(joined.shape) > SEARCH_DIM
+    principal = PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined) if wide else None
     with threadpool_limits(1 if joined.size < PARALLEL_SIZE else None):
-        if min(joined.shape) <= SEARCH_DIM:
+        if principal is None:
             return Baseline(search.fit(joined), variant)
-        principal = PCA(SEARCH_DIM, svd_solver="randomized", iterated_power=2, random_state=random_state).fit(joined)
         starts = principal.inverse_transform(search.fit(principal.transform(joined)).cluster_centers_)
         return Baseline(KMeans(n_clusters, init=starts, n_init=1).fit(joined), variant)
 
