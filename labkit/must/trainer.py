@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ from labkit.must.masking import block_masks, generator_for
 from labkit.must.model import MaskedClassifier, MaskedVisual, Output
 
 LOWEST = tuple(f"backbone.visual.{part}" for part in ("conv1", "class_embedding", "positional_embedding", "ln_pre"))
+PLAIN_BELOW = 128  # patches; with more of them flash attention is as fast, and needs less memory
 
 
 @dataclasses.dataclass
@@ -132,9 +134,10 @@ class Trainer:
         return {k: (torch.cat if k in several else _mean)([part[k] for part in parts]) for k in parts[0]}
 
     def _attention(self) -> contextlib.AbstractContextManager[None]:
-        """Plain products where PyTorch's flash attention takes three times as long backwards: bfloat16 on a CPU."""
-        slow = self.device.type == "cpu" and self.dtype == torch.bfloat16
-        return sdpa_kernel(SDPBackend.MATH) if slow else contextlib.nullcontext()
+        """Of the student. PyTorch's flash attention is slow backwards in bfloat16 on a CPU over few tokens."""
+        few = math.prod(self.state.student.backbone.grid) < PLAIN_BELOW
+        plain = few and self.device.type == "cpu" and self.dtype == torch.bfloat16
+        return sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext()
 
     def _losses(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
         config, images = self.config, self.normalise(strong)

@@ -68,12 +68,19 @@ def arguments(doc: str | None, extend: Callable[[argparse.ArgumentParser], None]
 
 def seconds(function: Callable[[], Any]) -> float:
     """How long a call takes, with all that it leaves to a GPU."""
+    _wait_for_gpu()
     start = time.perf_counter()
     function()
-    torch = sys.modules.get("torch")
+    _wait_for_gpu()
+    return time.perf_counter() - start
+
+
+def _wait_for_gpu() -> None:
+    torch = sys.modules.get("torch")  # a benchmark of the start does not load it
     if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter() - start
+    elif torch is not None and torch.backends.mps.is_available():
+        torch.mps.synchronize()
 
 
 def side_by_side(rounds: int, **functions: Callable[[], Any]) -> dict[str, list[float]]:
@@ -126,7 +133,7 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "architecture": platform.machine(),
         "bfloat16": cpu_has_bf16(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,
         "python": platform.python_version(),
     }

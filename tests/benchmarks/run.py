@@ -45,7 +45,7 @@ def draw(results: list[dict[str, Any]], path: Path, title: str) -> None:
 
     limited = [result for result in results if result["limit"] is not None]
     factors = [r for r in limited if r["limit"] > 0 and r["ratio"] > 0][::-1]
-    differences = [r for r in limited if r["limit"] <= 0 and r["want"] == "at least"][::-1]
+    differences = [r for r in limited[::-1] if r not in factors and r["want"] == "at least"]
     sizes = [max(1, len(group)) for group in (factors, differences)]
     fig, axes = plt.subplots(
         2, figsize=(11, 0.24 * sum(sizes) + 2), layout="constrained", height_ratios=[size + 2 for size in sizes]

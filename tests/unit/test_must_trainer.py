@@ -19,10 +19,10 @@ def classifier(classes: int = 3, **parts: bool) -> MaskedClassifier:
     return MaskedClassifier(visual, torch.randn(classes, 16), 10.0, **parts)
 
 
-def trainer(config: MustConfig | None = None, classes: int = 3, seed: int = 0) -> Trainer:
+def trainer(config: MustConfig | None = None, classes: int = 3, seed: int = 0, **options: Any) -> Trainer:
     config = tiny.config() if config is None else config
     state = new_state(classifier(classes), config)
-    return Trainer(state, config, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), total_steps=10, seed=seed)
+    return Trainer(state, config, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), total_steps=10, seed=seed, **options)
 
 
 def views(n: int = 8, seed: int = 0) -> torch.Tensor:
@@ -163,3 +163,20 @@ def test_a_step_never_waits_for_the_device(changes: dict, monkeypatch: pytest.Mo
     for name in ("item", "tolist", "numpy", "cpu", "nonzero", "__bool__", "__float__", "__int__", "__index__"):
         monkeypatch.setattr(torch.Tensor, name, wait)
     one.step(views(), views(seed=1))
+
+
+@pytest.mark.parametrize(("dtype", "plain_below", "flash"), [
+    (torch.bfloat16, 128, False), (torch.bfloat16, 16, True), (torch.float32, 128, True),
+])  # fmt: skip
+def test_only_the_student_in_bfloat16_with_few_patches_goes_without_flash_attention(
+    dtype: torch.dtype, plain_below: int, flash: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.must.trainer.PLAIN_BELOW", plain_below)
+    one, seen = trainer(dtype=dtype), {}
+    for name in ("student", "teacher"):
+        module = getattr(one.state, name)
+        module.register_forward_pre_hook(
+            lambda *_, name=name: seen.update({name: torch.backends.cuda.flash_sdp_enabled()})
+        )
+    one.step(views(), views(seed=1))
+    assert seen == {"student": flash, "teacher": True}
