@@ -71,10 +71,9 @@ def kmeans(
     if not 2 <= n_clusters <= len(joined):
         raise FitError(f"n_clusters is {n_clusters}. Expected a whole number from 2 to n_samples = {len(joined)}.")
     search = KMeans(n_clusters, n_init=n_init, random_state=random_state)
-    wide = min(joined.shape) > SEARCH_DIM
-    principal = (
-        PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined) if wide else None
-    )  # large products: all threads
+    principal = None
+    if min(joined.shape) > SEARCH_DIM:  # large products, which all threads share well
+        principal = PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined)
     with threadpool_limits(1 if joined.size < PARALLEL_SIZE else None):
         if principal is None:
             return Baseline(search.fit(joined), variant)
