@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.linalg import eigh
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
@@ -71,13 +71,15 @@ def kmeans(
     if not 2 <= n_clusters <= len(joined):
         raise FitError(f"n_clusters is {n_clusters}. Expected a whole number from 2 to n_samples = {len(joined)}.")
     search = KMeans(n_clusters, n_init=n_init, random_state=random_state)
-    principal = None
-    if min(joined.shape) > SEARCH_DIM:  # large products, which all threads share well
-        principal = PCA(SEARCH_DIM, svd_solver="covariance_eigh").fit(joined)
-    with threadpool_limits(1 if joined.size < PARALLEL_SIZE else None):
-        if principal is None:
+    n_threads = 1 if joined.size < PARALLEL_SIZE else None
+    if min(joined.shape) <= SEARCH_DIM:
+        with threadpool_limits(n_threads):
             return Baseline(search.fit(joined), variant)
-        starts = principal.inverse_transform(search.fit(principal.transform(joined)).cluster_centers_)
+    mean = joined.mean(0)
+    centred, last = joined - mean, joined.shape[1] - 1
+    directions = eigh(centred.T @ centred, subset_by_index=(last - SEARCH_DIM + 1, last))[1]  # the widest; all threads
+    with threadpool_limits(n_threads):
+        starts = search.fit(centred @ directions).cluster_centers_ @ directions.T + mean
         return Baseline(KMeans(n_clusters, init=starts, n_init=1).fit(joined), variant)
 
 
@@ -95,7 +97,7 @@ def linear_probe(spaces: Any, labels: ArrayLike, *, inverse_penalty: float = 1e-
     joined, y = join_spaces(spaces, "raw"), np.asarray(labels)
     if len(y) != len(joined):
         raise FitError(f"there are {len(y)} labels for {len(joined)} samples. Expected one for each: the same split.")
-    probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=2000, tol=3e-4))
+    probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=2000, tol=1e-3))
     with threadpool_limits(1, user_api="blas"):  # products with few columns: more threads take five times longer
         return Baseline(probe.fit(joined, y), "raw")
 

@@ -21,6 +21,7 @@ import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +79,18 @@ def run_series(
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="labkit-run-") as scratch:
-            results_path = Path(scratch) / "results.jsonl"
+        with tempfile.TemporaryDirectory(prefix="labkit-run-") as scratch, ThreadPoolExecutor(1) as beside:
+            results_path, pages = Path(scratch) / "results.jsonl", []
             for path in paths:
                 failure = _run_notebook(path, out / path.name, name, Path(scratch), results_path)
                 report["failures"] += [failure] if failure else []
                 report["timings"][path.stem] = _timings(out / path.name)
                 report["results"], report["bands"] = read_results(results_path)
                 _write_results(out / "results.json", report)
+                if (out / path.name).exists():
+                    pages.append(beside.submit(_write_html, out / path.name))  # while the next notebook begins
+            for page in pages:
+                page.result()
         report["failures"] += [_missed(band) for band in report["bands"] if band["verdict"] == "outside"]
         _write_results(out / "results.json", report)
         _write_page(out, report)
@@ -137,7 +142,7 @@ def kernel_environment(results_path: Path, *, alike_everywhere: bool = False) ->
 
 
 def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_path: Path) -> dict[str, Any] | None:
-    """Execute one notebook, save it and its HTML, and say what failed."""
+    """Execute one notebook, save it, and say what failed."""
     import papermill
 
     failure: dict[str, Any] | None = None
@@ -153,6 +158,7 @@ def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_p
             cwd=str(cwd),
             progress_bar={"desc": path.stem, "file": sys.stderr},
             kernel_manager_class=_own_kernel(results_path),
+            shutdown_kernel="immediate",  # all is recorded by then; its own way out takes seconds
         )
     except Exception as error:  # whatever a notebook does, the others still run
         cell = _last_started(executed)
@@ -160,8 +166,6 @@ def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_p
         message = getattr(error, "evalue", str(error)).strip()
         failure = {"notebook": path.stem, "cell": cell, "error": f"{name}: {message}" if message else name}
         logger.warning("%s failed in cell %s: %s", path.stem, cell, failure["error"])
-    if executed.exists():
-        _write_html(executed)
     return failure
 
 
@@ -183,6 +187,7 @@ def _own_kernel(results_path: Path) -> type:
     from jupyter_client.manager import AsyncKernelManager
 
     env = kernel_environment(results_path)
+    env["TMPDIR"] = str(results_path.parent)  # what a killed kernel leaves there goes with the folder
     quiet = ["--log-level=40"]  # without notes for administrators
     spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict(quiet) | {"env": env})
 

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -407,7 +408,8 @@ def _fit_head(embeddings: np.ndarray, labeling: np.ndarray, weights: Tensor, sca
     """
     known = labeling >= 0
     unit = embeddings[known] / np.linalg.norm(embeddings[known], axis=1, keepdims=True)
-    fitted = LogisticRegression(C=1.0, fit_intercept=False, max_iter=10_000).fit(scale * unit, labeling[known])
+    with threadpool_limits(1, user_api="blas"):  # products with few columns: more threads take longer
+        fitted = LogisticRegression(C=1.0, fit_intercept=False, max_iter=10_000).fit(scale * unit, labeling[known])
     coefficients = fitted.coef_ if len(fitted.classes_) > 2 else np.concatenate([-fitted.coef_, fitted.coef_]) / 2
     head, classes = weights.clone(), torch.from_numpy(fitted.classes_).long()
     head[classes] = weights[classes].mean(0) + torch.from_numpy(coefficients).to(head)
