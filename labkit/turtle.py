@@ -44,6 +44,8 @@ from labkit._files import atomic_write
 from labkit.devices import DTYPES, fast_dtype, pick_device
 from labkit.errors import CheckpointError, CollapseWarning, FitError
 
+ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x @ w.T + bias, where PyTorch has oneDNN
+
 # ---------------------------------------------------------------------------------------------- the paper in functions
 
 
@@ -52,46 +54,27 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     The product runs in the dtype of the features and is returned in the dtype of the bias.
     """
-    product = _times_features_transposed(weight.flatten(0, 1).to(features.dtype), features)  # (R·C, B)
+    product = _product(weight.flatten(0, 1).to(features.dtype), features.T)  # (R·C, B)
     return product.view(*bias.shape, -1).to(bias.dtype) + bias[..., None]
 
 
 def linear_grad(features: Tensor, grad_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `linear` for its weight (R, C, d) and bias (R, C), given those of its logits (R, C, B)."""
-    grad_weight = _times_features(grad_logits.flatten(0, 1).to(features.dtype), features)  # (R·C, d)
+    grad_weight = _product(grad_logits.flatten(0, 1).to(features.dtype), features)  # (R·C, d)
     grad_weight = grad_weight.view(*grad_logits.shape[:2], -1).to(grad_logits.dtype)
     return grad_weight, grad_logits.sum(-1)
 
 
-def _blocks(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Samples (B, d) as blocks (n, b, d) for a batch of products, one a block, and those that are left over (r, d).
+def _product(rows: Tensor, features: Tensor) -> Tensor:
+    """rows @ features, where rows are few.
 
-    MKL, which multiplies float32 and float64 on a CPU, shares one product with so few rows badly among the cores: in
-    blocks it takes half the time. Everywhere else there is one block.
+    PyTorch multiplies float32 on a CPU with MKL, which shares few rows badly among the cores; oneDNN, which PyTorch
+    has as well, takes half the time. Its operator is the one that torch.compile uses, and knows no gradients.
     """
-    in_mkl = features.device.type == "cpu" and features.dtype.itemsize >= 4
-    n = min(max(8, torch.get_num_threads()), len(features)) if in_mkl else 1
-    size = len(features) // n
-    return features[: n * size].unflatten(0, (n, size)), features[n * size :]
-
-
-def _times_features_transposed(rows: Tensor, features: Tensor) -> Tensor:
-    """rows @ features.T: (m, d), (B, d) -> (m, B)."""
-    blocks, rest = _blocks(features)
-    if len(blocks) == 1:
-        return rows @ features.T
-    product = torch.bmm(rows.expand(len(blocks), *rows.shape), blocks.mT).transpose(0, 1).flatten(1)
-    return torch.cat([product, rows @ rest.T], 1) if len(rest) else product
-
-
-def _times_features(columns: Tensor, features: Tensor) -> Tensor:
-    """columns @ features: (m, B), (B, d) -> (m, d)."""
-    blocks, rest = _blocks(features)
-    if len(blocks) == 1:
-        return columns @ features
-    in_blocks, left = columns.split([len(features) - len(rest), len(rest)], 1)
-    product = torch.bmm(in_blocks.unflatten(1, blocks.shape[:2]).transpose(0, 1), blocks).sum(0)
-    return product.addmm_(left, rest) if len(rest) else product
+    in_float32 = rows.device.type == "cpu" and rows.dtype == torch.float32
+    if in_float32 and ONEDNN_LINEAR is not None and not (torch.is_grad_enabled() and rows.requires_grad):
+        return ONEDNN_LINEAR(rows, features.T, None, "none", [], "")
+    return rows @ features
 
 
 def cross_entropy(log_probs: Tensor, labeling: Tensor) -> Tensor:

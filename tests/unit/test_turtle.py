@@ -177,18 +177,29 @@ def test_bfloat16_tensors_are_welcome() -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3, 8, 17, 64, 101])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_a_product_in_blocks_of_samples_is_the_product(n: int, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_a_product_with_few_rows_is_the_product_whatever_the_layout(n: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(n)
     wide = torch.randn(n, 12, generator=generator).to(dtype)
     weight, bias, grad = (torch.randn(2, 3, *end, generator=generator).double() for end in ((6,), (), (n,)))
-    close = {"atol": 1e-12, "rtol": 0} if dtype == torch.float64 else {"atol": 0.1, "rtol": 0.02}
+    tolerance = {torch.float64: (1e-12, 0), torch.float32: (1e-5, 0), torch.bfloat16: (0.1, 0.02)}
+    close = dict(zip(("atol", "rtol"), tolerance[dtype], strict=True))
     for features in (wide[:, ::2], wide[:, :6].contiguous()):
         logits = torch.einsum("rcd,bd->rcb", weight, features.double()) + bias[..., None]
         torch.testing.assert_close(linear(features, weight, bias), logits, **close)
         grad_weight, grad_bias = linear_grad(features, grad)
         torch.testing.assert_close(grad_weight, torch.einsum("rcb,bd->rcd", grad, features.double()), **close)
         torch.testing.assert_close(grad_bias, grad.sum(-1))
+
+
+def test_logits_in_single_precision_have_gradients() -> None:
+    features = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
+    weight, bias = torch.ones(2, 3, 4, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
+    logits = linear(features, weight, bias)
+    logits.backward(torch.ones_like(logits))
+    expected_weight, expected_bias = linear_grad(features, torch.ones(2, 3, 9))
+    torch.testing.assert_close(weight.grad, expected_weight)
+    torch.testing.assert_close(bias.grad, expected_bias)
 
 
 def test_official_are_the_published_settings() -> None:
