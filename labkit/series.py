@@ -61,12 +61,14 @@ def run_series(
         profile a band that was missed is a failure too.
 
     Raises:
-        LabkitError: no such profile or notebook.
+        LabkitError: no such profile or notebook, or `out` is the folder of the notebooks.
         DataError: `out` cannot be written.
     """
     name = pick_profile(profile).name
     paths = find_notebooks(notebooks, only)
     out = Path(out).resolve()
+    if out == paths[0].parent.resolve():
+        raise LabkitError(f"the results would replace the notebooks in {out}. Expected another folder for them.")
     report: dict[str, Any] = {
         "schema": 1,
         "profile": name,
@@ -79,8 +81,10 @@ def run_series(
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="labkit-run-") as scratch, ThreadPoolExecutor(1) as beside:
-            results_path, pages = Path(scratch) / "results.jsonl", []
+        pages = []
+        folder = tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True)
+        with folder as scratch, ThreadPoolExecutor(1) as writer:
+            results_path = Path(scratch) / "results.jsonl"
             for path in paths:
                 failure = _run_notebook(path, out / path.name, name, Path(scratch), results_path)
                 report["failures"] += [failure] if failure else []
@@ -88,12 +92,12 @@ def run_series(
                 report["results"], report["bands"] = read_results(results_path)
                 _write_results(out / "results.json", report)
                 if (out / path.name).exists():
-                    pages.append(beside.submit(_write_html, out / path.name))  # while the next notebook begins
-            for page in pages:
-                page.result()
+                    pages.append(writer.submit(_write_html, out / path.name))  # while the next notebook begins
         report["failures"] += [_missed(band) for band in report["bands"] if band["verdict"] == "outside"]
         _write_results(out / "results.json", report)
         _write_page(out, report)
+        for page in pages:
+            page.result()  # raises what its writer raised
     except OSError as error:
         raise DataError(f"the run cannot be written to {out} ({error}). Choose another folder.") from error
     return report
@@ -187,7 +191,7 @@ def _own_kernel(results_path: Path) -> type:
     from jupyter_client.manager import AsyncKernelManager
 
     env = kernel_environment(results_path)
-    env["TMPDIR"] = str(results_path.parent)  # what a killed kernel leaves there goes with the folder
+    env["TMPDIR"] = str(results_path.parent)  # a notebook's temporary folders, which its kernel has no time to remove
     quiet = ["--log-level=40"]  # without notes for administrators
     spec = KernelSpec(resource_dir=RESOURCES, **get_kernel_dict(quiet) | {"env": env})
 

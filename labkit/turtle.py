@@ -44,7 +44,7 @@ from labkit._files import atomic_write
 from labkit.devices import DTYPES, fast_dtype, pick_device
 from labkit.errors import CheckpointError, CollapseWarning, FitError
 
-ONEDNN_LINEAR = getattr(torch.ops.mkldnn, "_linear_pointwise", None)  # x @ w.T + bias, where PyTorch has oneDNN
+MKL_AND_ONEDNN = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 # ---------------------------------------------------------------------------------------------- the paper in functions
 
@@ -66,14 +66,15 @@ def linear_grad(features: Tensor, grad_logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _product(rows: Tensor, features: Tensor) -> Tensor:
-    """rows @ features, where rows are few.
+    """rows @ features.
 
-    PyTorch multiplies float32 on a CPU with MKL, which shares few rows badly among the cores; oneDNN, which PyTorch
-    has as well, takes half the time. Its operator is the one that torch.compile uses, and knows no gradients.
+    PyTorch multiplies float32 on a CPU with MKL, which shares products with few rows badly among the cores; oneDNN,
+    which PyTorch has as well, takes half the time, and no longer where there are many. Its operator is the one that
+    torch.compile uses; it knows no gradients.
     """
-    in_float32 = rows.device.type == "cpu" and rows.dtype == torch.float32
-    if in_float32 and ONEDNN_LINEAR is not None and not (torch.is_grad_enabled() and rows.requires_grad):
-        return ONEDNN_LINEAR(rows, features.T, None, "none", [], "")
+    by_mkl = MKL_AND_ONEDNN and rows.device.type == "cpu" and rows.dtype == torch.float32
+    if by_mkl and not (torch.is_grad_enabled() and (rows.requires_grad or features.requires_grad)):
+        return torch.ops.mkldnn._linear_pointwise(rows, features.T, None, "none", [], "")
     return rows @ features
 
 

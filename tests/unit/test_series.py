@@ -176,6 +176,30 @@ def test_bad_arguments_leave_nothing_behind(tmp_path: Path) -> None:
         series.run_series(tmp_path / "file" / "out", notebooks=tmp_path)
 
 
+def test_results_never_replace_the_notebooks(tmp_path: Path) -> None:
+    path = write_notebook(tmp_path, "01_good", [])
+    before = path.read_bytes()
+    with pytest.raises(LabkitError, match=r"would replace the notebooks in .*Expected another folder"):
+        series.run_series(tmp_path / "here" / "..", notebooks=tmp_path)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == before
+
+
+def test_a_page_that_cannot_be_written_is_an_error_but_costs_no_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_html(executed: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(series, "_write_html", write_html)
+    write_notebook(tmp_path, "01_good", GOOD[1:3])
+    out = tmp_path / "out"
+    with pytest.raises(DataError, match="disk full"):
+        series.run_series(out, profile="pocket", notebooks=tmp_path)
+    assert len(json.loads((out / "results.json").read_text("utf-8"))["results"]) == 1
+    assert (out / "index.html").exists()
+
+
 def test_the_schema_refuses_what_is_wrong(run: tuple[dict[str, Any], Path]) -> None:
     import jsonschema
 

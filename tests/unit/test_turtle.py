@@ -17,6 +17,7 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
+import labkit.turtle
 from labkit.errors import CheckpointError, CollapseWarning, FitError
 from labkit.turtle import Turtle, TurtleSolver, View, linear, linear_grad
 
@@ -182,8 +183,8 @@ def test_a_product_with_few_rows_is_the_product_whatever_the_layout(n: int, dtyp
     generator = torch.Generator().manual_seed(n)
     wide = torch.randn(n, 12, generator=generator).to(dtype)
     weight, bias, grad = (torch.randn(2, 3, *end, generator=generator).double() for end in ((6,), (), (n,)))
-    tolerance = {torch.float64: (1e-12, 0), torch.float32: (1e-5, 0), torch.bfloat16: (0.1, 0.02)}
-    close = dict(zip(("atol", "rtol"), tolerance[dtype], strict=True))
+    atol, rtol = {torch.float64: (1e-12, 0), torch.float32: (1e-5, 0), torch.bfloat16: (0.1, 0.02)}[dtype]
+    close = {"atol": atol, "rtol": rtol}
     for features in (wide[:, ::2], wide[:, :6].contiguous()):
         logits = torch.einsum("rcd,bd->rcb", weight, features.double()) + bias[..., None]
         torch.testing.assert_close(linear(features, weight, bias), logits, **close)
@@ -192,14 +193,25 @@ def test_a_product_with_few_rows_is_the_product_whatever_the_layout(n: int, dtyp
         torch.testing.assert_close(grad_bias, grad.sum(-1))
 
 
-def test_logits_in_single_precision_have_gradients() -> None:
-    features = torch.randn(9, 4, generator=torch.Generator().manual_seed(0))
-    weight, bias = torch.ones(2, 3, 4, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
-    logits = linear(features, weight, bias)
-    logits.backward(torch.ones_like(logits))
-    expected_weight, expected_bias = linear_grad(features, torch.ones(2, 3, 9))
-    torch.testing.assert_close(weight.grad, expected_weight)
-    torch.testing.assert_close(bias.grad, expected_bias)
+@pytest.mark.parametrize("onednn", [True, False])
+def test_logits_in_single_precision_have_gradients(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not onednn:  # as on a Mac
+        monkeypatch.setattr(labkit.turtle, "MKL_AND_ONEDNN", False)
+    generator = torch.Generator().manual_seed(0)
+    features, grad = torch.randn(9, 4, generator=generator), torch.randn(2, 3, 9, generator=generator)
+    weight, bias = torch.randn(2, 3, 4, generator=generator), torch.zeros(2, 3)
+    plain = linear(features, weight, bias)
+    for tensor in (features, weight, bias):
+        tensor.requires_grad_()
+    for needed in ([features], [weight, bias], [features, weight, bias]):
+        inputs = [t if any(t is n for n in needed) else t.detach() for t in (features, weight, bias)]
+        logits = linear(*inputs)
+        torch.testing.assert_close(logits.detach(), plain)
+        found = torch.autograd.grad(logits, needed, grad)
+        expected = {id(features): torch.einsum("rcb,rcd->bd", grad, weight.detach())}
+        expected[id(weight)], expected[id(bias)] = linear_grad(features.detach(), grad)
+        for tensor, gradient in zip(needed, found, strict=True):
+            torch.testing.assert_close(gradient, expected[id(tensor)])
 
 
 def test_official_are_the_published_settings() -> None:
