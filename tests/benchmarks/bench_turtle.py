@@ -346,16 +346,15 @@ def _shape(spaces: Sequence[Tensor], n_clusters: int) -> dict[str, Any]:
 
 def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
     from sklearn.cluster import KMeans
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler, normalize
+    from sklearn.preprocessing import normalize
 
     settings = _settings(given)
 
-    def side(spaces: list[np.ndarray], unit: bool) -> np.ndarray:
-        return np.concatenate([normalize(z) if unit else z for z in spaces], axis=1)
-
     several = len(case.names) > 1  # as in the paper: each space normalised where there are several
+
+    def side(spaces: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([normalize(z) if several else z for z in spaces], axis=1)
+
     fits: dict[str, list[Any]] = {"turtle": [], "kmeans": [], "probe": []}
 
     def turtle() -> None:
@@ -363,17 +362,16 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
 
     def kmeans() -> None:
         estimator = KMeans(case.n_clusters, n_init=10, random_state=len(fits["kmeans"]))
-        fits["kmeans"].append(estimator.fit(side(case.train, several)))
+        fits["kmeans"].append(estimator.fit(side(case.train)))
 
     def probe() -> None:
-        estimator = make_pipeline(StandardScaler(), LogisticRegression(C=1e-2, max_iter=2000, tol=1e-3))
-        fits["probe"].append(estimator.fit(side(case.train, False), case.y_train))
+        fits["probe"].append(lk.linear_probe(case.train, case.y_train))
 
     times = side_by_side(given.rounds, turtle=turtle, kmeans=kmeans, probe=probe)
     accuracy = {
         "turtle": [case.accuracy(f.predict(case.test)) for f in fits["turtle"]],
-        "kmeans": [case.accuracy(f.predict(side(case.test, several))) for f in fits["kmeans"]],
-        "probe": [float(np.mean(f.predict(side(case.test, False)) == case.y_test)) for f in fits["probe"]],
+        "kmeans": [case.accuracy(f.predict(side(case.test))) for f in fits["kmeans"]],
+        "probe": [float(np.mean(f.predict(case.test) == case.y_test)) for f in fits["probe"]],
     }
     details = {"seconds": medians(times), "test accuracy": {k: statistics.mean(v) for k, v in accuracy.items()}}
     return [
