@@ -293,11 +293,11 @@ class View:
 
     @classmethod
     def of(cls, sample: Tensor, n_components: int | None, whitening: float, norm: float | None) -> View:
-        """The view of a space by some of its rows (m, d), settings as in `Turtle`; `norm` is `feature_scale`."""
+        """The view of a space by some of its rows (m, d), which are overwritten; settings as in `Turtle`."""
         if n_components is None and norm is None and not whitening:
             return cls(torch.zeros_like(sample[0]), None, 1.0)
         mean = sample.mean(0)
-        rows, directions = sample - mean, None
+        rows, directions = sample.sub_(mean), None
         if n_components is not None and n_components < min(rows.shape):
             with torch.random.fork_rng(devices=[]):  # Halko, Martinsson and Tropp (2011): random, so always the same
                 torch.default_generator.manual_seed(0)
@@ -461,9 +461,10 @@ class Turtle(ClusterMixin, BaseEstimator):
             inner_start=self.inner_start,
             batch_size=self.batch_size,
         )
-        steps = tqdm(range(self.n_outer_steps), desc="TURTLE", unit="step", disable=not self.progress)
-        records = torch.stack([torch.stack(solver.step()) for _ in steps]).cpu().numpy()  # (T, 2, R)
-        inner_loss, marginal_entropy = records[:, 0], records[:, 1]
+        records = solver.encoder.flat.new_empty(self.n_outer_steps, 2, self.n_restarts)
+        for record in tqdm(records, desc="TURTLE", unit="step", disable=not self.progress):
+            record[0], record[1] = solver.step()
+        inner_loss, marginal_entropy = records.cpu().numpy().swapaxes(0, 1)
         self.history_ = {
             "inner_loss": inner_loss,
             "entropy": marginal_entropy,
@@ -473,6 +474,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         for k, view in enumerate(views):
             weight, bias = solver.encoder.normalised_weight(k).cpu(), solver.encoder.biases[k].cpu()
             self.restarts_.append(tuple(array.numpy() for array in view.fold(weight, bias)))
+        del solver  # what it saw is not needed for the choice
         self._choose_restart(spaces)
         return self
 
@@ -501,7 +503,7 @@ class Turtle(ClusterMixin, BaseEstimator):
     def _exact(self, rows: Tensor) -> Tensor:
         """Rows of a space in the precision of all that is not a matrix product; those that are not finite raise."""
         rows = rows.to(torch.float64 if self.dtype == "float64" else torch.float32)
-        if not rows.isfinite().all():
+        if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN is both
             raise FitError(f"the features hold NaN or infinity. {EXPECTED}")
         return rows
 
@@ -517,14 +519,17 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     def _choose_restart(self, spaces: Sequence[Tensor]) -> None:
         """Keep the most confident labeling among those that use the most clusters."""
-        blocks = []
+        n, done = len(spaces[0]), 0
+        labels = np.empty((self.n_restarts, n), np.int32)
+        confidence = np.zeros(self.n_restarts)
         for probs in self._labelings(spaces):
             best = probs.max(1)
-            blocks.append((best.values.double().sum(-1), best.indices.int()))
-        labels = torch.cat([indices for _, indices in blocks], -1).numpy()  # (R, n)
+            labels[:, done : done + probs.shape[-1]] = best.indices
+            confidence += best.values.double().sum(-1).numpy()
+            done += probs.shape[-1]
         counts = np.stack([np.bincount(row, minlength=self.n_clusters) for row in labels])
-        self.n_found_ = (counts * self.n_clusters * 10 >= labels.shape[1]).sum(1)
-        self.confidence_ = (torch.stack([total for total, _ in blocks]).sum(0) / len(spaces[0])).numpy()
+        self.n_found_ = (counts * self.n_clusters * 10 >= n).sum(1)
+        self.confidence_ = confidence / n
         most = self.n_found_.max()
         self.best_restart_ = int(np.where(self.n_found_ == most, self.confidence_, -1).argmax())
         self.labels_ = labels[self.best_restart_].astype(np.int64)

@@ -3,8 +3,9 @@
     python tests/benchmarks/bench_turtle.py                     # everything; the port's accuracies take an hour once
     python tests/benchmarks/bench_turtle.py --only official     # one section: official, default, restarts, baselines,
                                                                 # scaling, memory
-official   seconds of an outer step of the port and of labkit with the published settings, one run alone and eight side
-           by side, and whether port and labkit take the same trajectory from the same weights on the same batches
+official   seconds of an outer step of the port and of labkit with the published settings: one run alone, in float32 and
+           in the dtype that "auto" takes here, and eight side by side; and whether port and labkit take the same
+           trajectory in float32 from the same weights on the same batches
 default    seconds of the default fit against the port's 6,000 published steps (measured time of a step, times 6,000),
            and the test accuracy of both: labkit's is the mean of 20 seeds, the port's is taken after 1,500 steps, mean
            of 3 seeds, and kept in OUT/port
@@ -206,25 +207,30 @@ def bench_official(case: Case, given: argparse.Namespace) -> list[Result]:
     spaces = case.tensors
     solver, port = published_solver(spaces, case.n_clusters), Port(spaces, case.n_clusters)
     several = published_solver(spaces, case.n_clusters, n_restarts=SIDE_BY_SIDE)
+    dtype = fast_dtype(DEVICE)
+    fast = published_solver([z.to(dtype) for z in spaces], case.n_clusters)
 
     def run(step: Callable[[], Any], n: int = steps) -> None:
         for _ in range(n):
             step()
 
-    for step in (solver.step, several.step, port.step):
+    for step in (solver.step, fast.step, several.step, port.step):
         run(step, 1)
     times = side_by_side(
         given.rounds,
         port=lambda: run(port.step),
         labkit=lambda: run(solver.step),
+        fast=lambda: run(fast.step),
         several=lambda: run(several.step),
     )
     details = {"milliseconds of a step": medians(times, 1000 / steps), "shape": _shape(spaces, case.n_clusters)}
     one_run = ratio(times["port"], times["labkit"])
     run_of_several = ratio([SIDE_BY_SIDE * t for t in times["port"]], times["several"])
+    name = str(dtype).removeprefix("torch.")
     gaps = compare_trajectories(spaces, case.n_clusters, steps=given.trajectory or (4 if given.quick else 50))
     return [
         Result(f"official: port / labkit, one run, {case.title}", one_run, 3.0, details=details),
+        Result(f"official: port / labkit in {name}, one run, {case.title}", ratio(times["port"], times["fast"]), 3.0),
         Result(f"official: port / labkit, a run of {SIDE_BY_SIDE} side by side, {case.title}", run_of_several, 3.0),
         Result(f"official: trajectories apart by, {case.title}", apart(gaps), 1e-4, "at most", gaps),
     ]

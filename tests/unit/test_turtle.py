@@ -123,7 +123,7 @@ def test_whitening_brings_the_deviations_of_the_directions_together() -> None:
     sample = torch.from_numpy(np.column_stack([x, x[:, :2].sum(1)]))  # four features, three directions
     deviations = np.sort(np.linalg.svd(sample - sample.mean(0), compute_uv=False)[:3])
     for alpha in (0.5, 1.0):
-        seen = View.of(sample, None, alpha, 8.0)(sample)
+        seen = View.of(sample.clone(), None, alpha, 8.0)(sample)
         assert seen.square().sum(1).mean().sqrt().item() == pytest.approx(8.0)
         found = np.sort(seen.std(0).numpy())
         assert found[0] == 0  # what does not vary is not blown up
@@ -134,7 +134,7 @@ def test_a_whitened_layer_gives_the_same_logits_on_the_features_themselves() -> 
     generator = torch.Generator().manual_seed(0)
     sample, bias = torch.randn(50, 6, generator=generator, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
     weight = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
-    view = View.of(sample, 4, 0.5, 8.0)
+    view = View.of(sample.clone(), 4, 0.5, 8.0)
     torch.testing.assert_close(linear(sample, *view.fold(weight, bias)), linear(view(sample), weight, bias))
 
 
