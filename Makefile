@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test nbval lab check notebooks readme pocket wheel bench clean
+.PHONY: help install run test nbval lab check notebooks readme pocket wheel bench lowest clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,5 +56,10 @@ wheel: $(INSTALLED) ## build the wheel into dist/
 bench: $(INSTALLED) ## benchmarks on a machine that does nothing else; BENCH=--quick only shows that they run
 	cd $(ROOT) && $(BIN)/python tests/benchmarks/run.py --out $(ROOT)runs/bench $(BENCH)
 
+lowest: ## unit tests with the oldest releases that pyproject.toml allows (3 GB from the network, into .venv-lowest)
+	test -x $(VENV)-lowest/bin/uv || { $(PYTHON) -m venv $(VENV)-lowest && $(VENV)-lowest/bin/pip install --quiet uv; }
+	cd $(ROOT) && $(VENV)-lowest/bin/uv pip install --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test]'
+	cd $(ROOT) && $(VENV)-lowest/bin/python -m pytest tests/unit tests/oracle tests/property
+
 clean: ## remove the environment and everything that was made
-	cd $(ROOT) && rm -rf .venv runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	cd $(ROOT) && rm -rf .venv .venv-lowest runs build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

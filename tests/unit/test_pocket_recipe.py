@@ -114,6 +114,7 @@ def test_written_characters_are_bent_but_stay_what_they_are() -> None:
     assert 0.5 < overlap < 0.999
 
 
+@pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="the recipe needs torch 2.9")
 def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.RandomState(0)
     pictures = pocket_clip.Pictures(
@@ -154,6 +155,7 @@ def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: 
 
 
 def test_the_vocabulary_reads_frequent_words_whole(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers", reason="the recipe learns its vocabulary with tokenizers")
     path = tmp_path / "bpe.txt.gz"
     pocket_clip.learn_vocabulary(["a photo of a dog", "dog icon", "photo of dogs"] * 5, path)
     tokenizer = SimpleTokenizer(bpe_path=str(path), context_length=16)
@@ -185,6 +187,7 @@ def _clip_mean_and_std() -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="the recipe fetches its pictures with npm")
 def test_the_whole_recipe_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
+    pytest.importorskip("pyvips", reason="drawing needs pyvips")
     from labkit.pocket.recipe.__main__ import make
 
     try:
