@@ -293,7 +293,10 @@ class View:
 
     @classmethod
     def of(cls, sample: Tensor, n_components: int | None, whitening: float, norm: float | None) -> View:
-        """The view of a space by some of its rows (m, d), which are overwritten; settings as in `Turtle`."""
+        """The view of a space by some of its rows (m, d), which are overwritten, to spare memory.
+
+        Settings as in `Turtle`; `norm` is `feature_scale`.
+        """
         if n_components is None and norm is None and not whitening:
             return cls(torch.zeros_like(sample[0]), None, 1.0)
         mean = sample.mean(0)
@@ -503,7 +506,7 @@ class Turtle(ClusterMixin, BaseEstimator):
     def _exact(self, rows: Tensor) -> Tensor:
         """Rows of a space in the precision of all that is not a matrix product; those that are not finite raise."""
         rows = rows.to(torch.float64 if self.dtype == "float64" else torch.float32)
-        if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN is both
+        if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN among the rows is both
             raise FitError(f"the features hold NaN or infinity. {EXPECTED}")
         return rows
 
