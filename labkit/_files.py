@@ -27,10 +27,12 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     temporary.touch(exist_ok=False)
+    rights = temporary.stat().st_mode
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        temporary.chmod(rights)  # some writers (safetensors) make the file anew, for its owner only
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

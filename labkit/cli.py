@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import csv
 import html
 import io
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import labkit
 from labkit._files import atomic_write
 from labkit.errors import DataError, LabkitError
 
@@ -41,43 +43,58 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"labkit: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("labkit: interrupted", file=sys.stderr)
+        print(f"labkit: interrupted. {arguments.when_stopped}", file=sys.stderr)
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("labkit", description="Unsupervised transfer: from pictures to labels, no labels.")
+    seed = "of random numbers: the same seed gives the same labels (default: %(default)s)"
+    parser.add_argument("--version", action="version", version=f"labkit {labkit.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    run = commands.add_parser("run", help="run the notebook series and collect its results")
+    run = commands.add_parser(
+        "run",
+        help="run the notebook series and collect its results",
+        description="Run the notebooks one after another; write pages and results.json. Example: labkit run --only 04",
+    )
     run.add_argument("--profile", default="pocket", help="pocket (default), standard, paper or auto")
     run.add_argument("--out", default="runs/latest", type=Path, help="folder for results (default: %(default)s)")
     run.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of the notebooks to run: 02 03")
-    run.set_defaults(command=_run)
+    run.set_defaults(command=_run, when_stopped="The pages of the notebooks that had ended are in the output folder.")
 
-    cluster = commands.add_parser("cluster", help="sort a folder of images into classes, without labels")
+    cluster = commands.add_parser(
+        "cluster",
+        help="sort a folder of images into classes, without labels",
+        description="Cluster a folder of images with TURTLE, and name the clusters if words are given. "
+        "Example: labkit cluster photos --classes 3 --words cat,dog,horse --sheet clusters.html",
+    )
     cluster.add_argument("folder", type=Path, help="images, flat or in sub-folders")
     cluster.add_argument("--classes", type=int, required=True, metavar="C", help="how many classes to look for")
     cluster.add_argument(
         "--backbone",
         action="append",
         metavar="NAME",
-        help="feature space (default: efficientnet-lite0); repeat for several",
+        help="feature space: efficientnet-lite0 (default), efficientnet-lite2, hog, pixels, pocket-clip, pocket-vit, "
+        "timm:MODEL or open_clip:MODEL/PRETRAINED; repeat for several",
     )
     cluster.add_argument("--out", default="labels.csv", type=Path, help="CSV to write (default: %(default)s)")
     cluster.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of the clusters, .html or .png")
     cluster.add_argument(
         "--words", metavar="WORDS", help="name the clusters: a,comma,list or a file with a word a line"
     )
-    cluster.add_argument("--seed", type=int, default=0, help="of the run (default: %(default)s)")
-    cluster.add_argument("--restarts", type=int, default=8, help="the most confident is kept (default: %(default)s)")
-    cluster.set_defaults(command=_cluster)
+    cluster.add_argument("--seed", type=_seed, default=0, metavar="N", help=seed)
+    cluster.add_argument(
+        "--restarts", type=int, default=8, metavar="N", help="runs; the most confident is kept (default: %(default)s)"
+    )
+    cluster.set_defaults(command=_cluster, when_stopped="Features are kept: the same command is quicker now.")
 
     must = commands.add_parser(
         "must",
         help="masked self-training on a dataset or a folder of images, without labels",
         description="Masked unsupervised self-training (MUST). Stop it with Ctrl-C; the same command goes on from "
-        "there. On several GPUs: accelerate launch -m labkit.cli must …",
+        "there. Example: labkit must photos --words cat,dog,horse --out runs/pets. On several GPUs: accelerate launch "
+        "-m labkit.cli must …",
     )
     must.add_argument("data", help="a dataset's id (see `labkit datasets`), or a folder of images")
     must.add_argument(
@@ -90,22 +107,36 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         help="settings such as the published dtd/ViT-B-16 (default: those of this dataset and model, else pocket)",
     )
-    must.add_argument("--epochs", type=int, help="passes over the images (default: the preset's)")
-    must.add_argument("--batch", type=int, help="images in a step, over all processes (default: the preset's)")
-    must.add_argument("--threshold", type=float, help="least confidence of a pseudo-label (default: the preset's)")
+    must.add_argument("--epochs", type=int, metavar="N", help="passes over the images (default: the preset's)")
+    must.add_argument(
+        "--batch", type=int, metavar="N", help="images in a step, over all processes (default: the preset's)"
+    )
+    must.add_argument(
+        "--threshold", type=float, metavar="P", help="least confidence of a pseudo-label (default: the preset's)"
+    )
     must.add_argument(
         "--start", choices=("prompts", "turtle"), default="prompts", help="zero-shot, or a named TURTLE labeling"
     )
     must.add_argument(
-        "--space", action="append", metavar="NAME", help="of TURTLE (default: efficientnet-lite0); repeat"
+        "--space",
+        action="append",
+        metavar="NAME",
+        help="feature space of TURTLE (default: efficientnet-lite0); repeat for several",
     )
     must.add_argument("--out", default="runs/must", type=Path, help="folder for the model, metrics and labels.csv")
-    must.add_argument("--seed", type=int, default=0, help="of the run (default: %(default)s)")
-    must.set_defaults(command=_must)
+    must.add_argument("--seed", type=_seed, default=0, metavar="N", help=seed)
+    must.set_defaults(command=_must, when_stopped="Features and checkpoints are kept: the same command goes on.")
 
     datasets = commands.add_parser("datasets", help="list the datasets that labkit knows")
-    datasets.set_defaults(command=_datasets)
+    datasets.set_defaults(command=_datasets, when_stopped="")
     return parser
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**32:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2**32 - 1")
+    return seed
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -142,7 +173,8 @@ def _cluster(arguments: argparse.Namespace) -> int:
     manifest = load_manifest(arguments.folder)
     backbones = [load_backbone(name) for name in arguments.backbone or SPACES]
     image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
-    spaces = [extract(backbone) for backbone in backbones]
+    with _all_unreadable(manifest):
+        spaces = [extract(backbone) for backbone in backbones]
     turtle = Turtle(arguments.classes, n_restarts=arguments.restarts, random_state=arguments.seed, progress=True)
     probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
     labels, confidence = probs.argmax(1), probs.max(1)
@@ -184,9 +216,10 @@ def _must(arguments: argparse.Namespace) -> int:
     config = PRESETS[preset].replace(**{name: value for name, value in given.items() if value is not None})
     split = next(iter(manifest.splits))
     images = manifest.images(split)
-    start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None
     must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed)
-    must.fit(images, start=start, folder=arguments.out, progress=True)
+    with _all_unreadable(manifest):
+        start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None
+        must.fit(images, start=start, folder=arguments.out, progress=True)
     if not PartialState().is_main_process:
         return 0
     must.save(arguments.out / "must.safetensors")
@@ -224,6 +257,34 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
     return name_by_model(probs, image_text, features, prompts).predict(probs)
 
 
+@contextlib.contextmanager
+def _all_unreadable(manifest: Manifest) -> Iterator[None]:
+    """Where an image of a folder cannot be read, look at all of them, and name every one that cannot."""
+    try:
+        yield
+    except DataError as error:
+        is_folder = manifest.source.kind in ("folder", "manual")
+        paths = [path for found in manifest.scan().values() for path, _ in found] if is_folder else []
+        bad = [path for path in paths if not _is_readable(path)]
+        if len(bad) < 2:
+            raise
+        named = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20} more" if len(bad) > 20 else "")
+        raise DataError(
+            f"{len(bad)} of {len(paths)} images cannot be read: {named}. They are damaged or no images: replace them "
+            "or take them away."
+        ) from error
+
+
+def _is_readable(path: Path) -> bool:
+    from labkit.folders import read_image
+
+    try:
+        read_image(path)
+    except DataError:
+        return False
+    return True
+
+
 def _read_words(given: str, n_clusters: int) -> list[str]:
     """The vocabulary in a file, a word a line, or in a comma list; at least a word for each cluster."""
     if "," in given:
@@ -259,6 +320,10 @@ def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: li
     for cluster, (word, margin) in enumerate(zip(found.words, found.margins, strict=True)):
         doubt = "" if margin >= 0 else ", another word fits it better: look before you believe it"
         print(f"cluster {cluster}: {words[word]} (margin {margin:+.2f}{doubt})")
+    print(
+        "The margin is how far a word is ahead of the next best, in nats of mean log-probability. It compares only the"
+    )
+    print("words that were given: where none of them fits, one may still be far ahead.")
     return [words[i] for i in found.words]
 
 

@@ -285,18 +285,23 @@ def criteria(scores: pd.DataFrame, accuracy: ArrayLike, *, chosen: int | None = 
     return fig
 
 
+_METHODS = ("zero-shot", "turtle-named", "k-means", "turtle", "must", "linear-probe")  # each has its colour everywhere
+
+
 @_in_style
 def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
     """Accuracy of each method and choice of spaces, from `Lab.results()` of one dataset and metric.
 
-    A bar is the mean over seeds, a dot one seed, and the open diamond the choice made without labels.
+    A bar is the mean over seeds, a dot one seed, and the open diamond the choice made without labels. Rows of one
+    method stand together, and a method has the same colour in every chart.
     """
     rows = results.assign(spaces=[" + ".join(spaces) for spaces in results["spaces"]])
     rows["label"] = [
         f"{row.method}{f' ({row.variant})' if row.variant else ''}, {row.spaces}" for row in rows.itertuples()
     ]
+    methods = list(dict.fromkeys([*_METHODS, *rows["method"]]))
+    rows = rows.sort_values("method", key=lambda names: names.map(methods.index), kind="stable")
     labels = list(dict.fromkeys(rows["label"]))
-    methods = list(dict.fromkeys(rows["method"]))
     fig, axes = figure(width=8.6, height=0.34 * len(labels) + 1.2)
     ax = axes[0, 0]
     for i, label in enumerate(labels):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import base64
 import datetime
+import functools
 import html
 import importlib.metadata
 import importlib.resources
@@ -23,7 +24,7 @@ import urllib.parse
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 
@@ -31,6 +32,9 @@ from labkit._files import atomic_write
 from labkit._results import ROW_KEYS, read_results, summarise
 from labkit.classroom import pick_profile
 from labkit.errors import DataError, LabkitError
+
+if TYPE_CHECKING:
+    from nbconvert import HTMLExporter
 
 logger = logging.getLogger(__name__)
 
@@ -293,18 +297,44 @@ def _write_results(path: Path, report: dict[str, Any]) -> None:
 
 def _write_html(executed: Path) -> None:
     """The executed notebook as a page; alt texts go into the <img> elements, which nbconvert leaves without."""
-    from nbconvert import HTMLExporter
-
     notebook = nbformat.read(executed, as_version=4)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         alt = output.get("metadata", {}).get("image/png", {}).get("alt")
         if alt and "image/png" in output.get("data", {}):
             png = base64.b64encode(base64.b64decode(output.data["image/png"])).decode()  # without line breaks
             output.data = {"text/html": f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">'}
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
+    badge = re.compile(r"!\[([^]]*)\]\([^)]*badge\.svg\)")  # from the network, so the words in its place
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = badge.sub(r"\1", cell.source)
+    page, _ = _exporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
     page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)  # to the page of another notebook
     with atomic_write(executed.with_suffix(".html")) as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+@functools.cache
+def _exporter() -> HTMLExporter:
+    """nbconvert's, with pages that need no network: formulas as MathML in place of MathJax, and no scripts."""
+    import jinja2
+    from latex2mathml.converter import convert
+    from nbconvert import HTMLExporter
+    from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+    class Renderer(IPythonRenderer):
+        def inline_math(self, body: str) -> str:
+            return str(convert(body))
+
+        def block_math(self, body: str) -> str:
+            return str(convert(body, display="block"))
+
+    template = """{% extends "lab/index.html.j2" %}
+    {% block html_head_js_requirejs %}{% endblock %}{% block html_head_js_mathjax %}{% endblock %}"""
+    exporter = HTMLExporter(extra_loaders=[jinja2.DictLoader({"page.html.j2": template})], template_file="page.html.j2")
+    exporter.register_filter(
+        "markdown2html", lambda source: MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
+    )
+    return exporter
 
 
 _STYLE = """
@@ -340,21 +370,29 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
     else:
         parts.append("<p>All notebooks ran to the end, and every band was met.</p>")
     rows = pd.DataFrame(report["results"], columns=list(ROW_KEYS))
-    parts.append("<h2>Notebooks</h2>")
+    parts.append("<h2>Notebooks</h2><p>Each was run from its first cell to its last; the links lead to the pages.</p>")
     lines = []
     for name, timing in report["timings"].items():
         slowest = max((s or 0.0, i) for i, s in enumerate([*timing["cells"], 0.0], 1))
-        page = f'<a href="{urllib.parse.quote(name)}.html">{html.escape(name)}</a>'
+        title = html.escape(_title(out / f"{name}.ipynb"))
         lines.append(
             {
-                "notebook": page if (out / f"{name}.html").exists() else html.escape(name),
+                "notebook": (
+                    f'<a href="{urllib.parse.quote(name)}.html">{title}</a>'
+                    if (out / f"{name}.html").exists()
+                    else title
+                ),
                 "verdict": '<span class="bad">failed</span>' if name in failed else "ok",
                 "seconds": f"{timing['seconds']:.1f}",
                 "slowest code cell": f"{slowest[0]:.1f} s (cell {slowest[1]})" if timing["cells"] else "",
             }
         )
     parts.append(table(pd.DataFrame(lines), escape=False))
-    parts.append("<h2>Results</h2>")
+    parts.append(
+        "<h2>Results</h2><p><em>Labels used</em>: whether the method saw labels when it was fitted; every row is "
+        "evaluated with them. <em>Value</em>: mean and standard deviation over seeds. <em>Label-free choice</em>: the "
+        "run among these that was chosen without labels.</p>"
+    )
     if not len(rows):
         parts.append("<p>No notebook recorded a result.</p>")
     is_accuracy = rows["metric"] == "accuracy"
@@ -369,7 +407,10 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
         parts.append(f"<details><summary>Other metrics</summary>{table(summarise(rows[~is_accuracy]))}</details>")
     if report["bands"]:
         bands = pd.DataFrame(report["bands"]).drop(columns="profile")
-        parts.append(f"<h2>Bands</h2>{table(bands, float_format='{:.4g}'.format)}")
+        parts.append(
+            "<h2>Bands</h2><p>What the notebooks' text rests on: on any machine a value must lie within its band.</p>"
+            f"<details><summary>All {len(bands)} bands</summary>{table(bands, float_format='{:.4g}'.format)}</details>"
+        )
     body = re.sub(r"<th>", '<th scope="col">', "\n".join(parts))
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -379,6 +420,15 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
     )
     with atomic_write(out / "index.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+
+
+def _title(executed: Path) -> str:
+    """The first heading of a notebook, or its name."""
+    try:
+        first = nbformat.read(executed, as_version=4).cells[0].source.splitlines()[0]
+    except (OSError, IndexError):
+        return executed.stem
+    return first.removeprefix("# ") if first.startswith("# ") else executed.stem
 
 
 def describe_failure(failure: dict[str, Any]) -> str:

@@ -446,7 +446,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         self._check_settings(len(spaces[0]))
         device = pick_device(self.device)
         dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
-        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = int(self._random_state().randint(2**31 - 1))
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
         sample = _some_rows(n, SAMPLE, order)
         treatment = (self.n_components, self.whitening, self.feature_scale)
@@ -567,6 +567,15 @@ class Turtle(ClusterMixin, BaseEstimator):
             expected = [weight.shape[-1] for weight, _ in self.restarts_]
             raise FitError(f"the spaces have {dims} features. Expected {expected}, in the order given to fit.")
         return spaces
+
+    def _random_state(self) -> np.random.RandomState:
+        try:
+            return check_random_state(self.random_state)
+        except ValueError as error:
+            raise FitError(
+                f"random_state is {self.random_state!r}. Expected a whole number from 0 to 2**32 - 1, a NumPy "
+                "RandomState or None."
+            ) from error
 
     def _check_settings(self, n: int) -> None:
         """Raise a FitError for settings that make no sense for n samples."""

@@ -395,7 +395,11 @@ def _whole_batches(config: MustConfig, n: int, processes: int) -> MustConfig:
     if n < parts:
         raise FitError(f"{n} pictures cannot be shared among {processes} processes in {config.accumulate} parts each.")
     size = min(config.batch_size, n) // parts * parts
-    logger.warning("The batch has %d pictures instead of %d, so that it is full and even.", size, config.batch_size)
+    logger.warning(
+        "A batch holds %d pictures instead of %d: no more than there are, as many for each process and part.",
+        size,
+        config.batch_size,
+    )
     return config.replace(batch_size=size)
 
 
@@ -601,9 +605,10 @@ class _Keeper:
         ours = json.loads(json.dumps(self.identity))
         other = [name for name in ours if ours[name] != theirs.get(name)]
         if other:
-            shown = ", ".join(f"{n} (there {_short(theirs.get(n))}, now {_short(ours[n])})" for n in other)
+            shown = ", ".join(f"{n} ({_difference(theirs.get(n), ours[n])})" for n in other)
             raise CheckpointError(
-                f"{path} belongs to a run with other settings: {shown}. Choose another folder, or delete this one."
+                f"{path} belongs to a run with other settings: {shown}. Choose another folder for this run, or delete "
+                "that checkpoint to begin anew."
             )
         try:
             self.run.unpack(tensors, texts)
@@ -676,6 +681,13 @@ def _read(path: Path, advice: str) -> tuple[dict[str, str], dict[str, Tensor]]:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _difference(there: Any, now: Any) -> str:
+    """Two settings, or of two lists only what is not in both."""
+    if isinstance(there, list) and isinstance(now, list):
+        there, now = [v for v in there if v not in now] or there, [v for v in now if v not in there] or now
+    return f"there {_short(there)}, now {_short(now)}"
 
 
 def _short(value: Any) -> str:

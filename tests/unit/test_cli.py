@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+import labkit
 from labkit import cli
 from labkit.backbones import Backbone, load_backbone
 from labkit.errors import DataError, FitError
@@ -52,7 +53,8 @@ def test_help_is_quick() -> None:
 
 
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["sort"], ["cluster", "folder"], ["cluster", "folder", "--classes", "two"]):
+    seed = ["cluster", "folder", "--classes", "2", "--seed", "-1"]
+    for arguments in ([], ["sort"], ["cluster", "folder"], ["cluster", "folder", "--classes", "two"], seed):
         with pytest.raises(SystemExit) as stopped:
             cli.main(arguments)
         assert stopped.value.code == 2
@@ -78,6 +80,33 @@ def test_cluster_writes_a_table_and_a_sheet(photos: Path, tmp_path: Path, capsys
     assert 'alt="00-bright.png"' in page
     assert cli.main([*arguments, "--out", str(out)]) == 0  # the same seed gives the same file
     assert out.read_bytes() == first
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"labkit {labkit.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["cluster", "--classes", "2", "--backbone", "pixels"], ["must", "--words", "a,b", "--backbone", tiny.NAME]],
+)
+def test_all_images_that_cannot_be_read_are_named_at_once(
+    command: list[str], photos: Path, tmp_path: Path, tiny_model: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "03-dark.png").write_bytes((photos / "03-dark.png").read_bytes()[:100])
+    arguments = [command[0], str(photos), *command[1:], "--out", str(tmp_path / "out")]
+    assert cli.main(arguments) == 2
+    assert "labkit: the image " in capsys.readouterr().err
+    (photos / "08-bright.png").write_text("no image")
+    assert cli.main(arguments) == 2
+    said = capsys.readouterr().err
+    assert "2 of 24 images cannot be read" in said
+    assert "03-dark.png" in said
+    assert "08-bright.png" in said
+    assert "05-dark.png" not in said
 
 
 def test_cluster_writes_a_png_sheet(photos: Path, tmp_path: Path) -> None:
@@ -210,12 +239,13 @@ def test_run_reports_failures(
     assert ("FAILED 02_x, code cell 3: E: e" in captured.err) == bool(failures)
 
 
-def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("labkit.series.run_series", interrupted)
     assert cli.main(["run"]) == 130
+    assert "interrupted. The pages of the notebooks that had ended" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("start", ["prompts", "turtle"])

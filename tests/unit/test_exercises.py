@@ -62,7 +62,9 @@ def test_known_mistakes_are_named() -> None:
 
 def test_other_wrong_answers_show_the_first_case_that_differs() -> None:
     verdict = HALF.grade(lambda x: x / 2 if np.isscalar(x) else x / 3)
-    assert verdict.startswith("Exercise 99.1: not yet.\n  called with (array([1., 2.]),)\n  expected array([0.5, 1. ])")
+    assert verdict.startswith(
+        "Exercise 99.1: not yet.\n  called with x=array([1., 2.]) of shape (2,)\n  expected array([0.5, 1. ])"
+    )
     assert "got      array([0.3333, 0.6667])" in verdict
     assert VALUE.grade(11) == "Exercise 99.2: not yet.\n  expected 10\n  got      11"
 
@@ -77,7 +79,7 @@ def test_what_an_attempt_raises_is_explained() -> None:
     verdict = HALF.grade(lambda x: x.nonsense)
     assert verdict == (
         "Exercise 99.1: your code raised AttributeError: 'float' object has no attribute 'nonsense'\n"
-        "  when called with (4.0,)"
+        "  when called with x=4.0"
     )
     assert "TypeError" in HALF.grade(lambda: 1)
 

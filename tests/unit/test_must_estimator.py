@@ -283,7 +283,7 @@ def test_fewer_pictures_than_a_batch_make_a_smaller_batch(caplog: pytest.LogCapt
     few = ImageDataset(IMAGES.labels[:5], IMAGES.classes, array=IMAGES.array[:5])
     with caplog.at_level(logging.WARNING, "labkit"):
         must = tiny.must().fit(few)
-    assert "The batch has 5 pictures instead of 8" in caplog.text
+    assert "A batch holds 5 pictures instead of 8" in caplog.text
     assert finite(must)
     assert must.pseudo_labels_.min() >= 0
     assert tiny.must(accumulate=2).fit(few).pseudo_labels_.min(1).tolist() == [-1, -1]  # 4 of 5, in parts of 2
@@ -734,6 +734,8 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     assert "batch_size" not in said
     assert "random_state (there 0, now 3)" in refused(tiny.must(epochs=1).set_params(random_state=3))
     assert "classes" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(["a", "b", "c"])))
+    more = [*tiny.WORDS, "one_that_is_new"]
+    assert 'now ["one_that_is_new"]' in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(more)))
     assert "prompts" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(tiny.WORDS, ["one {}"])))
     assert "dtype" in refused(tiny.must(tiny.backbone(torch.bfloat16), epochs=1))
     assert "images" in refused(tiny.must(epochs=1), images=tiny.pictures(seed=1))

@@ -32,10 +32,19 @@ GOOD = [
 ]
 
 
+HEAD = """# About {name}
+
+[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://example.org) [next](04_good.ipynb)
+
+$\\tau_k$ is a labeling.
+
+$$\\frac{{a}}{{b}}$$"""
+
+
 def write_notebook(folder: Path, name: str, sources: list[str], parameters: str = PARAMETERS) -> Path:
     first = new_code_cell(parameters, metadata={"tags": ["parameters"]})
     codes = [new_code_cell(source) for source in [LAB.format(notebook=name), *sources]]
-    notebook = new_notebook(cells=[new_markdown_cell(f"# {name}\n\n[next](04_good.ipynb)"), first, *codes])
+    notebook = new_notebook(cells=[new_markdown_cell(HEAD.format(name=name)), first, *codes])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path = folder / f"{name}.ipynb"
     nbformat.write(notebook, path)
@@ -106,7 +115,12 @@ def test_pages(run: tuple[dict[str, Any], Path]) -> None:
     assert not (out / "06_broken.html").exists()
     assert "01_raises, code cell 4: ValueError: boom" in page
     assert not re.search(r'(src|href)="https?:', page)
+    assert '<a href="04_good.html">About 04_good</a>' in page
     notebook = (out / "04_good.html").read_text()
+    assert not re.search(r"""<(script|link|img)[^>]*(src|href)=["']https?:""", notebook)
+    assert ">Open in Colab</a>" in notebook
+    assert notebook.count("<math") == 2
+    assert "<mfrac>" in notebook
     assert '<img alt="An empty &lt;plot&gt; &amp; nothing else." src="data:image/png;base64,' in notebook
     assert "ValueError" in (out / "01_raises.html").read_text()
     assert 'href="04_good.html"' in notebook  # pages lead to pages

@@ -284,6 +284,7 @@ GOOD = np.arange(40, dtype=np.float32).reshape(20, 2)
         (GOOD, {"device": "abacus"}, "abacus.*cannot be used"),
         (GOOD, {"inner_start": "lukewarm"}, '"cold" or "warm"'),
         (GOOD, {"n_restarts": 0}, "n_restarts is 0"),
+        (GOOD, {"random_state": -1}, "random_state is -1.*from 0"),
         (GOOD, {"batch_size": 0}, "batch_size is 0"),
         (GOOD, {"outer_lr": -1.0}, "outer_lr is -1.0"),
         (GOOD, {"feature_scale": 0.0}, "feature_scale is 0.0"),
@@ -334,6 +335,12 @@ def test_scikit_learn_accepts_it() -> None:
             Turtle(3, n_restarts=2, n_outer_steps=60, random_state=0), expected_failed_checks=expected_failures
         )
     assert len([check for check in outcome if check["status"] == "passed"]) > 35
+
+
+def test_others_can_read_what_is_saved(tmp_path: Path) -> None:
+    quick(n_outer_steps=2).fit(blobs()[0]).save(tmp_path / "turtle.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "turtle.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
