@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import inspect
 import pkgutil
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -68,7 +69,7 @@ class Exercise:
             try:
                 answer = attempt(*copy.deepcopy(case)) if callable(attempt) else attempt
             except Exception as error:  # whatever a learner's code raises is an answer to explain
-                called = "" if wants_value else f"\n  when called with {_describe(case)}"
+                called = "" if wants_value else f"\n  when called with {self._call(case)}"
                 return f"{name}: your code raised {type(error).__name__}: {error}{called}"
             if answer is TODO:
                 return f"{name}: not attempted yet"
@@ -83,8 +84,13 @@ class Exercise:
         i = wrong[0]
         if answers[i] is None:
             return f"{name}: not yet. Your code gives None: is there a `return`?"
-        called = "" if wants_value else f"\n  called with {_describe(self.cases[i])}"
+        called = "" if wants_value else f"\n  called with {self._call(self.cases[i])}"
         return f"{name}: not yet.{called}\n  expected {_describe(expected[i])}\n  got      {_describe(answers[i])}"
+
+    def _call(self, case: tuple[Any, ...]) -> str:
+        """The arguments of a case by their names in the reference."""
+        names = inspect.signature(self.reference).parameters
+        return ", ".join(f"{name}={_describe(value)}" for name, value in zip(names, case, strict=True))
 
     def _answers(self, function: Callable[..., Any]) -> list[Any]:
         return [function(*copy.deepcopy(case)) for case in self.cases]  # a copy: nobody can spoil the cases

@@ -75,6 +75,19 @@ EXERCISES = (
             "That is the mean distance. The margin belongs to the worst picture: take the smallest.": (
                 lambda points, labels, weight, bias: _distances(points, labels, weight, bias).mean()
             ),
+            "You raised negative values to zero. That comes later, for the best line: a line that leaves a picture on "
+            "the wrong side has a negative margin.": (
+                lambda points, labels, weight, bias: max(0.0, _distances(points, labels, weight, bias).min())
+            ),
+            "Twice too much: the margin is half the width of the street.": (
+                lambda points, labels, weight, bias: 2 * _distances(points, labels, weight, bias).min()
+            ),
+            "The sides are exchanged: label 1 belongs where weight · x + bias is positive, label 0 where not.": (
+                lambda points, labels, weight, bias: _distances(points, 1 - labels, weight, bias).min()
+            ),
+            "Pictures with label 0 drop out if you multiply by the label. Turn 0 into −1 first: 2 * labels - 1.": (
+                lambda points, labels, weight, bias: (labels * (points @ weight + bias)).min() / np.linalg.norm(weight)
+            ),
         },
         hints=(
             "First one number a picture: points @ weight + bias. Its sign says on which side the picture lies.",
@@ -93,6 +106,9 @@ EXERCISES = (
         mistakes={
             "You took the entropy of each picture, then the mean. First the mean over pictures, then the entropy.": (
                 lambda labeling: np.mean([_entropy(row) for row in labeling])
+            ),
+            "The sign is turned round: entropy is minus the sum of share times log of share, and never negative.": (
+                lambda labeling: -_entropy(labeling.mean(axis=0))
             ),
             "Your entropy is in bits. Use the natural logarithm, np.log.": (
                 lambda labeling: _entropy(labeling.mean(axis=0)) / np.log(2)
@@ -124,6 +140,12 @@ EXERCISES = (
             ),
             "You looked for the largest step in the order given. Only sorting makes neighbours on the line adjacent.": (
                 lambda numbers: (np.arange(len(numbers)) > np.abs(np.diff(numbers)).argmax()).astype(int)
+            ),
+            "The gap's place is one in the sorted list: compare with the number that stands there, not as given.": (
+                lambda numbers: (numbers > numbers[np.diff(np.sort(numbers)).argmax()]).astype(int)
+            ),
+            "np.argsort tells which number comes first, not each number's place. Compare the numbers themselves.": (
+                lambda numbers: (np.argsort(numbers) > np.diff(np.sort(numbers)).argmax()).astype(int)
             ),
             "Right split, wrong order: your labels belong to the sorted numbers. Keep the order of the question.": (
                 lambda numbers: np.sort(_widest_split(numbers))
