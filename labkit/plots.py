@@ -272,8 +272,9 @@ def criteria(scores: pd.DataFrame, accuracy: ArrayLike, *, chosen: int | None = 
             ax.scatter(values[chosen], percent[chosen], s=110, facecolors="none", edgecolors=color(4), linewidths=2)
             if ax is axes[0, 0]:
                 left = values[chosen] > np.median(values)  # towards the middle, where there is room
+                low = percent[chosen] < np.median(percent)
                 ax.annotate(
-                    "chosen", (values[chosen], percent[chosen]), xytext=(-10 if left else 10, 0),
+                    "chosen", (values[chosen], percent[chosen]), xytext=(-8 if left else 8, 12 if low else -12),
                     textcoords="offset points", ha="right" if left else "left", va="center", color=color(4), fontsize=9,
                 )  # fmt: skip
         varies = np.std(values) > 1e-9 and np.std(percent) > 1e-9
