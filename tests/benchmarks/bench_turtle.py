@@ -7,8 +7,9 @@ official   seconds of an outer step of the port and of labkit with the published
            in the dtype that "auto" takes here, and eight side by side; and whether port and labkit take the same
            trajectory in float32 from the same weights on the same batches
 default    seconds of the default fit against the port's 6,000 published steps (measured time of a step, times 6,000),
-           and the test accuracy of both: labkit's is the mean of 20 seeds, the port's is taken after 1,500 steps, mean
-           of 3 seeds, and kept in OUT/port
+           and the test accuracy of both: labkit's is the mean of 20 seeds; the port's is taken after 1,500 steps, the
+           mean of 3 seeds, or of up to 15 while it is open on which side of the limit their difference lies, and kept
+           in OUT/port
 restarts   16 restarts against 1, and the label-free choice among them against their mean, over 20 seeds
 baselines  scikit-learn's K-means with 10 starts and a linear probe on the same features
 scaling    seconds as n, d, C, K or the number of restarts grows, on made-up features in half precision
@@ -22,6 +23,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -47,7 +49,8 @@ DATASETS = ("fashion-mini", "digits", "emoji-unseen")
 SPACES = (("efficientnet-lite0",), ("pixels",), ("pocket-clip",), ("efficientnet-lite0", "pixels"))
 # EfficientNet-Lite0 as in the notebooks' pocket profile; the others that are not named here have a size of their own
 IMAGE_SIZE = {"efficientnet-lite0": 96, "efficientnet-lite2": 128}
-PUBLISHED_STEPS, PLATEAU_STEPS, PLATEAU_SEEDS = 6000, 1500, (0, 1, 2)
+PUBLISHED_STEPS, PLATEAU_STEPS, LEAST_SEEDS, MOST_SEEDS = 6000, 1500, 3, 15
+BEHIND = -0.003  # accuracy that the default may be behind the port's plateau
 N_SEEDS = 20  # the mean of five fits can be two points off
 MEMORY_DTYPES = ("float32", "float16", "bfloat16")
 DEVICE = pick_device("auto")  # of the port and of labkit
@@ -265,6 +268,18 @@ def port_accuracies(case: Case, folder: Path, n_steps: int, seeds: Sequence[int]
     return found
 
 
+def port_plateau(case: Case, given: argparse.Namespace, ours: Sequence[float]) -> list[float]:
+    """Test accuracies of the port at its plateau: more seeds while two standard errors cannot tell what holds."""
+    if given.quick:
+        return [run["test"] for run in port_accuracies(case, given.out / "port", 20, [0])]
+    for n_seeds in range(LEAST_SEEDS, MOST_SEEDS + 1):
+        theirs = [run["test"] for run in port_accuracies(case, given.out / "port", PLATEAU_STEPS, range(n_seeds))]
+        error = math.hypot(*(statistics.stdev(values) / math.sqrt(len(values)) for values in (ours, theirs)))
+        if abs(statistics.mean(ours) - statistics.mean(theirs) - BEHIND) > 2 * error:
+            break
+    return theirs
+
+
 def bench_default(case: Case, given: argparse.Namespace) -> list[Result]:
     port_steps = 2 if given.quick else 5
     port = Port(case.tensors, case.n_clusters)
@@ -279,16 +294,14 @@ def bench_default(case: Case, given: argparse.Namespace) -> list[Result]:
     while len(fits) < (0 if given.quick else N_SEEDS):
         fits.append(fit(case, random_state=len(fits), **settings))
     ours = [case.accuracy(turtle.predict(case.test)) for turtle in fits]
-    plateau = port_accuracies(
-        case, given.out / "port", 20 if given.quick else PLATEAU_STEPS, PLATEAU_SEEDS[: 1 if given.quick else None]
-    )
-    theirs = statistics.mean(run["test"] for run in plateau)
+    plateau = port_plateau(case, given, ours)
+    theirs = statistics.mean(plateau)
     step = statistics.median(times["port"]) / port_steps
     details = {
         "port, seconds of a step": step,
         "port, seconds of 6000 steps": step * PUBLISHED_STEPS,
         "labkit, seconds of the default fit": statistics.median(times["labkit"]),
-        "port, test accuracies at its plateau": [run["test"] for run in plateau],
+        "port, test accuracies at its plateau": plateau,
         "labkit, test accuracies": ours,
         "labkit, test accuracies of all restarts": [_of_restarts(case, turtle) for turtle in fits],
         "settings": fits[0].get_params(),
@@ -301,7 +314,7 @@ def bench_default(case: Case, given: argparse.Namespace) -> list[Result]:
         Result(
             f"default: accuracy minus the port's plateau, {case.title}",
             lead,
-            -0.003,
+            BEHIND,
             details={"labkit": statistics.mean(ours), "port": theirs},
         ),
     ]

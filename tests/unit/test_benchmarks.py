@@ -3,6 +3,7 @@ script runs. No time is tested here."""
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import subprocess
@@ -97,6 +98,20 @@ def test_accuracies_of_the_port_are_measured_once(tmp_path: Path, monkeypatch: p
     case.train[0][0, 0] += 1  # other features
     with pytest.raises(TypeError):
         bench.port_accuracies(case, tmp_path, 5, (0,))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "n_seeds"), [([0.80, 0.81], 3), ([0.60, 0.62], 15), ([0.5, 0.7], 15), ([0.4, 0.41], 3)]
+)
+def test_the_port_gets_more_seeds_where_it_is_close(
+    theirs: list[float], n_seeds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = load("bench_turtle", monkeypatch)
+    monkeypatch.setattr(
+        bench, "port_accuracies", lambda case, folder, steps, seeds: [{"test": theirs[s % 2]} for s in seeds]
+    )
+    given = argparse.Namespace(quick=False, out=tmp_path)
+    assert len(bench.port_plateau(None, given, [0.60, 0.61, 0.62, 0.60])) == n_seeds
 
 
 # --------------------------------------------------------------------------------------------------------- the scripts
