@@ -20,6 +20,7 @@ help: ## this list
 $(INSTALLED): $(ROOT)pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "labkit needs Python 3.10 or newer; set PYTHON=")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): some minutes, up to 7 GB ..."
 	cd $(ROOT) && $(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(INSTALLED)
 

@@ -85,7 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     cluster.add_argument("--seed", type=_seed, default=0, metavar="N", help=seed)
     cluster.add_argument(
-        "--restarts", type=int, default=8, metavar="N", help="runs; the most confident is kept (default: %(default)s)"
+        "--restarts",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="runs; the most confident is kept (default: %(default)s)",
     )
     cluster.set_defaults(command=_cluster, when_stopped="Features are kept: the same command is quicker now.")
 
@@ -107,9 +111,9 @@ def _parser() -> argparse.ArgumentParser:
         "--preset",
         help="settings such as the published dtd/ViT-B-16 (default: those of this dataset and model, else pocket)",
     )
-    must.add_argument("--epochs", type=int, metavar="N", help="passes over the images (default: the preset's)")
+    must.add_argument("--epochs", type=_positive, metavar="N", help="passes over the images (default: the preset's)")
     must.add_argument(
-        "--batch", type=int, metavar="N", help="images in a step, over all processes (default: the preset's)"
+        "--batch", type=_positive, metavar="N", help="images in a step, over all processes (default: the preset's)"
     )
     must.add_argument(
         "--threshold", type=float, metavar="P", help="least confidence of a pseudo-label (default: the preset's)"
@@ -130,6 +134,13 @@ def _parser() -> argparse.ArgumentParser:
     datasets = commands.add_parser("datasets", help="list the datasets that labkit knows")
     datasets.set_defaults(command=_datasets, when_stopped="")
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
+    return number
 
 
 def _seed(text: str) -> int:
@@ -171,6 +182,11 @@ def _cluster(arguments: argparse.Namespace) -> int:
         return np.concatenate(parts)
 
     manifest = load_manifest(arguments.folder)
+    n_images = sum(split.size for split in manifest.splits.values())
+    if arguments.classes > n_images:
+        raise DataError(
+            f"--classes is {arguments.classes}, but {arguments.folder} holds {n_images} images. Ask for fewer."
+        )
     backbones = [load_backbone(name) for name in arguments.backbone or SPACES]
     image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
     with _all_unreadable(manifest):

@@ -37,7 +37,7 @@ def results_table(results_json: Path) -> str:
     facts = report["environment"]
     lines += [
         "",
-        "Test accuracy in percent: mean ± standard deviation over seeds; bold: the run chosen without labels. "
+        "Test accuracy in percent. "
         f"From `make run` on {facts['cpus']} CPU cores, torch {facts['packages']['torch']}.",
     ]
     return "\n".join(lines)
@@ -48,7 +48,8 @@ def _cell(rows: pd.DataFrame) -> str:
     seeds = 100 * rows["value"][~chosen]
     text = f"{seeds.mean():.1f}" if len(seeds) else ""
     text += f" ± {seeds.std():.1f}" if len(seeds) > 1 else ""
-    return " ".join([*(f"**{100 * value:.1f}**" for value in rows["value"][chosen]), text]).strip()
+    of_choice = [f"**{100 * value:.1f}**" for value in rows["value"][chosen]]
+    return " ".join([*of_choice, f"({text})" if of_choice and text else text]).strip()
 
 
 def gain_table(gain_json: Path) -> str:

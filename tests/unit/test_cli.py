@@ -54,7 +54,8 @@ def test_help_is_quick() -> None:
 
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     seed = ["cluster", "folder", "--classes", "2", "--seed", "-1"]
-    for arguments in ([], ["sort"], ["cluster", "folder"], ["cluster", "folder", "--classes", "two"], seed):
+    epochs = ["must", "digits", "--epochs", "0"]
+    for arguments in ([], ["sort"], ["cluster", "folder"], ["cluster", "folder", "--classes", "two"], seed, epochs):
         with pytest.raises(SystemExit) as stopped:
             cli.main(arguments)
         assert stopped.value.code == 2
@@ -80,6 +81,14 @@ def test_cluster_writes_a_table_and_a_sheet(photos: Path, tmp_path: Path, capsys
     assert 'alt="00-bright.png"' in page
     assert cli.main([*arguments, "--out", str(out)]) == 0  # the same seed gives the same file
     assert out.read_bytes() == first
+
+
+def test_more_classes_than_images_are_refused_before_the_work(
+    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.backbones.load_backbone", None)
+    assert cli.main(["cluster", str(photos), "--classes", "25"]) == 2
+    assert "--classes is 25, but" in capsys.readouterr().err
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -186,7 +195,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         (["cluster", str(tmp_path / "missing"), "--classes", "2"], "is not a folder"),
         (["cluster", str(empty), "--classes", "2", "--backbone", "pixels"], "no images"),
         (["cluster", str(photos), "--classes", "1", "--backbone", "pixels"], "--classes is 1"),
-        (["cluster", str(photos), "--classes", "99", "--backbone", "pixels"], "n_clusters"),
+        (["cluster", str(photos), "--classes", "99", "--backbone", "pixels"], "--classes is 99, but"),
         (["cluster", str(photos), "--classes", "2", "--backbone", "resnet"], "backbone 'resnet' is unknown"),
         (["cluster", str(photos), "--classes", "2", "--sheet", "sheet.gif"], "ends in .html or .png"),
         (["cluster", str(photos), "--classes", "3", "--words", "cat,dog,,cat"], "2 different words for 3 clusters"),
