@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import numpy as np
-from scipy.special import log_softmax, softmax
+from collections.abc import Callable
+from typing import Any
 
-from labkit.exercises import Exercise
+import numpy as np
+import torch
+from scipy.special import softmax
+from torch import Tensor
+
+from labkit.exercises import TODO, Exercise
 
 # Large logits in the first row and small ones in the third: in neither is a class probable.
 _LOGITS = np.array([[6.0, 5.8, 5.7, 1.0], [0.2, 2.5, -1.0, -2.0], [0.6, 0.5, 0.4, 0.3], [-3.0, -4.0, 1.5, -2.0]])
-_STUDENT = np.array([[2.0, 0.0, -1.0], [0.5, 0.4, 0.0], [-1.0, 0.0, 3.0], [0.0, 1.0, 1.0], [1.0, -2.0, 0.0]])  # (B, C)
-_LABELS = np.array([0, 2, 2, 1, 1])
-_SOME = np.array([True, False, True, True, False])
+_STUDENT = torch.tensor(  # (B, C)
+    [[2.0, 0.0, -1.0], [0.5, 0.4, 0.0], [-1.0, 0.0, 3.0], [0.0, 1.0, 1.0], [1.0, -2.0, 0.0]], requires_grad=True
+)
+_LABELS = torch.tensor([0, 2, 2, 1, 1])
+_SOME = torch.tensor([True, False, True, True, False])
 
 _UNEVEN = np.array([[0.9, 0.05, 0.05], [0.6, 0.3, 0.1], [0.2, 0.1, 0.7], [0.8, 0.1, 0.1]])  # (B, C)
 _COLLAPSED = np.tile([0.98, 0.01, 0.01], (4, 1))
 _SURE_AND_EQUAL = np.eye(3)[[0, 1, 2]] * 0.94 + 0.02
 
-_PICTURE = np.linspace(-1.0, 1.0, 3 * 4 * 4).reshape(3, 4, 4)  # (3, h, w)
-_GUESS = np.sin(7 * _PICTURE)
-_HIDDEN = np.zeros((4, 4), dtype=bool)
-_HIDDEN[:2, 2:] = True
+_SLOW = [torch.tensor([[1.0, -2.0], [0.5, 4.0]]), torch.tensor([3.0])]  # the parameters of a teacher
+_FAST = [torch.tensor([[2.0, 2.0], [-1.0, 0.0]], requires_grad=True), torch.tensor([-1.0], requires_grad=True)]
 
 
 def _pseudo_labels(logits: np.ndarray, threshold: float) -> tuple[np.ndarray, np.ndarray]:
@@ -33,16 +38,46 @@ def _over_the_pictures(logits: np.ndarray, threshold: float) -> tuple[np.ndarray
     return probs.argmax(axis=1), probs.max(axis=1) > threshold
 
 
-def _errors(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    return -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+def with_gradient(loss_of: Callable[..., Any]) -> Callable[..., Any]:
+    """A loss (of logits, labels, kept) that gives its gradient in the logits, too; what is not written stays so."""
+
+    def both(logits: Tensor, labels: Tensor, kept: Tensor) -> Any:
+        loss = loss_of(logits, labels, kept)
+        if loss is TODO or loss is None:
+            return loss
+        whole = loss + 0 * logits.sum()  # so that a plain 0 has a gradient, too
+        return {"loss": whole.item(), "gradient": torch.autograd.grad(whole, logits)[0].numpy()}
+
+    return both
 
 
-def _self_training(logits: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> float:
-    return float((_errors(logits, labels) * kept).sum() / max(kept.sum(), 1))
+def after_two_steps(follow: Callable[..., Any]) -> Callable[..., Any]:
+    """What two steps of a teacher leave: teacher, student, whether the teacher has a history of gradients."""
+
+    def after(teacher: list[Tensor], student: list[Tensor], decay: float) -> Any:
+        for _ in range(2):
+            if follow(list(teacher), list(student), decay) is TODO:  # a new tensor in a list moves no network
+                return TODO
+        moved = [p.tolist() for p in teacher], [p.tolist() for p in student]
+        return {"teacher": moved[0], "student": moved[1], "has a history": any(p.requires_grad for p in teacher)}
+
+    return after
 
 
-def _nan_when_empty(logits: np.ndarray, labels: np.ndarray, kept: np.ndarray) -> float:
-    return float(_errors(logits, labels)[kept].mean()) if kept.any() else float("nan")
+def _loss(of: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
+    """A loss of the errors (B,) and of which are kept (B,), with its gradient."""
+    errors = torch.nn.functional.cross_entropy
+    return with_gradient(lambda logits, labels, kept: of(errors(logits, labels, reduction="none"), kept))
+
+
+def _steps(move: Callable[[Tensor, Tensor, float], object]) -> Callable[..., Any]:
+    """Two steps that change one tensor of the teacher after the other."""
+
+    def follow(teacher: list[Tensor], student: list[Tensor], decay: float) -> None:
+        for slow, fast in zip(teacher, student, strict=True):
+            move(slow, fast, decay)
+
+    return after_two_steps(follow)
 
 
 EXERCISES = (
@@ -75,25 +110,32 @@ EXERCISES = (
         title="The loss of self-training, even of nothing",
         cases=[
             (_STUDENT, _LABELS, _SOME),
-            (_STUDENT, _LABELS, np.zeros(5, dtype=bool)),
-            (_STUDENT, _LABELS, np.ones(5, dtype=bool)),
+            (_STUDENT, _LABELS, torch.zeros(5, dtype=torch.bool)),
+            (_STUDENT, _LABELS, torch.ones(5, dtype=torch.bool)),
         ],
-        reference=_self_training,
+        reference=_loss(lambda errors, kept: (errors * kept).sum() / kept.sum().clamp_min(1)),
         mistakes={
             "Right, until no label is kept: then you take the mean of nothing, which is nan. It should be 0.": (
-                _nan_when_empty
+                _loss(lambda errors, kept: errors[kept].mean())
+            ),
+            "Right, until no label is kept: then you divide 0 by 0. Keep the denominator away from 0.": (
+                _loss(lambda errors, kept: (errors * kept).sum() / kept.sum())
+            ),
+            "The loss is right, but its gradient is nan when no label is kept: 0/0 was computed and then replaced. "
+            "Never divide by 0, rather than repair what comes out.": (
+                _loss(lambda errors, kept: ((errors * kept).sum() / kept.sum()).nan_to_num())
             ),
             "You divided by the number of all pictures. Divide by the number of those that are kept.": (
-                lambda logits, labels, kept: float((_errors(logits, labels) * kept).mean())
+                _loss(lambda errors, kept: (errors * kept).mean())
             ),
             "You used every label. Those that are not kept must not count.": (
-                lambda logits, labels, kept: float(_errors(logits, labels).mean())
+                _loss(lambda errors, kept: errors.mean())
             ),
         },
         hints=(
             "The error of one picture is minus the log-probability of its pseudo-label. Average it over the kept ones.",
-            "log_softmax(logits, axis=1)[np.arange(len(labels)), labels] holds the log-probabilities, (B,).",
-            "Multiply the errors by kept, add up, and divide by max(kept.sum(), 1): never by 0.",
+            'errors = torch.nn.functional.cross_entropy(logits, labels, reduction="none") are all of them, (B,).',
+            "Multiply the errors by kept, add up, and divide by kept.sum().clamp_min(1): never by 0.",
         ),
         difficulty=2,
         importance=5,
@@ -126,28 +168,35 @@ EXERCISES = (
     ),
     Exercise(
         id="06.4",
-        title="Only what it could not see",
-        cases=[(_GUESS, _PICTURE, _HIDDEN), (_GUESS, _PICTURE, ~_HIDDEN)],
-        reference=lambda guess, picture, hidden: float(np.abs(guess - picture)[:, hidden].mean()),
+        title="The teacher follows",
+        cases=[(_SLOW, _FAST, 0.9), (_SLOW, _FAST, 0.25)],
+        reference=_steps(lambda slow, fast, decay: slow.mul_(decay).add_((1 - decay) * fast.detach())),
         mistakes={
-            "You averaged over all pixels. What is in plain sight is no riddle: count the hidden ones only.": (
-                lambda guess, picture, hidden: float(np.abs(guess - picture).mean())
+            "Your teacher has a gradient history: every step would keep the whole student before it in memory. Work "
+            "under torch.no_grad().": _steps(lambda slow, fast, decay: slow.mul_(decay).add_((1 - decay) * fast)),
+            "The teacher has not moved. `slow = ...` only gives the name to a new tensor: change its numbers in place, "
+            "as with slow.mul_(...).": _steps(lambda slow, fast, decay: decay * slow + (1 - decay) * fast),
+            "The wrong way round: the teacher keeps the share `decay` of itself and takes 1 - decay of the student.": (
+                _steps(lambda slow, fast, decay: slow.mul_(1 - decay).add_(decay * fast.detach()))
             ),
-            "This is three times too large: a hidden pixel has three colours. Divide by three times their number.": (
-                lambda guess, picture, hidden: float(np.abs(guess - picture)[:, hidden].sum() / hidden.sum())
+            "The student is added whole. Its weight is 1 - decay, so that both weights add up to 1.": (
+                _steps(lambda slow, fast, decay: slow.mul_(decay).add_(fast.detach()))
             ),
-            "These are squared errors. The loss takes absolute ones.": (
-                lambda guess, picture, hidden: float(((guess - picture) ** 2)[:, hidden].mean())
+            "That copies the student. The teacher keeps the share `decay` of itself.": (
+                _steps(lambda slow, fast, decay: slow.copy_(fast.detach()))
+            ),
+            "You moved the student. It is the teacher that follows.": (
+                _steps(lambda slow, fast, decay: fast.data.mul_(1 - decay).add_(decay * slow))
             ),
         },
         hints=(
-            "The error of every pixel and colour first, (3, h, w); then choose; then average.",
-            "A mask (h, w) chooses from the last two axes: errors[:, hidden] is (3, number of hidden pixels).",
-            "np.abs(guess - picture)[:, hidden].mean()",
+            "Go through both lists together. Of each pair only the teacher's tensor changes; nothing needs a gradient.",
+            "In-place methods end in _: slow.mul_(a) multiplies the numbers of slow by a, slow.add_(b) adds b to them.",
+            "Under torch.no_grad(): slow.mul_(decay).add_((1 - decay) * fast), for each pair of the two lists.",
         ),
-        difficulty=1,
-        importance=4,
-        minutes=5,
+        difficulty=2,
+        importance=5,
+        minutes=8,
     ),
     Exercise(
         id="06.5",
