@@ -23,6 +23,38 @@ def _keep(information: list[float], patience: int) -> tuple[int, int]:
     return best, len(information)
 
 
+def _wait_longer(information: list[float], patience: int) -> tuple[int, int]:
+    """`_keep` with > where the stop needs >=."""
+    return _keep(information, patience + 1)
+
+
+def _take_equals(information: list[float], patience: int) -> tuple[int, int]:
+    """`_keep` with >= where a new best needs >."""
+    best = 1
+    for epoch, value in enumerate(information, 1):
+        if value >= information[best - 1]:
+            best = epoch
+        if epoch - best >= patience:
+            return best, epoch
+    return best, len(information)
+
+
+def _count_falls(information: list[float], patience: int) -> tuple[int, int]:
+    """Stop after `patience` epochs in a row that did not rise above the one before."""
+    best, falls = 1, 0
+    for epoch, value in enumerate(information[1:], 2):
+        falls = falls + 1 if value <= information[epoch - 2] else 0
+        best = epoch if value > information[best - 1] else best
+        if falls >= patience:
+            return best, epoch
+    return best, len(information)
+
+
+def _information_with_plain_logarithms(probs: np.ndarray) -> float:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float((probs * np.log(probs / probs.mean(axis=0))).sum(axis=1).mean())
+
+
 def _collapsed_loss(p: float, n_classes: int, weight: float) -> float:
     others = (1 - p) / (n_classes - 1)
     fairness = -(np.log(p) + (n_classes - 1) * np.log(others)) / n_classes
@@ -64,6 +96,9 @@ EXERCISES = (
             "These are bits. Use the natural logarithm, as labkit and the losses do.": (
                 lambda probs: (entr(probs.mean(axis=0)).sum() - entr(probs).sum(axis=1).mean()) / np.log(2)
             ),
+            "You get nan where a probability is 0, because 0 times log 0 is nan for NumPy. entr(p) is 0 there.": (
+                _information_with_plain_logarithms
+            ),
         },
         hints=(
             "Two entropies: one of the mean prediction, one of each prediction. What should be large, what small?",
@@ -82,6 +117,7 @@ EXERCISES = (
             ([0.1, 0.2, 0.3], 2),
             ([1.0, 0.9, 1.1, 1.0, 0.9, 0.8], 1),
             ([0.5, 0.5, 0.5, 0.7], 2),
+            ([0.9, 0.5, 0.6, 0.5, 0.7], 2),
         ],
         reference=_keep,
         mistakes={
@@ -94,11 +130,16 @@ EXERCISES = (
             "You counted the kept epoch from 0. The first one is epoch 1.": (
                 lambda information, patience: (_keep(information, patience)[0] - 1, _keep(information, patience)[1])
             ),
+            "You counted falls in a row. Patience counts epochs since the *best*: a rise that stays below the best "
+            "does not reset it.": _count_falls,
+            "You took an equal value for a new best. Only a larger one is: > and not >=.": _take_equals,
+            "You waited one epoch too long. The fit stops as soon as the best lies `patience` epochs behind: >= and "
+            "not >.": _wait_longer,
         },
         hints=(
             "Walk through the epochs in order, and remember the best one so far.",
             "An epoch is the new best only if its value is *larger*. How far is the best behind you?",
-            "In the loop: if epoch - best >= patience, return best, epoch. After it: best, len(information).",
+            "In the loop: if epoch - best >= patience, return best, epoch. After it: best, len(values).",
         ),
         difficulty=3,
         importance=4,
@@ -147,7 +188,7 @@ EXERCISES = (
         },
         hints=(
             "Count, add one, divide. And leave out what is unknown, -1.",
-            "np.bincount(labels[labels >= 0], minlength=n_classes) counts every class, (C,).",
+            "np.bincount(said[said >= 0], minlength=n_classes) counts every class, (C,).",
             "counts = np.bincount(...) + 1, then counts / counts.sum().",
         ),
         difficulty=1,

@@ -95,7 +95,7 @@ def test_the_label_free_choice_is_no_worse_than_a_run_at_random(
 @pytest.mark.parametrize("dataset", ["fashion-mini", "digits"])
 def test_self_training_ends_above_its_zero_shot_start(report: dict[str, Any], dataset: str) -> None:
     common = {"dataset": dataset, "metric": "accuracy", "split": "test", "spaces": ["pocket-vit"]}
-    [start] = values(report, **common, method="zero-shot", notebook="07_must_in_practice")
+    [start] = values(report, **common, method="zero-shot", variant="", notebook="07_must_in_practice")
     ends = values(report, **common, method="must", labels_used=False)
     assert ends
     assert np.mean(ends) > start
