@@ -37,8 +37,7 @@ def results_table(results_json: Path) -> str:
     facts = report["environment"]
     lines += [
         "",
-        "Test accuracy in percent. "
-        f"From `make run` on {facts['cpus']} CPU cores, torch {facts['packages']['torch']}.",
+        f"Test accuracy in percent. From `make run` on {facts['cpus']} CPU cores, torch {facts['packages']['torch']}.",
     ]
     return "\n".join(lines)
 
