@@ -20,7 +20,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +77,7 @@ def run_series(
         "schema": 1,
         "profile": name,
         "created": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-        "environment": {},
+        "environment": _environment(name),
         "results": [],
         "bands": [],
         "timings": {},
@@ -89,11 +88,9 @@ def run_series(
         pages = []
         folder = tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True)
         with folder as scratch, ThreadPoolExecutor(1) as writer:
-            environment = writer.submit(_environment, name)  # it loads torch, while the first notebook begins
             results_path = Path(scratch) / "results.jsonl"
             for path in paths:
                 failure = _run_notebook(path, out / path.name, name, Path(scratch), results_path)
-                report["environment"] = environment.result()
                 report["failures"] += [failure] if failure else []
                 report["timings"][path.stem] = _timings(out / path.name)
                 report["results"], report["bands"] = read_results(results_path)
@@ -165,7 +162,6 @@ def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_p
             str(path),
             str(executed),
             parameters={"profile": profile},
-            engine_name=_engine(),
             kernel_name="python3",
             cwd=str(cwd),
             progress_bar={"desc": path.stem, "file": sys.stderr},
@@ -179,32 +175,6 @@ def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_p
         failure = {"notebook": path.stem, "cell": cell, "error": f"{name}: {message}" if message else name}
         logger.warning("%s failed in cell %s: %s", path.stem, cell, failure["error"])
     return failure
-
-
-@functools.cache
-def _engine() -> str:
-    """Name of an engine of papermill that writes the notebook every ten seconds, not twice a cell: that takes long."""
-    from papermill.engines import NBClientEngine, papermill_engines
-
-    class SeldomSaving(NBClientEngine):
-        @classmethod
-        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
-            save, saved = nb_man.save, time.monotonic()
-
-            def save_seldom() -> None:
-                nonlocal saved
-                if time.monotonic() - saved > 10:
-                    save()
-                    saved = time.monotonic()
-
-            nb_man.save = save_seldom
-            try:
-                super().execute_managed_notebook(nb_man, kernel_name, **options)
-            finally:
-                nb_man.save = save  # papermill's last act, whatever happened, is to write the whole
-
-    papermill_engines.register("labkit", SeldomSaving)
-    return "labkit"
 
 
 def _check_parameters(path: Path, expected: Iterable[str]) -> None:
