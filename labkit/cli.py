@@ -195,7 +195,7 @@ def _cluster(arguments: argparse.Namespace) -> int:
     probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
     labels, confidence = probs.argmax(1), probs.max(1)
     root = arguments.folder.resolve()
-    paths = [path for found in manifest.scan().values() for path, _ in found]  # in the order of the features
+    paths = _image_files(manifest)
     files = [path.relative_to(root).as_posix() for path in paths]
 
     names = _name(probs, image_text, extract(image_text), words) if words and image_text else None
@@ -273,14 +273,18 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
     return name_by_model(probs, image_text, features, prompts).predict(probs)
 
 
+def _image_files(manifest: Manifest) -> list[Path]:
+    """The images of a folder, split by split, in the order of their features."""
+    return [path for found in manifest.scan().values() for path, _ in found]
+
+
 @contextlib.contextmanager
 def _all_unreadable(manifest: Manifest) -> Iterator[None]:
     """Where an image of a folder cannot be read, look at all of them, and name every one that cannot."""
     try:
         yield
     except DataError as error:
-        is_folder = manifest.source.kind in ("folder", "manual")
-        paths = [path for found in manifest.scan().values() for path, _ in found] if is_folder else []
+        paths = _image_files(manifest) if manifest.source.kind in ("folder", "manual") else []
         bad = [path for path in paths if not _is_readable(path)]
         if len(bad) < 2:
             raise
