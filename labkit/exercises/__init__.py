@@ -44,6 +44,8 @@ class Exercise:
         hints: three, from a nudge to nearly the answer.
         difficulty, importance: 1 to 5.
         minutes: how long it takes most learners.
+        observe: turns an attempt, the reference or a mistake into the function that is called, where what it returns is
+            not all that counts: its gradient, or what it changes.
     """
 
     id: str
@@ -55,6 +57,7 @@ class Exercise:
     difficulty: int
     importance: int
     minutes: int
+    observe: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda function: function
 
     def grade(self, attempt: Any) -> str:
         """The verdict on an attempt, a function or a plain value; a wrong answer never raises."""
@@ -67,7 +70,7 @@ class Exercise:
         answers = []
         for case in self.cases:
             try:
-                answer = attempt(*copy.deepcopy(case)) if callable(attempt) else attempt
+                answer = self.observe(attempt)(*copy.deepcopy(case)) if callable(attempt) else attempt
             except Exception as error:  # whatever a learner's code raises is an answer to explain
                 called = "" if wants_value else f"\n  when called with {self._call(case)}"
                 return f"{name}: your code raised {type(error).__name__}: {error}{called}"
@@ -93,7 +96,9 @@ class Exercise:
         return ", ".join(f"{name}={_describe(value)}" for name, value in zip(names, case, strict=True))
 
     def _answers(self, function: Callable[..., Any]) -> list[Any]:
-        return [function(*copy.deepcopy(case)) for case in self.cases]  # a copy: nobody can spoil the cases
+        return [
+            self.observe(function)(*copy.deepcopy(case)) for case in self.cases
+        ]  # a copy: nobody can spoil the cases
 
 
 def get(exercise_id: str) -> Exercise:

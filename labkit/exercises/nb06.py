@@ -38,7 +38,7 @@ def _over_the_pictures(logits: np.ndarray, threshold: float) -> tuple[np.ndarray
     return probs.argmax(axis=1), probs.max(axis=1) > threshold
 
 
-def with_gradient(loss_of: Callable[..., Any]) -> Callable[..., Any]:
+def _with_gradient(loss_of: Callable[..., Any]) -> Callable[..., Any]:
     """A loss (of logits, labels, kept) that gives its gradient in the logits, too; what is not written stays so."""
 
     def both(logits: Tensor, labels: Tensor, kept: Tensor) -> Any:
@@ -51,7 +51,7 @@ def with_gradient(loss_of: Callable[..., Any]) -> Callable[..., Any]:
     return both
 
 
-def after_two_steps(follow: Callable[..., Any]) -> Callable[..., Any]:
+def _after_two_steps(follow: Callable[..., Any]) -> Callable[..., Any]:
     """What two steps of a teacher leave: teacher, student, whether the teacher has a history of gradients."""
 
     def after(teacher: list[Tensor], student: list[Tensor], decay: float) -> Any:
@@ -65,19 +65,19 @@ def after_two_steps(follow: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _loss(of: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """A loss of the errors (B,) and of which are kept (B,), with its gradient."""
+    """A loss of the errors (B,) and of which are kept (B,)."""
     errors = torch.nn.functional.cross_entropy
-    return with_gradient(lambda logits, labels, kept: of(errors(logits, labels, reduction="none"), kept))
+    return lambda logits, labels, kept: of(errors(logits, labels, reduction="none"), kept)
 
 
 def _steps(move: Callable[[Tensor, Tensor, float], object]) -> Callable[..., Any]:
-    """Two steps that change one tensor of the teacher after the other."""
+    """A step that changes one tensor of the teacher after the other."""
 
     def follow(teacher: list[Tensor], student: list[Tensor], decay: float) -> None:
         for slow, fast in zip(teacher, student, strict=True):
             move(slow, fast, decay)
 
-    return after_two_steps(follow)
+    return follow
 
 
 EXERCISES = (
@@ -108,6 +108,7 @@ EXERCISES = (
     Exercise(
         id="06.2",
         title="The loss of self-training, even of nothing",
+        observe=_with_gradient,
         cases=[
             (_STUDENT, _LABELS, _SOME),
             (_STUDENT, _LABELS, torch.zeros(5, dtype=torch.bool)),
@@ -169,6 +170,7 @@ EXERCISES = (
     Exercise(
         id="06.4",
         title="The teacher follows",
+        observe=_after_two_steps,
         cases=[(_SLOW, _FAST, 0.9), (_SLOW, _FAST, 0.25)],
         reference=_steps(lambda slow, fast, decay: slow.mul_(decay).add_((1 - decay) * fast.detach())),
         mistakes={
