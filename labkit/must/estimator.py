@@ -152,7 +152,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             config,
             backbone.mean,
             backbone.std,
-            total_steps=per_epoch * config.epochs,
+            steps_per_epoch=per_epoch,
             prior=prior,
             seed=self.random_state,
             accelerator=accelerator,
@@ -464,7 +464,7 @@ class _Run:
         return [[(self.epoch, i) for i in order[start : start + own]] for start in starts]
 
     def _begin_epoch(self) -> None:
-        device, classes = self.trainer.device, len(self.trainer.state.memory)
+        device, classes = self.trainer.device, len(self.trainer.state.moving_mean)
         names = ("kept", "confidence", "agreement", "mean_entropy")
         self.sums = {name: torch.zeros((), device=device) for name in names}
         self.sums["marginal"] = torch.zeros(classes, device=device)
@@ -545,7 +545,7 @@ class _Run:
         for number, moments in state.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer/{number}/{name}": tensor for name, tensor in moments.items()}
         tensors |= {f"sums/{name}": tensor for name, tensor in self.sums.items()}
-        tensors |= {"memory": state.memory, "labels": self.labels}
+        tensors |= {"moving_mean": state.moving_mean, "labels": self.labels}
         tensors |= {f"epochs/{i}": labels for i, labels in enumerate(self.labels_of_epochs)}
         texts = {
             "labkit": "must checkpoint",
@@ -571,7 +571,7 @@ class _Run:
             moments.setdefault(int(number), {})[key] = tensor
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-        state.memory = tensors["memory"].to(self.trainer.device)
+        state.moving_mean = tensors["moving_mean"].to(self.trainer.device)
         state.step = int(texts["step"])
         self.sums = {name: tensors[f"sums/{name}"].to(self.trainer.device) for name in self.sums}  # in their order
         self.labels = tensors["labels"].to(self.trainer.device)

@@ -21,7 +21,7 @@ def pseudo_labels(teacher_logits: Tensor, threshold: float) -> tuple[Tensor, Ten
     Returns:
         Class numbers (B,) int64, and whether each is kept, (B,) bool.
     """
-    confidence, labels = at_least_single(teacher_logits).softmax(-1).max(-1)
+    confidence, labels = to_float32(teacher_logits).softmax(-1).max(-1)
     return labels, confidence > threshold
 
 
@@ -35,7 +35,7 @@ def self_training_loss(logits: Tensor, labels: Tensor, kept: Tensor, kept_share:
         kept_share: the share of kept labels in the global batch, a scalar, where this is only a part of it (several
             processes); None is the share in this batch.
     """
-    errors = F.cross_entropy(at_least_single(logits), labels, reduction="none")
+    errors = F.cross_entropy(to_float32(logits), labels, reduction="none")
     share = kept.float().mean() if kept_share is None else kept_share
     return torch.where(kept, errors, 0.0).mean() / torch.where(share > 0, share, 1.0)
 
@@ -60,7 +60,7 @@ def masked_image_loss(reconstruction: Tensor, images: Tensor, hidden: Tensor) ->
         hidden: True where a patch is hidden, (B, N).
     """
     pixels = _to_pixels(hidden, images.shape[-2:])
-    errors = (at_least_single(reconstruction) - at_least_single(images)).abs().mean(1)
+    errors = (to_float32(reconstruction) - to_float32(images)).abs().mean(1)
     return torch.where(pixels, errors, 0.0).sum() / pixels.sum().clamp_min(1)
 
 
@@ -79,13 +79,13 @@ def alignment_loss(patches: Tensor, embedding: Tensor, hidden: Tensor) -> Tensor
     return torch.where(hidden, gaps.square().sum(-1), 0.0).sum() / hidden.sum().clamp_min(1)
 
 
-def at_least_single(values: Tensor) -> Tensor:
-    """Half precision, which autocast gives, as single; sums of exponentials need it."""
+def to_float32(values: Tensor) -> Tensor:
+    """Half precision, which autocast gives, as float32, which sums of exponentials need; float64 stays."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(at_least_single(vectors), dim=-1)
+    return F.normalize(to_float32(vectors), dim=-1)
 
 
 def _to_pixels(hidden: Tensor, size: torch.Size) -> Tensor:

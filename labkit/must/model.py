@@ -1,4 +1,4 @@
-"""A vision transformer whose patches can be hidden, and the classifier that MUST trains on it."""
+"""A vision transformer whose patches can be masked, and the classifier that MUST trains on it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from labkit.errors import BackboneError
+from labkit.must.losses import to_float32
 
 
 class Output(NamedTuple):
-    """What the classifier says of B pictures of N patches; the last two only where patches may be hidden.
+    """What the classifier predicts for B images of N patches; the last two only where patches may be masked.
 
     Attributes:
-        logits: (B, C).
-        embedding: the picture in the space of pictures and texts, before it is made a unit vector, (B, D).
+        logits: (B, C), float32 whatever the autocast (float64 where the weights are).
+        embedding: the image in the joint space of images and texts, before L2 normalisation, (B, D).
         patches: every patch in that space, (B, N, D).
-        reconstruction: normalised RGB guessed for every pixel, (B, 3, h, w).
+        reconstruction: normalised RGB predicted for every pixel, (B, 3, h, w).
     """
 
     logits: Tensor
@@ -28,11 +29,11 @@ class Output(NamedTuple):
 
 
 class MaskedVisual(nn.Module):
-    """open_clip's VisionTransformer with a mask token, a decoder of pixels and a view of patches in its output space.
+    """open_clip's VisionTransformer with a mask token, a LayerNorm of patches and a decoder of their pixels.
 
-    With nothing hidden, `encode` computes what the tower itself does, bit by bit. Its own parts are new and untrained:
-    the mask token that stands for a hidden patch, the LayerNorm of patches, and the decoder, one linear layer from a
-    patch to its pixels.
+    With nothing masked, `encode` computes what the tower itself does, bit by bit. Its own parts are new and untrained:
+    the mask token that stands for a masked patch, the LayerNorm of patches, which feeds both the alignment and the
+    reconstruction, and the decoder, one linear layer from a patch to its pixels.
 
     Args:
         visual: the image tower of an open_clip model with a native ViT; it is used as it is, not copied.
@@ -54,7 +55,7 @@ class MaskedVisual(nn.Module):
         width: int = visual.conv1.out_channels
         self.grid: tuple[int, int] = tuple(visual.grid_size)
         self.patch: int = visual.patch_size[0]
-        self.mask_token = nn.Parameter(torch.empty(width))
+        self.mask_token = nn.Parameter(torch.empty(1, 1, width))  # of three dimensions, so weight decay takes it
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         self.ln_patch = nn.LayerNorm(width)
         self.decoder = nn.Sequential(nn.Conv2d(width, 3 * self.patch**2, 1), nn.PixelShuffle(self.patch))
@@ -83,14 +84,17 @@ class MaskedVisual(nn.Module):
         """Embeddings of pictures, (B, 3, h, w) -> (B, D): the tower's own when nothing is hidden."""
         return self.pool(self.tokens(images, hidden))
 
-    def project_patches(self, tokens: Tensor) -> Tensor:
-        """The patches of `tokens` in the space of pictures and texts: (B, 1 + N, width) -> (B, N, D)."""
-        return self.ln_patch(tokens[:, 1:]) @ self.visual.proj
+    def patches(self, tokens: Tensor) -> Tensor:
+        """The patches of `tokens` after their own LayerNorm: (B, 1 + N, width) -> (B, N, width)."""
+        return self.ln_patch(tokens[:, 1:])
 
-    def reconstruct(self, tokens: Tensor) -> Tensor:
-        """Pixels guessed from the patches of `tokens`: (B, 1 + N, width) -> normalised RGB (B, 3, h, w)."""
-        patches = tokens[:, 1:].transpose(1, 2).unflatten(2, self.grid)
-        return self.decoder(patches)
+    def project(self, patches: Tensor) -> Tensor:
+        """Patches in the joint space of images and texts: (B, N, width) -> (B, N, D)."""
+        return patches @ self.visual.proj
+
+    def reconstruct(self, patches: Tensor) -> Tensor:
+        """Pixels predicted from patches: (B, N, width) -> normalised RGB (B, 3, h, w)."""
+        return self.decoder(patches.transpose(1, 2).unflatten(2, self.grid))
 
 
 class MaskedClassifier(nn.Module):
@@ -100,8 +104,8 @@ class MaskedClassifier(nn.Module):
         visual: see `MaskedVisual`; copied, and its parameters are made trainable.
         weights: a zero-shot classifier, unit vectors (C, D): where the head starts.
         logit_scale: the model's inverse temperature; fixed.
-        masked_image: whether the outputs of hidden patches are turned into pixels.
-        alignment: whether they are compared with the picture.
+        masked_image: whether masked patches are decoded into pixels.
+        alignment: whether they are projected, to be compared with the image.
     """
 
     def __init__(
@@ -121,20 +125,23 @@ class MaskedClassifier(nn.Module):
         self.logit_scale = logit_scale
         self.masked_image, self.alignment = masked_image, alignment
         self.backbone.decoder.requires_grad_(masked_image)  # distributed training waits for all that can learn
-        self.backbone.ln_patch.requires_grad_(alignment)
+        self.backbone.ln_patch.requires_grad_(masked_image or alignment)
 
     def forward(self, images: Tensor, hidden: Tensor | None = None) -> Output:
         """Normalised RGB (B, 3, h, w), and which patches are hidden, bool (B, N), or None."""
-        tokens = self.backbone.tokens(images, hidden)
-        embedding = self.backbone.pool(tokens)
-        logits = self.logit_scale * self.head(nn.functional.normalize(embedding, dim=-1))
-        if hidden is None:
+        backbone = self.backbone
+        tokens = backbone.tokens(images, hidden)
+        with torch.autocast(images.device.type, enabled=False):  # bfloat16 has steps of 0.125 at a logit of 25
+            embedding = backbone.pool(to_float32(tokens))
+            logits = self.logit_scale * self.head(nn.functional.normalize(embedding, dim=-1))
+        if hidden is None or not (self.alignment or self.masked_image):
             return Output(logits, embedding)
+        patches = backbone.patches(tokens)
         return Output(
             logits,
             embedding,
-            self.backbone.project_patches(tokens) if self.alignment else None,
-            self.backbone.reconstruct(tokens) if self.masked_image else None,
+            backbone.project(patches) if self.alignment else None,
+            backbone.reconstruct(patches) if self.masked_image else None,
         )
 
 

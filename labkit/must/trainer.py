@@ -1,15 +1,17 @@
-"""MUST: a zero-shot classifier teaches itself on pictures without labels.
+"""MUST: a zero-shot classifier teaches itself on images without labels.
 
-Li, Savarese and Hoi, ICLR 2023 (arXiv 2206.02967). One step, for a batch of pictures:
+Li, Savarese and Hoi, ICLR 2023 (arXiv 2206.02967). One step, for a batch of images:
 
-1. the teacher, a slow average of the student, sees a weak view and gives pseudo-labels;
-2. the student sees a strong view with some patches hidden, in one pass;
-3. its prediction shall be the teacher's where that is sure (self-training), spread over all classes (fairness), its
-   hidden patches shall be guessed (masked image) and say what the whole picture says (alignment);
-4. AdamW updates the student, and the teacher follows.
+1. the EMA teacher, a moving average of the student, sees a weak view and gives pseudo-labels;
+2. the student sees a strong view with some patches masked, in one pass;
+3. it learns to predict the teacher's labels where that is confident (self-training), to use all classes (fairness), to
+   reconstruct its masked patches (masked image modelling) and to let them agree with the whole image (alignment);
+4. AdamW updates the student, and the EMA update moves the teacher.
 
-Everything random is a function of the seed and of the number of the epoch, step or picture. So a run that was stopped
-and goes on, and a run on several processes, take the very same steps as one that was not.
+Everything random is a function of the seed and of the number of the epoch, step or image. So a run that was stopped
+and goes on, and a run on several processes, take the very same steps as one that was not. So does a run in
+micro-batches: what depends on the whole batch (the share of kept labels, the mean prediction) is taken from all of them
+before the first gradient, for one more pass of the student.
 """
 
 from __future__ import annotations
@@ -29,11 +31,11 @@ from labkit.errors import FitError
 from labkit.must.config import MustConfig
 from labkit.must.losses import (
     alignment_loss,
-    at_least_single,
     fairness_loss,
     masked_image_loss,
     pseudo_labels,
     self_training_loss,
+    to_float32,
 )
 from labkit.must.masking import block_masks, generator_for
 from labkit.must.model import MaskedClassifier, MaskedVisual, Output
@@ -49,7 +51,7 @@ class State:
     student: MaskedClassifier
     teacher: MaskedClassifier
     optimizer: torch.optim.AdamW
-    memory: Tensor  # the moving mean prediction, (C,)
+    moving_mean: Tensor  # of the mean prediction, (C,); each epoch begins it anew
     step: int = 0
 
 
@@ -60,14 +62,15 @@ class Trainer:
         state: from `new_state`.
         config: the settings.
         mean, std: of the pixels, as the tower expects them.
-        total_steps: where the learning rate ends.
+        steps_per_epoch: the learning rate ends after `config.epochs` times as many.
         prior: expected share of each class, (C,), or None for equal ones.
         seed: of the masks.
-        accelerator: Hugging Face's, which knows of the other processes; None for one process.
+        accelerator: Hugging Face's, which knows of the other processes; None for one process. Student and teacher then
+            begin as the student of the main process.
         dtype: of the autocast forward passes; float32 for none.
 
     Raises:
-        FitError: blocks of the masks do not fill the tower's pictures.
+        FitError: blocks of the masks do not fill the tower's images.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Trainer:
         mean: Sequence[float],
         std: Sequence[float],
         *,
-        total_steps: int,
+        steps_per_epoch: int,
         prior: Tensor | None = None,
         seed: int = 0,
         accelerator: Any = None,
@@ -85,18 +88,21 @@ class Trainer:
     ) -> None:
         if config.mask_ratio:
             _check_blocks(config.mask_block, state.student.backbone)
-        self.state, self.config, self.total_steps, self.seed = state, config, total_steps, seed
+        self.state, self.config, self.steps_per_epoch, self.seed = state, config, steps_per_epoch, seed
         self.accelerator, self.dtype, self.prior = accelerator, dtype, prior
-        self.device = state.memory.device
+        self.device = state.moving_mean.device
         self.mean = torch.tensor(mean, device=self.device).view(3, 1, 1) * 255
         self.std = torch.tensor(std, device=self.device).view(3, 1, 1) * 255
-        self.model: nn.Module = state.student if accelerator is None else accelerator.prepare_model(state.student)
+        self.model: nn.Module = state.student
+        if accelerator is not None:
+            self.model = accelerator.prepare_model(state.student)  # which sends the main process's to all
+            state.teacher.load_state_dict(state.student.state_dict())
         self.world = 1 if accelerator is None else accelerator.num_processes
         self.rank = 0 if accelerator is None else accelerator.process_index
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
 
     def masks(self) -> Tensor:
-        """Which patches of the next batch are hidden: bool (all pictures of all processes, N); the same on each."""
+        """Which patches of the next batch are masked: bool (all images of all processes, N); the same on each."""
         config, tower = self.config, self.state.student.backbone
         generator, block = generator_for(self.seed, self.state.step), config.mask_block // tower.patch
         return block_masks(config.batch_size, tower.grid, ratio=config.mask_ratio, block=block, generator=generator)
@@ -105,33 +111,59 @@ class Trainer:
         """Train student and teacher on one batch.
 
         Args:
-            weak, strong: this process's pictures, uint8 (B, 3, h, w); B times the processes is `config.batch_size`.
+            weak, strong: this process's images, uint8 (B, 3, h, w); B times the processes is `config.batch_size`.
 
         Returns:
             Scalars on the device: the losses, and what is known without labels ("kept", "confidence", "agreement");
             and the teacher's "labels" (B,) int64 and "probs" (B, C).
         """
-        state, config = self.state, self.config
+        state, config, size = self.state, self.config, len(weak)
         self._set_rates()
-        size = len(weak)
-        hidden: Tensor | None = None
+        masked: Tensor | None = None
         if config.mask_ratio:
-            hidden = self.masks()[self.rank * size : (self.rank + 1) * size].to(self.device, non_blocking=True)
-        parts = []
-        for i in range(config.accumulate):
-            rows = slice(i * size // config.accumulate, (i + 1) * size // config.accumulate)
-            last = i + 1 == config.accumulate
+            masked = self.masks()[self.rank * size : (self.rank + 1) * size].to(self.device, non_blocking=True)
+        micro_batches = [
+            slice(i * size // config.accumulate, (i + 1) * size // config.accumulate) for i in range(config.accumulate)
+        ]
+
+        def student(rows: slice, model: nn.Module) -> Output:
+            with self._autocast(), self._attention():
+                return model(self.normalise(strong[rows]), None if masked is None else masked[rows])
+
+        teacher_logits = torch.cat([self._teacher_logits(weak[rows]) for rows in micro_batches])
+        labels, kept = pseudo_labels(teacher_logits, config.threshold)
+        ahead: Output | None = None
+        if config.accumulate == 1:
+            ahead = student(micro_batches[0], self.model)
+            own_mean = _probs(ahead.logits).mean(0).detach()
+        else:
+            with torch.no_grad():
+                own_mean = torch.cat([_probs(student(rows, state.student).logits) for rows in micro_batches]).mean(0)
+        share, batch_mean = self._over_processes(kept.float().mean(), own_mean)
+        seen: list[dict[str, Tensor]] = []
+        for rows in micro_batches:
+            last = rows.stop == size
             with contextlib.nullcontext() if last or self.world == 1 else self.accelerator.no_sync(self.model):
-                part, loss = self._losses(weak[rows], strong[rows], None if hidden is None else hidden[rows])
-                self.scaler.scale(loss / config.accumulate).backward()
-            parts.append(part)
+                output = student(rows, self.model) if ahead is None else ahead
+                losses = self._losses(output, strong[rows], None if masked is None else masked[rows])
+                losses["self_training"] = self_training_loss(output.logits, labels[rows], kept[rows], share)
+                losses["fairness"] = self._fairness(_probs(output.logits).mean(0), batch_mean)
+                total = torch.stack([loss * getattr(config, f"{name}_weight") for name, loss in losses.items()]).sum()
+                self.scaler.scale(total / config.accumulate).backward()
+            agreement = (output.logits.argmax(-1) == labels[rows]).float().mean()
+            seen.append({"loss": total.detach(), **{k: v.detach() for k, v in losses.items()}, "agreement": agreement})
+        state.moving_mean = self._moving_mean(batch_mean)
         self.scaler.step(state.optimizer)
         self.scaler.update()
         state.optimizer.zero_grad()
         follow(state.teacher, state.student, config.ema_decay_at(state.step))
         state.step += 1
-        several = {"labels", "probs"}
-        return {k: (torch.cat if k in several else _mean)([part[k] for part in parts]) for k in parts[0]}
+        probs = _probs(teacher_logits)
+        means = {name: torch.stack([part[name] for part in seen]).mean() for name in seen[0]}
+        return {**means, "kept": share, "confidence": probs.max(-1).values.mean(), "labels": labels, "probs": probs}
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _attention(self) -> contextlib.AbstractContextManager[None]:
         """Of the student. PyTorch's flash attention is slow backwards in bfloat16 on a CPU over few tokens."""
@@ -139,72 +171,65 @@ class Trainer:
         plain = few and self.device.type == "cpu" and self.dtype == torch.bfloat16
         return sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext()
 
-    def _losses(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> tuple[dict[str, Tensor], Tensor]:
-        config, images = self.config, self.normalise(strong)
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            with torch.no_grad():
-                teacher_logits = self.state.teacher(self.normalise(weak)).logits
-            with self._attention():
-                output: Output = self.model(images, hidden)
-        labels, kept = pseudo_labels(teacher_logits, config.threshold)
-        probs = at_least_single(output.logits).softmax(-1)
-        share, mean_probs = self._over_processes(kept.float().mean(), probs.mean(0))
-        losses = {"self_training": self_training_loss(output.logits, labels, kept, share)}
-        losses["fairness"] = self._fairness(mean_probs)
-        if output.reconstruction is not None and hidden is not None:
-            losses["masked_image"] = masked_image_loss(output.reconstruction, images, hidden)
-        if output.patches is not None and hidden is not None:
-            losses["alignment"] = alignment_loss(output.patches, output.embedding, hidden)
-        total = torch.stack([loss * getattr(config, f"{name}_weight") for name, loss in losses.items()]).sum()
-        teacher_probs = at_least_single(teacher_logits).softmax(-1)
-        seen = {
-            "loss": total,
-            **losses,
-            "kept": share,
-            "confidence": teacher_probs.max(-1).values.mean(),
-            "agreement": (output.logits.argmax(-1) == labels).float().mean(),
-        }
-        return {k: v.detach() for k, v in seen.items()} | {"labels": labels, "probs": teacher_probs}, total
+    @torch.no_grad()
+    def _teacher_logits(self, weak: Tensor) -> Tensor:
+        with self._autocast():
+            return self.state.teacher(self.normalise(weak)).logits
 
-    def _fairness(self, mean_probs: Tensor) -> Tensor:
-        """The fairness loss, with the memory of past batches where there is one (section 3.1)."""
-        memory = self.config.fairness_memory
-        if memory is None:
-            memory = 0.5 if len(mean_probs) >= 512 else 0.0
-        if not memory:
-            return fairness_loss(mean_probs, self.prior)
-        moving = memory * self.state.memory + (1 - memory) * mean_probs
-        self.state.memory = moving.detach()
-        return fairness_loss(moving, self.prior) / (1 - memory)
+    def _losses(self, output: Output, strong: Tensor, masked: Tensor | None) -> dict[str, Tensor]:
+        """The losses of masked patches; those that are switched off are left out."""
+        losses = {}
+        if output.reconstruction is not None and masked is not None:
+            losses["masked_image"] = masked_image_loss(output.reconstruction, self.normalise(strong), masked)
+        if output.patches is not None and masked is not None:
+            losses["alignment"] = alignment_loss(output.patches, output.embedding, masked)
+        return losses
+
+    def _fairness(self, own_mean: Tensor, batch_mean: Tensor) -> Tensor:
+        """The fairness loss of the whole batch, whose gradient goes to the images behind `own_mean` (section 3.1).
+
+        Means over micro-batches and over processes (DistributedDataParallel) of these gradients are that of the batch.
+        """
+        momentum = self._momentum(len(batch_mean))
+        moving = self._moving_mean(batch_mean) + (1 - self._kept_of_past(momentum)) * (own_mean - own_mean.detach())
+        return fairness_loss(moving, self.prior) / (1 - momentum)
+
+    def _moving_mean(self, batch_mean: Tensor) -> Tensor:
+        """The moving average of the mean prediction, which begins every epoch with the batch's own."""
+        return self.state.moving_mean.lerp(batch_mean, 1 - self._kept_of_past(self._momentum(len(batch_mean))))
+
+    def _kept_of_past(self, momentum: float) -> float:
+        return momentum if self.state.step % self.steps_per_epoch else 0.0
+
+    def _momentum(self, classes: int) -> float:
+        momentum = self.config.fairness_memory
+        if momentum is None:
+            momentum = 0.5 if classes >= 512 else 0.0
+        return momentum
 
     def _over_processes(self, share: Tensor, mean_probs: Tensor) -> tuple[Tensor, Tensor]:
-        """Means over the batches of all processes, whose gradient each process takes for its own pictures only.
-
-        DistributedDataParallel averages gradients, so this gives the gradient of the global mean.
-        """
+        """Means over the batches of all processes."""
         if self.world == 1:
             return share, mean_probs
-        own = torch.cat([share[None], mean_probs.detach()])
-        everywhere = self.accelerator.reduce(own, reduction="mean")
-        return everywhere[0], everywhere[1:] + (mean_probs - mean_probs.detach())
+        everywhere = self.accelerator.reduce(torch.cat([share[None], mean_probs]), reduction="mean")
+        return everywhere[0], everywhere[1:]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, h, w) -> what the tower expects, float32, on the device."""
         return (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
 
     def _set_rates(self) -> None:
-        rate = self.config.lr_at(self.state.step / max(1, self.total_steps))
+        rate = self.config.lr_at(self.state.step / (self.steps_per_epoch * self.config.epochs))
         for group in self.state.optimizer.param_groups:
             group["lr"] = rate * group["lr_scale"]
 
 
 def new_state(student: MaskedClassifier, config: MustConfig) -> State:
-    """Student, its copy as the teacher, and AdamW with layer-wise learning rates, before the first step."""
+    """Student, its copy as the EMA teacher, and AdamW with layer-wise learning rates, before the first step."""
     student.backbone.mask_token.requires_grad_(config.mask_ratio > 0)  # distributed training waits for all that learns
     teacher = copy.deepcopy(student).requires_grad_(False).eval()
     optimizer = torch.optim.AdamW(parameter_groups(student, config), lr=config.peak_lr, fused=True)
-    classes, device = student.head.weight.shape[0], student.head.weight.device
-    return State(student.train(), teacher, optimizer, torch.full((classes,), 1 / classes, device=device))
+    return State(student.train(), teacher, optimizer, student.head.weight.new_zeros(len(student.head.weight)))
 
 
 def parameter_groups(model: MaskedClassifier, config: MustConfig) -> list[dict[str, Any]]:
@@ -252,5 +277,5 @@ def _check_blocks(pixels: int, tower: MaskedVisual) -> None:
         )
 
 
-def _mean(values: list[Tensor]) -> Tensor:
-    return torch.stack(values).mean()
+def _probs(logits: Tensor) -> Tensor:
+    return to_float32(logits).softmax(-1)

@@ -1,6 +1,6 @@
-"""Two random views of every picture: a weak one for the teacher and a strong one for the student.
+"""Two random views of every image: a weak one for the teacher and a strong one for the student.
 
-A view depends on the seed, the epoch and the number of the picture alone. So any number of processes and workers draws
+A view depends on the seed, the epoch and the number of the image alone. So any number of processes and workers draws
 the same ones, and a run that was stopped goes on as if it had not been.
 """
 
@@ -22,18 +22,19 @@ from labkit.datasets import ImageDataset
 from labkit.errors import FitError
 from labkit.folders import plain_image
 
-WEAK_SIDE = 7 / 8  # of the shorter side of a picture that the weak view shows: 224 of 256
 RATIOS = (3 / 4, 4 / 3)  # of width to height that the strong view's crop may have
 
 
 class Views(Dataset[tuple[int, Tensor, Tensor]]):
-    """`views[epoch, i]` is i and the weak and the strong view of picture i in that epoch, both uint8 (3, size, size).
+    """`views[epoch, i]` is i and the weak and the strong view of image i in that epoch, both uint8 (3, size, size).
 
-    Weak: a random square crop. Strong: a random crop of at least the area `crop`, perhaps mirrored, then RandAugment
-    (Cubuk et al., 2020). Labels are not read.
+    Weak: the shorter side is resized to `size`, then a random square is cropped; of a square image that is all of it.
+    Strong: a random crop of at least the area `crop`, perhaps mirrored, then RandAugment (Cubuk et al., 2020). Both
+    resize bicubically. Labels are not read. The published code crops at whole pixels of the image where we crop
+    between them, which matters for tiny images alone.
 
     Args:
-        images: the pictures.
+        images: the images.
         size: side of a view in pixels.
         seed: of everything random.
         crop, flip, augment: see `MustConfig`.
@@ -62,6 +63,7 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
             fill = tuple(round(255 * channel) for channel in mean)
             # Below 10, where timm asks Pillow to keep 0 bits of a colour, which it does not (Pillow from 12 on raises).
             limits = {"translate_const": int(0.45 * size), "img_mean": fill, "magnitude_max": 9.99}
+            limits["interpolation"] = Image.Resampling.BICUBIC  # else timm draws bilinear or bicubic at random
             try:
                 self.augment = rand_augment_transform(augment, limits)
             except (AssertionError, ValueError) as error:
@@ -77,7 +79,7 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
         epoch, i = key
         image = plain_image(self.images[i][0]).convert("RGB")
         rng = random.Random(f"{self.seed} {epoch} {i}")
-        weak = self._resize(image, _square(image.size, rng))
+        weak = self._resize(image, _square(image.size, self.size, rng))
         strong = self._resize(image, _window(image.size, self.crop, rng))
         if self.flip and rng.random() < 0.5:
             strong = strong.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -90,15 +92,23 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
         return image.resize((self.size, self.size), Image.Resampling.BICUBIC, box=box)
 
 
-def _square(size: tuple[int, int], rng: random.Random) -> tuple[float, float, float, float]:
-    """The box (left, top, right, bottom) of a random square in a picture of (width, height)."""
-    side = WEAK_SIDE * min(size)
-    left, top = (rng.random() * (length - side) for length in size)
-    return left, top, left + side, top + side
+def _square(size: tuple[int, int], side: int, rng: random.Random) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) of an image of (width, height) that the weak view shows.
+
+    As torchvision's Resize(side) of the shorter side and RandomCrop(side), in the coordinates of the image as it is,
+    so that a long strip is never enlarged as a whole.
+    """
+    box = []
+    for length in size:
+        resized = side * length // min(size)
+        first = rng.randint(0, resized - side)
+        box.append((first * length / resized, min(length, (first + side) * length / resized)))
+    (left, right), (top, bottom) = box
+    return left, top, right, bottom
 
 
 def _window(size: tuple[int, int], smallest: float, rng: random.Random) -> tuple[float, float, float, float]:
-    """The box of a random part of a picture: from `smallest` of its area to all, its shape within RATIOS.
+    """The box (left, top, right, bottom) of a random part of an image: from `smallest` of its area to all, its shape within RATIOS.
 
     As torchvision's RandomResizedCrop: when ten tries do not fit, the largest fitting part in the middle.
     """

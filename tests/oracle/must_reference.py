@@ -111,7 +111,7 @@ class Recipe:
     memory: float = 0.0
     prior: Tensor | None = None
     slow_token: bool = False
-    parts: int = 1
+    epoch: int = 1000  # steps in one, after which the moving mean begins anew
 
 
 @dataclass
@@ -128,14 +128,12 @@ class MustReference:
     teacher: dict[str, Tensor] = field(init=False)
     m: dict[str, Tensor] = field(init=False)
     v: dict[str, Tensor] = field(init=False)
-    before: Tensor = field(init=False)
+    before: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.student = {name: value.detach().double().clone() for name, value in self.student.items()}
         self.teacher = dict(self.student)  # nothing here is changed in place
         self.m, self.v = (dict.fromkeys(self.student, torch.zeros((), dtype=torch.float64)) for _ in range(2))
-        classes = len(self.student["head.weight"])
-        self.before = torch.full((classes,), 1 / classes, dtype=torch.float64)
         self.layers = 1 + max(int(name.split(".")[4]) for name in self.student if ".resblocks." in name)
 
     # ------------------------------------------------------------------------------------------------------- the model
@@ -161,9 +159,10 @@ class MustReference:
             z = z + h @ w[block + "mlp.c_proj.weight"].T + w[block + "mlp.c_proj.bias"]
         picture = _layer_norm(z, w, tower + "ln_post")[:, 0] @ w[tower + "proj"]
         logits = self.scale * _unit(picture) @ w["head.weight"].T
-        patches = _layer_norm(z[:, 1:], w, "backbone.ln_patch") @ w[tower + "proj"]
+        inner = _layer_norm(z[:, 1:], w, "backbone.ln_patch")  # feeds both the alignment and the decoder
+        patches = inner @ w[tower + "proj"]
         kernel = w["backbone.decoder.0.weight"].reshape(3 * p * p, -1)
-        pixels = (z[:, 1:] @ kernel.T + w["backbone.decoder.0.bias"]).reshape(n, rows, columns, 3, p, p)
+        pixels = (inner @ kernel.T + w["backbone.decoder.0.bias"]).reshape(n, rows, columns, 3, p, p)
         return logits, picture, patches, pixels.permute(0, 3, 1, 4, 2, 5).reshape(n, 3, height, width)
 
     def _attention(self, z: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
@@ -180,7 +179,7 @@ class MustReference:
     # -------------------------------------------------------------------------------------------------------- the step
 
     def losses(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, Tensor]:
-        """The four losses of one part of a batch, for normalised views in float64, and the share that is kept."""
+        """The four losses of a batch, for normalised views in float64, and the share that is kept."""
         recipe = self.recipe
         with torch.no_grad():
             q = torch.softmax(self.forward(self.teacher, weak, None)[0], 1)
@@ -191,7 +190,8 @@ class MustReference:
         found["self_training"] = -sum(log_p[i, q[i].argmax()] for i in kept) / max(1, len(kept)) + 0 * logits.sum()
         mean = torch.softmax(logits, 1).mean(0)
         if recipe.memory:
-            mean = recipe.memory * self.before + (1 - recipe.memory) * mean
+            if self.t % recipe.epoch:
+                mean = recipe.memory * self.before + (1 - recipe.memory) * mean
             self.before = mean.detach()
         prior = torch.full_like(mean, 1 / len(mean)) if recipe.prior is None else recipe.prior.double()
         found["fairness"] = -(prior * mean.log()).sum() / (1 - recipe.memory)
@@ -205,11 +205,13 @@ class MustReference:
         return found
 
     def step(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, float]:
-        """One step for normalised views in float64; what it returns is the mean over the parts."""
-        recipe, size = self.recipe, len(weak) // self.recipe.parts
+        """One step for normalised views in float64, always of the whole batch."""
+        recipe = self.recipe
         self.student = {name: value.detach().requires_grad_() for name, value in self.student.items()}
-        parts = [slice(part * size, (part + 1) * size) for part in range(recipe.parts)]
-        seen = [self._backward(weak[p], strong[p], None if hidden is None else hidden[p]) for p in parts]
+        weights = {"self_training": 1, "fairness": recipe.w_fair, "masked_image": 1, "alignment": recipe.w_align}
+        found = self.losses(weak, strong, hidden)
+        found["loss"] = sum(weights[name] * loss for name, loss in found.items() if name in weights)
+        found["loss"].backward()
         with torch.no_grad():
             self._adamw()
             decay = recipe.d0 + (recipe.d_end - recipe.d0) * min(1, self.t * recipe.batch / 1024 / recipe.warm)
@@ -217,15 +219,6 @@ class MustReference:
             for name, value in self.student.items():
                 self.teacher[name] = decay * self.teacher[name] + (1 - decay) * value
         self.t += 1
-        return {name: sum(part[name] for part in seen) / recipe.parts for name in seen[0]}
-
-    def _backward(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, float]:
-        """Add the gradient of one part of the batch to the student's."""
-        recipe = self.recipe
-        weights = {"self_training": 1, "fairness": recipe.w_fair, "masked_image": 1, "alignment": recipe.w_align}
-        found = self.losses(weak, strong, hidden)
-        found["loss"] = sum(weights[name] * loss for name, loss in found.items() if name in weights)
-        (found["loss"] / recipe.parts).backward()
         return {name: value.item() for name, value in found.items()}
 
     def _adamw(self) -> None:

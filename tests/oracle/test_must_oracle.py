@@ -131,7 +131,7 @@ def compare_steps(
         memory=config.fairness_memory or 0.0,
         prior=prior,
         slow_token=config.slow_mask_token,
-        parts=config.accumulate,
+        epoch=2,
     )
     heads, patch = tower.transformer.resblocks[0].attn.num_heads, tower.patch_size[0]
     oracle = MustReference(dict(student.named_parameters()), recipe, heads, patch, SCALE, quick_gelu)
@@ -143,8 +143,8 @@ def compare_steps(
         confidence = oracle.forward(oracle.teacher, normal[0, 0], None)[0].softmax(1).max(1).values.sort().values
     recipe.threshold = float(confidence[batch // 2 - 1 : batch // 2 + 1].mean())
     state = new_state(student, config.replace(threshold=recipe.threshold))
-    state.memory = torch.full((CLASSES,), 1 / CLASSES, dtype=torch.float64)
-    trainer = Trainer(state, config.replace(threshold=recipe.threshold), MEAN, STD, total_steps=total, prior=prior)
+    config = config.replace(threshold=recipe.threshold, epochs=total // 2)
+    trainer = Trainer(state, config, MEAN, STD, steps_per_epoch=2, prior=prior)
     trainer.mean, trainer.std = 255 * mean, 255 * std
     for step in range(n_steps):
         hidden = trainer.masks() if config.mask_ratio else None
@@ -190,11 +190,11 @@ PRIOR = torch.tensor([3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]).double(
 )
 def test_three_steps_of_pocket_vit(changes: dict, prior: Tensor | None) -> None:
     student = classifier(POCKET_VIT, 256, quick_gelu=False)
-    compare_steps(student, POCKET.replace(**changes), n_steps=3, total=5, prior=prior)
+    compare_steps(student, POCKET.replace(**changes), n_steps=3, total=6, prior=prior)
 
 
 def test_one_step_of_vit_b_16() -> None:
     vision = open_clip.get_model_config("ViT-B-16-quickgelu")["vision_cfg"]
     student = classifier(vision, 512, quick_gelu=True)
     assert (student.backbone.grid, len(student.backbone.visual.transformer.resblocks)) == ((14, 14), 12)
-    compare_steps(student, MustConfig(batch_size=2, lr=1.28, ema_decay=1e-6), n_steps=1, total=5, quick_gelu=True)
+    compare_steps(student, MustConfig(batch_size=2, lr=1.28, ema_decay=1e-6), n_steps=1, total=6, quick_gelu=True)

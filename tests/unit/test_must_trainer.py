@@ -19,10 +19,13 @@ def classifier(classes: int = 3, **parts: bool) -> MaskedClassifier:
     return MaskedClassifier(visual, torch.randn(classes, 16), 10.0, **parts)
 
 
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
 def trainer(config: MustConfig | None = None, classes: int = 3, seed: int = 0, **options: Any) -> Trainer:
     config = tiny.config() if config is None else config
     state = new_state(classifier(classes), config)
-    return Trainer(state, config, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), total_steps=10, seed=seed, **options)
+    return Trainer(state, config, MEAN, STD, steps_per_epoch=5, seed=seed, **options)
 
 
 def views(n: int = 8, seed: int = 0) -> torch.Tensor:
@@ -123,7 +126,7 @@ def test_the_teacher_begins_as_the_student_and_only_follows() -> None:
     for name, tensor in state.student.state_dict().items():
         assert torch.equal(tensor, theirs[name])
         assert tensor.data_ptr() != theirs[name].data_ptr()
-    torch.testing.assert_close(state.memory, torch.full((3,), 1 / 3))
+    assert state.moving_mean.shape == (3,)
 
 
 def test_a_step_tells_of_its_losses_and_leaves_no_gradient() -> None:
@@ -140,15 +143,61 @@ def test_a_step_tells_of_its_losses_and_leaves_no_gradient() -> None:
 
 
 @pytest.mark.parametrize(("classes", "memory", "remembers"), [(511, None, 0), (512, None, 0.5), (3, 0.9, 0.9)])
-def test_many_classes_need_a_memory_of_past_batches(classes: int, memory: float | None, remembers: float) -> None:
+def test_many_classes_need_a_moving_mean_that_each_epoch_begins_anew(
+    classes: int, memory: float | None, remembers: float
+) -> None:
     one = trainer(tiny.config(fairness_memory=memory), classes=classes)
-    before = one.state.memory.clone()
-    hidden = one.masks()
-    with torch.no_grad():
-        mean = one.state.student(one.normalise(views(seed=1)), hidden).logits.softmax(-1).mean(0)
-    one.step(views(), views(seed=1))
-    expected = remembers * before + (1 - remembers) * mean if remembers else before
-    torch.testing.assert_close(one.state.memory, expected, atol=1e-6, rtol=1e-4)
+    moving: torch.Tensor | None = None
+    for step in range(7):  # of five an epoch
+        hidden = one.masks()
+        with torch.no_grad():
+            mean = one.state.student(one.normalise(views(seed=step)), hidden).logits.softmax(-1).mean(0)
+        seen = one.step(views(), views(seed=step))
+        moving = mean if moving is None or step == 5 else remembers * moving + (1 - remembers) * mean
+        torch.testing.assert_close(one.state.moving_mean, moving, atol=1e-6, rtol=1e-4)
+        expected = -moving.log().mean() / (1 - remembers)
+        torch.testing.assert_close(seen["fairness"], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("accumulate", [2, 4, 8])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"threshold": 0.9},
+        {"fairness_memory": 0.5, "fairness_weight": 3.0},
+        {"mask_ratio": 0.0},
+        {"threshold": 1 - 1e-9},
+    ],
+)
+def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(accumulate: int, changes: dict) -> None:
+    """Fairness, the share of kept labels and the moving mean are of the whole batch, so nothing depends on its parts."""
+
+    def two_steps(accumulate: int) -> tuple[list[dict], dict[str, torch.Tensor], torch.Tensor]:
+        state = new_state(classifier().double(), tiny.config(**changes, accumulate=accumulate))
+        one = Trainer(state, tiny.config(**changes, accumulate=accumulate), MEAN, STD, steps_per_epoch=5)
+        one.mean, one.std = one.mean.double(), one.std.double()
+        seen, gradients, zero_grad = [], {}, state.optimizer.zero_grad
+
+        def keep() -> None:
+            named = state.student.named_parameters()
+            gradients.update({f"{state.step} {name}": p.grad.clone() for name, p in named if p.grad is not None})
+            zero_grad()
+
+        state.optimizer.zero_grad = keep  # type: ignore[method-assign]
+        for step in range(2):
+            seen.append(one.step(views(seed=step), views(seed=10 + step)))
+        return seen, gradients, state.moving_mean
+
+    (seen, gradients, moving), (expected_seen, expected, expected_moving) = two_steps(accumulate), two_steps(1)
+    assert gradients.keys() == expected.keys()
+    assert max(float(gradient.abs().max()) for gradient in expected.values()) > 0.01
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], atol=1e-6, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
+    torch.testing.assert_close(moving, expected_moving, atol=1e-9, rtol=0)
+    for line, other in zip(seen, expected_seen, strict=True):
+        assert line.keys() == other.keys()
+        for name in line:
+            torch.testing.assert_close(line[name], other[name], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "fairness_memory": 0.5}, {"mask_ratio": 0.0}])

@@ -10,11 +10,12 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
+from torchvision import transforms
 
 from labkit.datasets import ImageDataset
 from labkit.errors import DataError, FitError
 from labkit.must import Views
-from labkit.must.views import RATIOS, _square, _window
+from labkit.must.views import RATIOS, _window
 from tests import tiny
 
 SIZE = 16
@@ -46,7 +47,7 @@ def test_a_view_depends_on_seed_epoch_and_picture_alone() -> None:
 
 
 def test_other_seeds_epochs_and_pictures_give_other_views() -> None:
-    one = of(tiny.pictures(1)[0][0], tiny.pictures(1)[0][0])  # the same picture twice
+    one = of(picture("RGB", 200, 100), picture("RGB", 200, 100))  # the same image twice
     made = [views(one)[0, 0], views(one)[1, 0], views(one)[0, 1], views(one, seed=1)[0, 0]]
     for kind in (1, 2):
         assert len({view[kind].numpy().tobytes() for view in made}) == 4
@@ -143,17 +144,43 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 # --------------------------------------------------------------------------------------------------------------- crops
 
 
-@pytest.mark.parametrize("size", [(200, 100), (100, 200), (64, 64)])
-def test_the_weak_view_is_a_square_of_seven_eighths_anywhere(size: tuple[int, int]) -> None:
-    rng = random.Random(0)
-    boxes = np.array([_square(size, rng) for _ in range(500)])
-    side = 7 / 8 * min(size)
-    np.testing.assert_allclose(boxes[:, 2] - boxes[:, 0], side)
-    np.testing.assert_allclose(boxes[:, 3] - boxes[:, 1], side)
-    for axis in (0, 1):
-        room = size[axis] - side
-        assert 0 <= boxes[:, axis].min() < 0.05 * room
-        assert 0.95 * room < boxes[:, axis].max() <= room
+def resized(image: Image.Image) -> np.ndarray:
+    """What the published weak view crops from: torchvision's Resize of the shorter side."""
+    return np.asarray(transforms.Resize(SIZE, transforms.InterpolationMode.BICUBIC)(image)).astype(int)
+
+
+@pytest.mark.parametrize("size", [(200, 100), (47, 101), (10, 9), (64, 64)])
+def test_the_weak_view_is_a_crop_of_the_published_resize(size: tuple[int, int]) -> None:
+    image = picture("RGB", *size)
+    whole, made, found = resized(image), views(of(image)), set()
+    places = [(top, left) for top in range(whole.shape[0] - SIZE + 1) for left in range(whole.shape[1] - SIZE + 1)]
+    for epoch in range(40):
+        weak = made[epoch, 0][1].permute(1, 2, 0).numpy()
+        gaps = {
+            place: np.abs(whole[place[0] : place[0] + SIZE, place[1] : place[1] + SIZE] - weak).max()
+            for place in places
+        }
+        best = min(gaps, key=gaps.__getitem__)
+        assert gaps[best] <= 1  # Pillow keeps boxes in single precision
+        found.add(best)
+    assert len(found) >= min(len(places), 12)
+
+
+def test_the_weak_view_of_a_square_image_is_all_of_it() -> None:
+    image = picture("RGB", 64, 64)
+    for epoch in range(3):
+        np.testing.assert_array_equal(views(of(image))[epoch, 0][1].permute(1, 2, 0).numpy(), resized(image))
+
+
+def test_augmentation_resamples_bicubically(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timm draws between bilinear and bicubic where it is not told."""
+    used = set()
+    rotate = Image.Image.rotate
+    monkeypatch.setattr(Image.Image, "rotate", lambda self, *a, **k: used.add(k["resample"]) or rotate(self, *a, **k))
+    made = views(of(picture("RGB")))
+    for epoch in range(40):
+        made[epoch, 0]
+    assert used == {Image.Resampling.BICUBIC}
 
 
 @pytest.mark.parametrize("size", [(200, 100), (64, 64), (100, 120)])
