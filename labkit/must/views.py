@@ -108,7 +108,7 @@ def _square(size: tuple[int, int], side: int, rng: random.Random) -> tuple[float
 
 
 def _window(size: tuple[int, int], smallest: float, rng: random.Random) -> tuple[float, float, float, float]:
-    """The box (left, top, right, bottom) of a random part of an image: from `smallest` of its area to all, its shape within RATIOS.
+    """The box of a random part of an image: from `smallest` of its area to all of it, its shape within RATIOS.
 
     As torchvision's RandomResizedCrop: when ten tries do not fit, the largest fitting part in the middle.
     """

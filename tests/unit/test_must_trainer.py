@@ -170,7 +170,7 @@ def test_many_classes_need_a_moving_mean_that_each_epoch_begins_anew(
     ],
 )
 def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(accumulate: int, changes: dict) -> None:
-    """Fairness, the share of kept labels and the moving mean are of the whole batch, so nothing depends on its parts."""
+    """Fairness, the share of kept labels and the moving mean are of the whole batch, whatever its parts."""
 
     def two_steps(accumulate: int) -> tuple[list[dict], dict[str, torch.Tensor], torch.Tensor]:
         state = new_state(classifier().double(), tiny.config(**changes, accumulate=accumulate))
