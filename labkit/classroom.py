@@ -79,20 +79,20 @@ PROFILES = {
         Profile(
             "standard",
             "ViT-B models and public benchmarks, for one small GPU",
-            ("open_clip:ViT-B-32-quickgelu/openai", "timm:vit_base_patch14_dinov2.lvd142m"),
+            ("clip-vit-b32", "dinov2-vit-b14"),
             _BENCHMARKS,
             None,
-            "open_clip:ViT-B-32-quickgelu/openai",
-            "open_clip:ViT-B-16-quickgelu/openai",
+            "clip-vit-b32",
+            "clip-vit-b16",
         ),
         Profile(
             "paper",
             "the models of the papers, for a large GPU",
-            ("open_clip:ViT-L-14-quickgelu/openai", "timm:vit_giant_patch14_dinov2.lvd142m"),
+            ("clip-vit-l14", "dinov2-vit-g14"),
             _BENCHMARKS,
             None,
-            "open_clip:ViT-L-14-quickgelu/openai",
-            "open_clip:ViT-L-14-quickgelu/openai",
+            "clip-vit-l14",
+            "clip-vit-l14",
         ),
     )
 }

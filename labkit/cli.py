@@ -27,9 +27,15 @@ if TYPE_CHECKING:
 
     from labkit.backbones import Backbone
     from labkit.manifests import Manifest
+    from labkit.must import MustConfig
     from labkit.prompts import Prompts
 
 SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
+# labkit.papers has these; its imports would slow the help down
+PAPER_SPACES = (
+    "clip-rn50, clip-rn101, clip-rn50x4, clip-rn50x16, clip-rn50x64, clip-vit-b32, clip-vit-b16, clip-vit-l14, "
+    "dinov2-vit-g14, dinov2-vit-b14"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("labkit", description="Unsupervised transfer: from pictures to labels, no labels.")
+    parser = argparse.ArgumentParser("labkit", description="Unsupervised transfer: from images to labels, no labels.")
     seed = "of random numbers: the same seed gives the same labels (default: %(default)s)"
     parser.add_argument("--version", action="version", version=f"labkit {labkit.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -75,8 +81,9 @@ def _parser() -> argparse.ArgumentParser:
         "--backbone",
         action="append",
         metavar="NAME",
-        help="feature space: efficientnet-lite0 (default), efficientnet-lite2, hog, pixels, pocket-clip, pocket-vit, "
-        "timm:MODEL or open_clip:MODEL/PRETRAINED; repeat for several",
+        help="feature space: efficientnet-lite0 (default), efficientnet-lite2, hog, pixels, pocket-clip, pocket-vit "
+        f"(with labkit or its packages); {PAPER_SPACES}, timm:MODEL, open_clip:MODEL/PRETRAINED (from the hub once); "
+        "repeat for several",
     )
     cluster.add_argument("--out", default="labels.csv", type=Path, help="CSV to write (default: %(default)s)")
     cluster.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of the clusters, .html or .png")
@@ -105,11 +112,16 @@ def _parser() -> argparse.ArgumentParser:
         "--words", metavar="WORDS", help="names of the classes, where the dataset has none: a,comma,list or a file"
     )
     must.add_argument(
-        "--backbone", default="pocket-vit", metavar="NAME", help="what it starts from (default: %(default)s)"
+        "--backbone",
+        default="pocket-vit",
+        metavar="NAME",
+        help="the image-text model that it starts from: pocket-vit (default), clip-vit-b16, clip-vit-l14, …",
     )
     must.add_argument(
         "--preset",
-        help="settings such as the published dtd/ViT-B-16 (default: those of this dataset and model, else pocket)",
+        metavar="KEY",
+        help="settings of another pair, such as the published dtd/ViT-B-16 (default: those of this dataset and model; "
+        "pocket for a pocket model on other images)",
     )
     must.add_argument("--epochs", type=_positive, metavar="N", help="passes over the images (default: the preset's)")
     must.add_argument(
@@ -217,22 +229,18 @@ def _must(arguments: argparse.Namespace) -> int:
     from accelerate import PartialState
 
     from labkit.manifests import load_manifest
-    from labkit.must import MUST, PRESETS
+    from labkit.must import MUST
     from labkit.prompts import Prompts, load_prompts
 
-    own = f"{arguments.data}/{arguments.backbone}"
-    preset = arguments.preset or (own if own in PRESETS else "pocket")
-    if preset not in PRESETS:
-        raise DataError(f"--preset is {preset!r}. Expected one of {', '.join(PRESETS)}.")
     manifest = load_manifest(arguments.data)
+    preset, config = _must_settings(arguments, manifest)
     if arguments.words is None and not manifest.classes:
-        raise DataError(f"{arguments.data} says nothing of its classes. Name them, such as --words cat,dog,bird.")
+        raise DataError(f"{arguments.data} has no class names. Give them, such as --words cat,dog,bird.")
     prompts = load_prompts(manifest) if arguments.words is None else Prompts.of(_read_words(arguments.words, 2))
-    given = {"epochs": arguments.epochs, "batch_size": arguments.batch, "threshold": arguments.threshold}
-    config = PRESETS[preset].replace(**{name: value for name, value in given.items() if value is not None})
     split = next(iter(manifest.splits))
     images = manifest.images(split)
     must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed)
+    _print_settings(preset, config)
     with _all_unreadable(manifest):
         start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None
         must.fit(images, start=start, folder=arguments.out, progress=True)
@@ -248,11 +256,39 @@ def _must(arguments: argparse.Namespace) -> int:
     _write_table(arguments.out / "labels.csv", ["file", "label", "confidence"], rows)
     last = must.history_[must.best_epoch_ - 1]
     for i, name in enumerate(must.classes_):
-        print(f"{name}: said of {(must.pseudo_labels_[0] == i).sum()} images in epoch 1, ", end="")
-        print(f"of {(probs.argmax(1) == i).sum()} at the end")
+        print(f"{name}: predicted for {(must.pseudo_labels_[0] == i).sum()} images in epoch 1, ", end="")
+        print(f"for {(probs.argmax(1) == i).sum()} at the end")
     print(f"{len(images)} images of {split}, epoch {must.best_epoch_}: ", end="")
     print(f"{last['kept']:.0%} of pseudo-labels kept, mean confidence {last['confidence']:.2f}. See {arguments.out}")
     return 0
+
+
+def _must_settings(arguments: argparse.Namespace, manifest: Manifest) -> tuple[str, MustConfig]:
+    """The preset's key, and its settings with what the command line changes: those of --preset, else of the pair."""
+    from labkit.manifests import list_manifests
+    from labkit.must import PRESETS, preset_key
+
+    key = arguments.preset
+    if key is None:
+        # what a folder is called says nothing of what it holds: such images are one's own, not a dataset's
+        is_folder = arguments.data not in list_manifests() and Path(arguments.data).expanduser().is_dir()
+        key = preset_key(None if is_folder else manifest.id, arguments.backbone)
+    elif key not in PRESETS:
+        raise DataError(f"--preset is {key!r}. Expected one of {', '.join(PRESETS)}.")
+    given = {"epochs": arguments.epochs, "batch_size": arguments.batch, "threshold": arguments.threshold}
+    return key, PRESETS[key].replace(**{name: value for name, value in given.items() if value is not None})
+
+
+def _print_settings(preset: str, config: MustConfig) -> None:
+    from labkit.must import PRESETS, preset_source
+    from labkit.must.presets import describe
+
+    if int(os.environ.get("RANK", "0")) > 0:  # of several processes, which accelerate numbers, one speaks
+        return
+    changed = "" if config == PRESETS[preset] else "; changed by options"
+    print(f"settings: {preset} ({preset_source(preset)}{changed})")
+    for line in describe(config):
+        print(f"  {line}", flush=True)
 
 
 def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: str, prompts: Prompts) -> np.ndarray:
@@ -371,7 +407,7 @@ def _html_sheet(
 
 
 def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, names: Sequence[str] | None) -> bytes:
-    """A picture with a row of the most confident images for every cluster."""
+    """An image with a row of the most confident images for every cluster."""
     from labkit.plots import cluster_gallery, to_png
 
     return to_png(cluster_gallery([_thumbnail(path) for path in paths], labels, confidence, names))

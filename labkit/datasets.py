@@ -8,7 +8,7 @@ import gzip
 import hashlib
 import inspect
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ class ImageDataset:
     classes: list[str]
     array: np.ndarray | None = None
     files: list[Path] | None = None
-    decode: Callable[[int], Image.Image] | None = None  # where there is neither an array nor a list of files
+    decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
     names: list[str] | None = None
 
     def __len__(self) -> int:
@@ -58,6 +58,28 @@ class ImageDataset:
         i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
         return self._image(i), int(self.labels[i])
 
+    def subset(self, rows: Sequence[int]) -> ImageDataset:
+        """Only these images, in this order; files are not read.
+
+        Raises:
+            DataError: a row is beyond the end.
+        """
+        chosen = np.arange(len(self))
+        try:
+            chosen = chosen[np.asarray(rows, dtype=np.int64)]
+        except IndexError as error:
+            raise DataError(
+                f"{error}: the dataset has {len(self)} images. Expected rows from 0 to {len(self) - 1}."
+            ) from error
+        return ImageDataset(
+            self.labels[chosen],
+            self.classes,
+            array=None if self.array is None else self.array[chosen],
+            files=None if self.files is None else [self.files[i] for i in chosen],
+            decode=None if self.decode is None else ChosenImages(self.decode, chosen.tolist()),
+            names=None if self.names is None else [self.names[i] for i in chosen],
+        )
+
     def _image(self, i: int) -> Image.Image:
         if self.array is not None:
             return Image.fromarray(self.array[i])
@@ -70,6 +92,38 @@ class ImageDataset:
             raise DataError(
                 f"image {i} cannot be read ({error}). Delete the damaged file and fetch it again."
             ) from error
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """Decodes image i of a subset; a class, so that worker processes can be sent it."""
+
+    decode: Callable[[int], Image.Image]
+    rows: list[int]
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.decode(self.rows[i])
+
+
+@dataclass(frozen=True)
+class TorchvisionImages:
+    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
+
+    pairs: Any
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.pairs[i][0].convert("RGB")
+
+
+@dataclass(frozen=True)
+class HubImages:
+    """Decodes image i of a table from the Hugging Face hub; a class, so that worker processes can be sent it."""
+
+    rows: Any
+    column: str
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.rows[i][self.column].convert("RGB")
 
 
 def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> ImageDataset:
@@ -237,7 +291,7 @@ def _torchvision(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> 
     if all(array is not None for array in arrays):
         return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]
     joined: ConcatDataset[Any] = ConcatDataset(parts)
-    return ImageDataset(labels, manifest.classes, decode=lambda i: joined[i][0].convert("RGB"))
+    return ImageDataset(labels, manifest.classes, decode=TorchvisionImages(joined))
 
 
 def _torchvision_labels(part: Any) -> np.ndarray:
@@ -277,9 +331,7 @@ def _huggingface(manifest: Manifest, source: HuggingFace, split: str) -> ImageDa
             f"{source.repo} cannot be loaded from the Hugging Face hub ({type(error).__name__}: {error}). Connect to "
             f"the network once, or correct `source` in the manifest {manifest.id}."
         ) from error
-    return ImageDataset(
-        labels.astype(np.int64), manifest.classes, decode=lambda i: rows[i][source.image].convert("RGB")
-    )
+    return ImageDataset(labels.astype(np.int64), manifest.classes, decode=HubImages(rows, source.image))
 
 
 def _folder(manifest: Manifest, split: str) -> ImageDataset:

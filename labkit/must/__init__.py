@@ -1,7 +1,7 @@
 """MUST, masked unsupervised self-training (Li et al., ICLR 2023): masks, model, losses, trainer, presets."""
 
 from labkit.must.choosing import compare
-from labkit.must.config import PRESETS, MustConfig
+from labkit.must.config import MustConfig
 from labkit.must.estimator import MUST
 from labkit.must.losses import (
     alignment_loss,
@@ -12,6 +12,7 @@ from labkit.must.losses import (
 )
 from labkit.must.masking import block_masks
 from labkit.must.model import MaskedClassifier, MaskedVisual, Output
+from labkit.must.presets import PRESETS, preset_for, preset_key, preset_source
 from labkit.must.trainer import State, Trainer, follow, new_state, parameter_groups
 from labkit.must.views import Views
 
@@ -33,6 +34,9 @@ __all__ = [
     "masked_image_loss",
     "new_state",
     "parameter_groups",
+    "preset_for",
+    "preset_key",
+    "preset_source",
     "pseudo_labels",
     "self_training_loss",
 ]

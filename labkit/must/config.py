@@ -1,45 +1,45 @@
-"""The settings of masked self-training: every constant in one place, and the published configurations."""
+"""The settings of masked self-training: every constant in one place; `presets` has the published ones."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from labkit.errors import FitError
 
-PUBLISHED_BATCH = 1024  # pictures in a batch that learning rates, decays and warm-ups were published for
+PUBLISHED_BATCH = 1024  # images in a batch that learning rates, decays and warm-ups were published for
 
 
 @dataclass(frozen=True)
 class MustConfig:
     """All settings of MUST. The defaults are the paper's for ImageNet with ViT-B/16, where it gives one for all.
 
-    Rates and speeds are given for a batch of 1,024 and follow the batch size: the learning rate in proportion, the
-    teacher's decay as a power, so that the same number of pictures has the same weight.
+    The learning rate is given for 256 images and follows the batch size in proportion. Decay and warm-up of the EMA
+    teacher are given for a batch of 1,024, as published, and follow it as well, the decay as a power: so the same
+    number of images has the same weight.
 
     Attributes:
-        epochs: passes over the pictures.
-        batch_size: pictures in one step, over all processes.
-        accumulate: parts in which a batch is computed one after the other, for little memory.
-        lr: learning rate for 256 pictures; a cosine takes it to a millionth of 1.
+        epochs: passes over the images.
+        batch_size: images in one step, over all processes.
+        accumulate: micro-batches that a batch is computed in, one after the other, for little memory.
+        lr: learning rate for 256 images; a cosine takes it to a millionth of 1.
         layer_decay: each layer of the tower learns this much slower than the one above it.
         weight_decay: of AdamW, for parameters with two dimensions or more.
         threshold: τ, the confidence above which a pseudo-label is kept.
-        ema_decay: of the teacher at the first step, for a batch of 1,024; 0 makes the teacher the student of the step
-            before. It grows to `ema_decay_end` over `ema_warmup` such batches.
+        ema_decay: of the EMA teacher at the first step, for a batch of 1,024; 0 makes the teacher the student of the
+            step before. It grows to `ema_decay_end` over `ema_warmup` such batches.
         mask_block: side of a masked block in pixels, a multiple of the tower's patch.
-        mask_ratio: fraction of blocks that is hidden; 0 switches masking off.
+        mask_ratio: fraction of blocks that is masked; 0 switches masking off.
         self_training_weight, fairness_weight, masked_image_weight, alignment_weight: of the four losses; 0 is off.
         fairness_memory: share of the mean prediction that is kept from the step before; None is 0.5 from 512 classes
-            on, where a batch holds too few pictures a class, else 0.
-        prior: "uniform", or "estimated": the shares of classes in what the start says of the train pictures.
+            on, where a batch holds too few images a class, else 0.
+        prior: "uniform", or "estimated": the shares of the classes that the initial classifier predicts on the
+            train images.
         slow_mask_token: whether the mask token learns as slowly as the lowest layer, as in the published code. It is
             new, so here it learns as fast as the head.
-        crop: smallest area of the picture that the strong view shows.
+        crop: smallest area of the image that the strong view shows.
         flip: whether the strong view may be a mirror image.
         augment: timm's description of the RandAugment of the strong view; None for none.
         patience: stop when the label-free criterion has not grown for so many epochs, and go back to the teacher where
@@ -126,68 +126,3 @@ def _is_whole(value: Any) -> bool:
 
 def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-
-
-def _published(
-    mask_block: int,
-    mask_ratio: float,
-    alignment_weight: float,
-    fairness_weight: float,
-    threshold: float,
-    lr: float,
-    epochs: int,
-    ema_decay: float,
-    ema_warmup: int,
-) -> MustConfig:
-    return MustConfig(
-        mask_block=mask_block,
-        mask_ratio=mask_ratio,
-        alignment_weight=alignment_weight,
-        fairness_weight=fairness_weight,
-        threshold=threshold,
-        lr=lr,
-        epochs=epochs,
-        ema_decay=ema_decay,
-        ema_warmup=ema_warmup,
-    )
-
-
-POCKET = MustConfig(
-    epochs=10,
-    batch_size=128,
-    lr=8e-4,
-    layer_decay=0.85,
-    mask_block=8,
-    threshold=0.5,
-    fairness_weight=2.0,
-    ema_decay=0.9,
-    ema_decay_end=0.97,
-    ema_warmup=20,
-    crop=0.6,
-    flip=False,
-    augment=None,
-)
-# Li et al. (2023), appendix, and the configurations of the published code: dataset/model.
-# The rows of pocket-vit are ours, chosen by their accuracy on the train splits; "pocket" is for other pictures.
-PRESETS: Mapping[str, MustConfig] = MappingProxyType(
-    {
-        "pocket": POCKET,
-        "digits/pocket-vit": POCKET.replace(lr=1.6e-3, epochs=12),
-        "fashion-mini/pocket-vit": POCKET.replace(threshold=0.8, epochs=3),
-        #                           block ratio align fair  tau   lr  epochs decay warm-up
-        "imagenet/ViT-B-16": _published(32, 0.3, 0.2, 1.0, 0.7, 2e-5, 30, 0.999, 2000),
-        "imagenet/ViT-L-14": _published(56, 0.3, 0.5, 1.0, 0.5, 4e-5, 20, 0.999, 2000),
-        "sun397/ViT-B-16": _published(32, 0.1, 1.0, 0.2, 0.4, 1e-4, 20, 0.99, 500),
-        "sun397/ViT-L-14": _published(28, 0.2, 0.5, 0.2, 0.3, 2e-4, 20, 0.99, 500),
-        "food101/ViT-B-16": _published(32, 0.1, 0.1, 1.0, 0.7, 2e-5, 40, 0.999, 2000),
-        "food101/ViT-L-14": _published(56, 0.1, 0.1, 1.0, 0.7, 4e-5, 40, 0.999, 2000),
-        "gtsrb/ViT-B-16": _published(32, 0.5, 0.5, 1.0, 0.3, 2e-5, 20, 0.99, 500),
-        "gtsrb/ViT-L-14": _published(56, 0.3, 0.5, 1.0, 0.2, 4e-5, 20, 0.99, 500),
-        "dtd/ViT-B-16": _published(32, 0.1, 0.2, 1.0, 0.4, 2e-5, 60, 0.99, 100),
-        "dtd/ViT-L-14": _published(56, 0.1, 0.5, 1.0, 0.5, 4e-5, 60, 0.99, 100),
-        "ucf101/ViT-B-16": _published(16, 0.1, 0.5, 1.0, 0.5, 1e-5, 60, 0.99, 500),
-        "ucf101/ViT-L-14": _published(28, 0.1, 0.5, 1.0, 0.6, 2e-5, 60, 0.99, 500),
-        "pets/ViT-B-16": _published(32, 0.1, 0.2, 1.0, 0.7, 1e-5, 60, 0.99, 100),
-        "caltech101/ViT-B-16": _published(32, 0.1, 0.2, 1.0, 0.7, 1e-5, 60, 0.99, 100),
-    }
-)

@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from labkit.backbones import Backbone, _finish, load_backbone
+from labkit.backbones import Backbone, load_backbone
+from labkit.encoders import Settings, freeze
 from labkit.errors import BackboneError, FitError
 
 
@@ -106,7 +107,8 @@ def test_grey_keeps_its_one_channel_and_gives_the_same_feature(size: tuple[int, 
 
 def identity(transform: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Backbone:
     """A backbone whose features are its model's inputs."""
-    return _finish("identity", nn.Flatten(), nn.Flatten(), transform, mean, std, torch.device("cpu"))
+    settings = Settings(torch.device("cpu"), image_size=None, geometry=None, pooling=None, dtype="float32")
+    return freeze("identity", nn.Flatten(), nn.Flatten(), transform, mean, std, settings)
 
 
 @pytest.mark.parametrize(("crop_mode", "channels"), [("center", 1), ("squash", 1), ("border", 3)])

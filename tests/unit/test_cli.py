@@ -19,6 +19,7 @@ from labkit.backbones import Backbone, load_backbone
 from labkit.errors import DataError, FitError
 from labkit.manifests import load_manifest
 from labkit.must import MUST, PRESETS, MustConfig
+from labkit.papers import SPACES
 from labkit.turtle import Turtle
 from tests import tiny
 
@@ -50,6 +51,14 @@ def test_help_is_quick() -> None:
     assert done.returncode == 0, done.stderr
     for command in ("run", "cluster", "must", "datasets"):
         assert command in done.stdout
+
+
+def test_the_help_names_all_spaces_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["cluster", "--help"])
+    said = "".join(capsys.readouterr().out.split())  # argparse breaks lines at hyphens, too
+    assert all(name in said for name in SPACES)
+    assert sorted(SPACES) == sorted(cli.PAPER_SPACES.split(", "))
 
 
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -283,7 +292,7 @@ def test_must_trains_on_a_folder_and_goes_on(
 def test_must_explains_what_it_cannot_use(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "run")]
     assert cli.main(["must", str(photos), *out]) == 2
-    assert "Name them, such as --words cat,dog,bird" in capsys.readouterr().err
+    assert "Give them, such as --words cat,dog,bird" in capsys.readouterr().err
     assert cli.main(["must", str(photos), "--words", "dark,bright", "--preset", "quick", *out]) == 2
     assert "imagenet/ViT-B-16" in capsys.readouterr().err
     assert cli.main(["must", str(photos), "--words", "dark,bright", "--backbone", "pocket-clip", *out]) == 2
@@ -297,7 +306,8 @@ def test_must_explains_what_it_cannot_use(photos: Path, tmp_path: Path, capsys: 
         (["fashion-mini", "--epochs", "1"], "fashion-mini/pocket-vit", {"epochs": 1}),
         (["digits", "--preset", "pocket", "--threshold", "0.4"], "pocket", {"threshold": 0.4}),
         (["emoji-unseen"], "pocket", {}),
-        (["digits", "--backbone", "open_clip:ViT-B-16/openai"], "pocket", {}),
+        (["dtd", "--backbone", "open_clip:ViT-B-16/openai", "--batch", "256"], "dtd/ViT-B-16", {"batch_size": 256}),
+        (["oxford-pets", "--backbone", "clip-vit-l14"], "pets/ViT-L-14", {}),
     ],
 )
 def test_must_takes_the_settings_of_its_dataset_and_model(
@@ -310,5 +320,6 @@ def test_must_takes_the_settings_of_its_dataset_and_model(
         raise FitError("seen enough")
 
     monkeypatch.setattr("labkit.must.MUST", must)
+    monkeypatch.setattr("labkit.manifests.Manifest.images", lambda manifest, split: None)
     assert cli.main(["must", *arguments, "--out", str(tmp_path)]) == 2
     assert given == [PRESETS[row].replace(**changes)]

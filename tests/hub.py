@@ -1,0 +1,49 @@
+"""Random weights where the Hugging Face hub's own cache would keep the published ones: no network, true shapes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+COMMIT = "0" * 40
+
+
+def put_into_cache(hub: Path, repo: str, filename: str, state: dict[str, Tensor]) -> None:
+    """Lay out a file as the hub's cache does: refs/main names a snapshot, whose files are links into blobs/."""
+    folder = hub / f"models--{repo.replace('/', '--')}"
+    snapshot, blobs = folder / "snapshots" / COMMIT, folder / "blobs"
+    for path in (snapshot, blobs, folder / "refs"):
+        path.mkdir(parents=True)
+    (folder / "refs" / "main").write_text(COMMIT)
+    blob = blobs / hashlib.sha256(repo.encode()).hexdigest()
+    save_file(state, blob)
+    (snapshot / filename).symlink_to(blob)
+
+
+def put_openai_clip(hub: Path, model: str) -> None:
+    """Random weights of one of OpenAI's models, in half precision, where open_clip looks for the published ones."""
+    repo = open_clip.get_pretrained_cfg(model, "openai")["hf_hub"].rstrip("/")
+    put_into_cache(hub, repo, "open_clip_model.safetensors", random_state(model))
+
+
+def random_state(model: str) -> dict[str, Tensor]:
+    """A state of an open_clip model whose features are finite and differ from image to image, made in no time."""
+    with torch.device("meta"):
+        shapes = open_clip.CLIP(**open_clip.get_model_config(model)).state_dict()
+    noise = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).half()
+    state = {}
+    for name, tensor in shapes.items():
+        if not tensor.is_floating_point():
+            state[name] = torch.zeros(tensor.shape, dtype=tensor.dtype)
+        elif name.endswith("running_var") or (name.endswith("weight") and tensor.ndim == 1):
+            state[name] = torch.ones(tensor.shape, dtype=torch.half)  # of norms
+        else:
+            fan_in = tensor[0].numel() if tensor.ndim > 1 else 100
+            repeated = noise.repeat(-(-tensor.numel() // len(noise)))[: tensor.numel()]
+            state[name] = (repeated / max(fan_in, 1) ** 0.5).view(tensor.shape)
+    return state
