@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
+from labkit.backbones import Backbone, load_backbone
 from labkit.datasets import ImageDataset
 from labkit.errors import FitError
 from labkit.must.estimator import MUST
@@ -26,14 +27,14 @@ def compare(
     criterion: str = "information",
     progress: bool = False,
 ) -> tuple[str, dict[str, MUST], pd.DataFrame]:
-    """Fit several settings on the same pictures and name the best by a criterion that needs no label.
+    """Fit several settings on the same images and name the best by a criterion that needs no label.
 
     "information" is the entropy of the mean prediction minus the mean entropy of a prediction (Bridle, Heading and
     MacKay, NIPS 1991): high when single pictures are told apart with confidence and all classes are in use. It trusts
     the teacher, so it cannot tell when the teacher is confidently wrong. The number of classes should be the same.
 
     Args:
-        candidates: estimators to fit, by name; they are copied.
+        candidates: estimators to fit, by name; they are cloned, and share their backbone.
         images: pictures, as `MUST.fit` takes them.
         start: as `MUST.fit` takes it.
         criterion: a column of the table; the highest wins.
@@ -52,7 +53,15 @@ def compare(
         raise FitError("there is nothing to compare. Expected at least one estimator by name.")
     if criterion not in CRITERIA:
         raise FitError(f"criterion is {criterion!r}. Expected one of {', '.join(CRITERIA)}.")
-    fitted = {name: clone(must).fit(images, start=start, progress=progress) for name, must in candidates.items()}
+    loaded: dict[tuple[str, str], Backbone] = {}  # a model that several name is loaded once
+    fitted = {}
+    for name, must in candidates.items():
+        copy = clone(must)
+        if isinstance(must.backbone, str):
+            key = (must.backbone, must.device)
+            loaded[key] = loaded[key] if key in loaded else load_backbone(must.backbone, device=must.device)
+            copy.set_params(backbone=loaded[key])
+        fitted[name] = copy.fit(images, start=start, progress=progress)
     rows = [{name: must.history_[must.best_epoch_ - 1][name] for name in CRITERIA} for must in fitted.values()]
     table = pd.DataFrame(rows, index=pd.Index(fitted, name="candidate"))
     return str(table[criterion].idxmax()), fitted, table

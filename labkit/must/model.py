@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from labkit.devices import full_precision
 from labkit.errors import BackboneError
 from labkit.must.losses import to_float32
 
@@ -131,7 +132,7 @@ class MaskedClassifier(nn.Module):
         """Normalised RGB (B, 3, h, w), and which patches are hidden, bool (B, N), or None."""
         backbone = self.backbone
         tokens = backbone.tokens(images, hidden)
-        with torch.autocast(images.device.type, enabled=False):  # bfloat16 has steps of 0.125 at a logit of 25
+        with full_precision(images.device):  # bfloat16 has steps of 0.125 at a logit of 25
             embedding = backbone.pool(to_float32(tokens))
             logits = self.logit_scale * self.head(nn.functional.normalize(embedding, dim=-1))
         if hidden is None or not (self.alignment or self.masked_image):

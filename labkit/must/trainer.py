@@ -27,6 +27,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from labkit.devices import autocast
 from labkit.errors import FitError
 from labkit.must.config import MustConfig
 from labkit.must.losses import (
@@ -127,7 +128,7 @@ class Trainer:
         ]
 
         def student(rows: slice, model: nn.Module) -> Output:
-            with self._autocast(), self._attention():
+            with autocast(self.device, self.dtype), self._attention():
                 return model(self.normalise(strong[rows]), None if masked is None else masked[rows])
 
         teacher_logits = torch.cat([self._teacher_logits(weak[rows]) for rows in micro_batches])
@@ -162,9 +163,6 @@ class Trainer:
         means = {name: torch.stack([part[name] for part in seen]).mean() for name in seen[0]}
         return {**means, "kept": share, "confidence": probs.max(-1).values.mean(), "labels": labels, "probs": probs}
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
-
     def _attention(self) -> contextlib.AbstractContextManager[None]:
         """Of the student. PyTorch's flash attention is slow backwards in bfloat16 on a CPU over few tokens."""
         few = math.prod(self.state.student.backbone.grid) < PLAIN_BELOW
@@ -173,7 +171,7 @@ class Trainer:
 
     @torch.no_grad()
     def _teacher_logits(self, weak: Tensor) -> Tensor:
-        with self._autocast():
+        with autocast(self.device, self.dtype):
             return self.state.teacher(self.normalise(weak)).logits
 
     def _losses(self, output: Output, strong: Tensor, masked: Tensor | None) -> dict[str, Tensor]:

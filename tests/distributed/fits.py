@@ -1,14 +1,15 @@
 """Fits of MUST for the tests to launch on any number of processes: `fits.py MODEL JOBS`, a folder and a file of JSON.
 
 A job is a dictionary: "folder" for the checkpoint and metrics, "settings" of the fit, and perhaps "stop", the step
-before whose checkpoint every process ends as in a crash. A job with none of them asks for texts from all processes at
-once.
+before whose checkpoint every process ends as in a crash, or "interrupt", the step at which the last process alone gets
+Ctrl-C. A job with none of them asks for texts from all processes at once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch.distributed
 
-from labkit.must import estimator
+from labkit.must import checkpoint, estimator, head
 from labkit.prompts import Prompts
 from labkit.zeroshot import text_classifier
 from tests import tiny
@@ -26,20 +27,44 @@ class Stop(Exception):
     """Ends a fit as a crash does."""
 
 
-def fit(folder: str | Path, settings: dict[str, Any], stop: int | None = None) -> None:
-    """One fit of the tiny model, with a line of metrics and a checkpoint after every step."""
-    estimator.LOG_EVERY, estimator.SAVE_EVERY = 1, -1.0
+def fit(folder: str | Path, settings: dict[str, Any], stop: int | None = None, interrupt: int | None = None) -> None:
+    """One fit of the tiny model, with a line of metrics and a checkpoint after every step.
 
-    def crash(records: list[dict[str, float]]) -> None:
-        if records[-1]["step"] == stop:
+    What a process ends with is kept beside the checkpoint: its labels and probabilities, how many images it has encoded
+    before the first step and how often it has made the head; or the step at which it was interrupted.
+    """
+    estimator.LOG_EVERY, checkpoint.SAVE_EVERY = 1, -1.0
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    encoded, made, last = [0], [0], [0]
+    encode_images, text_classifier = head.encode_images, head.text_classifier
+
+    def watch(records: list[dict[str, float]]) -> None:
+        last[0] = int(records[-1]["step"])
+        if last[0] == stop:
             raise Stop
+        if last[0] == interrupt and rank == world - 1:
+            os.kill(os.getpid(), signal.SIGINT)
 
+    def count_images(backbone: Any, images: Any) -> np.ndarray:
+        encoded[0] += len(images)
+        return encode_images(backbone, images)
+
+    def count_heads(*arguments: Any) -> np.ndarray:
+        made[0] += 1
+        return text_classifier(*arguments)
+
+    head.encode_images, head.text_classifier = count_images, count_heads  # type: ignore[assignment]
     try:
-        must = tiny.must(**settings).fit(tiny.pictures(), folder=folder, on_log=crash)
+        must = tiny.must(**settings).fit(tiny.pictures(), folder=folder, on_log=watch)
     except Stop:
         return
+    except KeyboardInterrupt:
+        Path(folder, f"interrupted-{rank}.txt").write_text(str(last[0]), "utf-8")
+        return
+    finally:
+        head.encode_images, head.text_classifier = encode_images, text_classifier
     result = {"labels": must.pseudo_labels_, "probs": must.predict_proba(tiny.pictures())}
-    np.savez(Path(folder, f"process-{os.environ.get('RANK', 0)}.npz"), **result)
+    np.savez(Path(folder, f"process-{rank}.npz"), **result, encoded=encoded, heads=made)
 
 
 def ask_for_texts() -> None:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from labkit import pocket
-from labkit.must import estimator
+from labkit.must import checkpoint, estimator
 from tests import tiny
 from tests.distributed import fits
 
@@ -31,8 +31,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "nobody-is-sure": {**ONE_EPOCH, "threshold": 1 - 1e-9},
     "no-masking": {**ONE_EPOCH, "mask_ratio": 0.0},
     "no-masked-losses": {**ONE_EPOCH, "masked_image_weight": 0.0, "alignment_weight": 0.0},
-    # with every label kept and without fairness the loss is a mean over pictures, so parts of a batch add up to it
-    "parts": {**ONE_EPOCH, "accumulate": 2, "threshold": 0.0, "fairness_weight": 0.0},
+    "micro-batches": {**ONE_EPOCH, "accumulate": 2, "fairness_memory": 0.5},
     "odd-batch": {**ONE_EPOCH, "batch_size": 7},  # 6, for two equal shares
     "patience": {"epochs": 4, "patience": 1, "lr": 1e-2},
 }
@@ -68,12 +67,13 @@ def here(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """All fits in this one process."""
     folder = tmp_path_factory.mktemp("one")
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("LOG_EVERY", "SAVE_EVERY"):
-            patch.setattr(estimator, name, getattr(estimator, name))
+        patch.setattr(estimator, "LOG_EVERY", estimator.LOG_EVERY)
+        patch.setattr(checkpoint, "SAVE_EVERY", checkpoint.SAVE_EVERY)
         patch.setattr(pocket, "MODELS", pocket.MODELS)
         patch.setattr(pocket, "NAMES", pocket.NAMES)
         patch.setenv("LABKIT_CACHE", str(folder / "cache"))
-        alone = {**JOBS, "parts": {**JOBS["parts"], "accumulate": 1}, "odd-batch": {**ONE_EPOCH, "batch_size": 6}}
+        whole = {"micro-batches": {**JOBS["micro-batches"], "accumulate": 1}}
+        alone = {**JOBS, **whole, "odd-batch": {**ONE_EPOCH, "batch_size": 6}}
         jobs = [{"folder": folder / name, "settings": settings} for name, settings in alone.items()]
         jobs.append({"folder": folder / "whole", "settings": STOPPED})
         jobs.append({"folder": folder / "stopped", "settings": STOPPED, "stop": 3})
@@ -91,6 +91,7 @@ def there(model_files: Path, here: Path, tmp_path_factory: pytest.TempPathFactor
     ]
     jobs.append({"folder": str(folder / "stopped"), "settings": STOPPED, "stop": 3})
     jobs.append({"folder": str(here / "stopped"), "settings": STOPPED})
+    jobs.append({"folder": str(folder / "interrupted"), "settings": STOPPED, "interrupt": 2})
     jobs.append({})
     (folder / "jobs.json").write_text(json.dumps(jobs), "utf-8")
     # --multi_gpu starts processes where there is no GPU too; --cpu would start one, or want MPI
@@ -101,13 +102,13 @@ def there(model_files: Path, here: Path, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-def assert_close(ours: Path, theirs: Path, besides: str = "") -> None:
-    """Checkpoints and metrics of two folders, besides one of the metrics, tell of the same run."""
+def assert_close(ours: Path, theirs: Path) -> None:
+    """Checkpoints and metrics of two folders tell of the same run."""
     tensors, others = map(read, (ours, theirs))
     assert tensors.keys() == others.keys()
-    assert {name.split("/")[0] for name in tensors} >= {"student", "teacher", "optimizer", "memory", "epochs"}
+    assert {name.split("/")[0] for name in tensors} >= {"student", "teacher", "optimizer", "moving_mean", "epochs"}
     for name, tensor in tensors.items():
-        if name.startswith(("student", "teacher", "best", "memory", "sums")):
+        if name.startswith(("student", "teacher", "best", "moving_mean", "sums")):
             torch.testing.assert_close(tensor, others[name], atol=1e-5, rtol=0, msg=lambda m, n=name: f"{n}: {m}")
         elif name.endswith("exp_avg"):  # the gradients; sharper than weights, which small steps hardly move
             torch.testing.assert_close(tensor, others[name], atol=1e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
@@ -124,7 +125,6 @@ def assert_close(ours: Path, theirs: Path, besides: str = "") -> None:
     records, expected = (lines(folder) for folder in (ours, theirs))
     assert len(records) == len(expected) >= 3
     for record, other in zip(records, expected, strict=True):
-        record[besides] = other[besides] = 0
         assert record == pytest.approx(other, abs=2e-5)
 
 
@@ -152,7 +152,7 @@ def lines(folder: Path) -> list[dict[str, float]]:
 
 @pytest.mark.parametrize("name", JOBS)
 def test_two_processes_equal_one_with_the_double_batch(name: str, here: Path, there: Path) -> None:
-    assert_close(there / name, here / name, besides="fairness" if name == "parts" else "")  # a part's own, of no weight
+    assert_close(there / name, here / name)
 
 
 def test_the_shares_of_pictures_are_not_alike(here: Path, there: Path) -> None:
@@ -165,9 +165,23 @@ def test_the_shares_of_pictures_are_not_alike(here: Path, there: Path) -> None:
 @pytest.mark.parametrize("name", JOBS)
 def test_both_processes_end_with_the_same(name: str, there: Path) -> None:
     first, second = (dict(np.load(there / name / f"process-{rank}.npz")) for rank in (0, 1))
-    assert sorted(first) == sorted(second) == ["labels", "probs"]
-    for key in first:
+    assert sorted(first) == sorted(second) == ["encoded", "heads", "labels", "probs"]
+    for key in ("labels", "probs"):
         np.testing.assert_array_equal(first[key], second[key])
+
+
+def test_the_start_is_computed_once_and_not_once_a_process(there: Path) -> None:
+    first, second = (dict(np.load(there / "memory-and-prior" / f"process-{rank}.npz")) for rank in (0, 1))
+    assert (first["encoded"].item(), second["encoded"].item()) == (12, 12)  # of 24 images, each encodes its share
+    assert (first["heads"].item(), second["heads"].item()) == (1, 0)
+
+
+def test_ctrl_c_on_one_process_stops_all_after_the_same_step(there: Path, here: Path) -> None:
+    folder = there / "interrupted"
+    assert [(folder / f"interrupted-{rank}.txt").read_text("utf-8") for rank in (0, 1)] == ["2", "2"]
+    assert metadata(folder)["step"] == "2"
+    fits.fit(folder, STOPPED)
+    assert_close(folder, here / "whole")
 
 
 def test_one_process_goes_on_from_what_two_have_begun(here: Path, there: Path) -> None:

@@ -28,7 +28,7 @@ from labkit.backbones import load_backbone
 from labkit.datasets import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.features import encode_images
-from labkit.must import MUST, estimator
+from labkit.must import MUST, checkpoint, estimator, head, run
 from labkit.prompts import Prompts
 from labkit.zeroshot import ZeroShot, text_classifier
 from tests import tiny
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("tiny_model")
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """A line of metrics and a checkpoint after every step."""
     monkeypatch.setattr(estimator, "LOG_EVERY", 1)
-    monkeypatch.setattr(estimator, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY", -1.0)
 
 
 class Stop(Exception):
@@ -75,7 +75,7 @@ def assert_same_fit(first: MUST, second: MUST) -> None:
 def assert_same_folder(first: Path, second: Path) -> None:
     """Checkpoints of two folders hold the same bits, moments of the optimiser included; and so do their metrics."""
     ours, theirs = (load_file(folder / "checkpoint.safetensors") for folder in (first, second))
-    assert {name.split("/")[0] for name in ours} >= {"student", "teacher", "optimizer", "memory", "epochs", "sums"}
+    assert {name.split("/")[0] for name in ours} >= {"student", "teacher", "optimizer", "moving_mean", "epochs", "sums"}
     assert ours.keys() == theirs.keys()
     for name in ours:
         assert torch.equal(ours[name], theirs[name]), name
@@ -386,9 +386,9 @@ def test_a_class_without_pictures_neither_swallows_the_others_nor_vanishes() -> 
     embeddings = pictures_cone + 0.4 * np.stack(directions)[labels] + 0.05 * rng.standard_normal((500, 32))
     weights = torch.from_numpy(prompts / np.linalg.norm(prompts, axis=1, keepdims=True)).float()
     start = np.where(labels == 3, -1, labels)
-    head = estimator._fit_head(embeddings.astype(np.float32), start, weights, 100.0)
-    assert torch.equal(head[3], weights[3])
-    right = (embeddings @ head.numpy().T).argmax(1) == labels
+    fitted = head._fit_head(embeddings.astype(np.float32), start, weights, 100.0)
+    assert torch.equal(fitted[3], weights[3])
+    right = (embeddings @ fitted.numpy().T).argmax(1) == labels
     assert right[start >= 0].all()
     assert right[start < 0].mean() > 0.9
 
@@ -445,13 +445,13 @@ def test_the_estimated_prior_is_what_the_beginning_says_of_the_pictures() -> Non
 
 def test_patience_stops_and_goes_back_to_the_best_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     teachers = []
-    end_epoch = estimator._Run.end_epoch
+    end_epoch = run.Run.end_epoch
 
-    def spy(run: Any) -> None:
-        teachers.append({name: tensor.clone() for name, tensor in run.trainer.state.teacher.state_dict().items()})
-        end_epoch(run)
+    def spy(one: Any) -> None:
+        teachers.append({name: tensor.clone() for name, tensor in one.trainer.state.teacher.state_dict().items()})
+        end_epoch(one)
 
-    monkeypatch.setattr(estimator._Run, "end_epoch", spy)
+    monkeypatch.setattr(run.Run, "end_epoch", spy)
     must = tiny.must(epochs=30, patience=3, lr=3e-2).fit(IMAGES, start=IMAGES.labels, folder=tmp_path)
     information = [entry["information"] for entry in must.history_]
     assert must.best_epoch_ == 1 + int(np.argmax(information))
@@ -496,14 +496,16 @@ def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_bits(
     assert_same_folder(folder, uninterrupted[1])
 
 
-@pytest.mark.parametrize("step", [1, 3, 9])
-def test_ctrl_c_saves_and_the_same_fit_goes_on(step: int, uninterrupted: tuple[MUST, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "number"), [(1, signal.SIGINT), (3, signal.SIGTERM), (9, signal.SIGINT)])
+def test_ctrl_c_or_sigterm_saves_and_the_same_fit_goes_on(
+    step: int, number: int, uninterrupted: tuple[MUST, Path], tmp_path: Path
+) -> None:
     folder = tmp_path / "interrupted"
-    before = signal.getsignal(signal.SIGINT)
-    interrupt = at_step(step, lambda: os.kill(os.getpid(), signal.SIGINT))
+    before = signal.getsignal(number)
+    interrupt = at_step(step, lambda: os.kill(os.getpid(), number))
     with pytest.raises(KeyboardInterrupt, match=r"saved in .*interrupted; the same fit goes on from there"):
         tiny.must(**SETTINGS).fit(IMAGES, folder=folder, on_log=interrupt)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     assert metadata(folder)["step"] == str(step)
     must = tiny.must(**SETTINGS).fit(IMAGES, folder=folder)
     assert_same_fit(must, uninterrupted[0])
@@ -515,7 +517,7 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(KeyboardInterrupt), estimator._interruptible(True):
+    with pytest.raises(KeyboardInterrupt), checkpoint.interruptible(True):
         twice()
 
 
@@ -526,6 +528,42 @@ def test_without_a_folder_ctrl_c_is_left_alone(every_step: None) -> None:
             tiny.must().fit(IMAGES, on_log=at_step(2, lambda: os.kill(os.getpid(), signal.SIGINT)))
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_checkpoints_are_written_by_time_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large model one takes gigabytes, so not at the end of every epoch."""
+    now, saved = [0.0], []
+
+    def spy(tensors: dict, path: Path, texts: dict) -> None:
+        saved.append(int(texts["step"]))
+        save_file(tensors, path, texts)
+
+    def pass_time(records: list[dict[str, float]]) -> None:
+        now[0] += 100.0
+
+    monkeypatch.setattr(estimator, "LOG_EVERY", 1)
+    monkeypatch.setattr(checkpoint, "save_file", spy)
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
+    tiny.must(epochs=4).fit(IMAGES, folder=tmp_path, on_log=pass_time)
+    assert saved == [4, 8, 12]  # more than 300 seconds after one another, and at the end
+
+
+def test_a_run_goes_on_in_another_precision_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, every_step: None
+) -> None:
+    """Such as one that was begun on a GPU in float16 and goes on on another in bfloat16."""
+    low = tmp_path / "low"
+    with pytest.raises(Stop):
+        tiny.must(tiny.backbone(torch.float16)).fit(IMAGES, folder=low, on_log=at_step(4, crash))
+    with caplog.at_level(logging.WARNING):
+        must = tiny.must(tiny.backbone(torch.bfloat16)).fit(IMAGES, folder=low)
+    assert "began in torch.float16 and goes on in torch.bfloat16" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        exact = tiny.must().fit(IMAGES, folder=tmp_path / "exact")
+    assert not caplog.text
+    assert np.abs(must.predict_proba(IMAGES) - exact.predict_proba(IMAGES)).max() < 0.1
+    assert len(must.history_) == 2
 
 
 def test_a_finished_fit_is_read_and_not_repeated(uninterrupted: tuple[MUST, Path]) -> None:
@@ -539,10 +577,10 @@ def test_a_finished_fit_is_read_and_not_repeated(uninterrupted: tuple[MUST, Path
 SCRIPT = """
 import sys
 from pathlib import Path
-from labkit.must import estimator
+from labkit.must import checkpoint, estimator
 from tests import tiny
 tiny.use_model(Path(sys.argv[1]))
-estimator.LOG_EVERY, estimator.SAVE_EVERY = 1, -1.0
+estimator.LOG_EVERY, checkpoint.SAVE_EVERY = 1, -1.0
 must = tiny.must(epochs=200)
 must.fit(tiny.pictures(), folder=sys.argv[2], on_log=lambda records: print(records[-1]["step"], flush=True))
 """
@@ -606,7 +644,7 @@ def test_a_full_disk_is_explained_and_the_last_checkpoint_stays(
         save_file(tensors, path, texts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(estimator, "save_file", fill)
+        patch.setattr(checkpoint, "save_file", fill)
         with pytest.raises(CheckpointError, match=r"cannot be kept in .*full.*No space left.*Make room or choose"):
             tiny.must(**SETTINGS).fit(IMAGES, folder=folder)
     assert metadata(folder)["step"] == "4"
@@ -737,7 +775,6 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     more = [*tiny.WORDS, "one_that_is_new"]
     assert 'now ["one_that_is_new"]' in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(more)))
     assert "prompts" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(tiny.WORDS, ["one {}"])))
-    assert "dtype" in refused(tiny.must(tiny.backbone(torch.bfloat16), epochs=1))
     assert "images" in refused(tiny.must(epochs=1), images=tiny.pictures(seed=1))
     assert "start (there null, now " in refused(tiny.must(epochs=1), start=IMAGES.labels)
     other = dataclasses.replace(tiny.backbone(), fingerprint="0" * 64)
