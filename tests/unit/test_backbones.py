@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from torch import nn
 from labkit.backbones import Backbone, load_backbone
 from labkit.encoders import Settings, freeze
 from labkit.errors import BackboneError, FitError
+from labkit.features import feature_path
+from labkit.geometry import Geometry
+from labkit.manifests import load_manifest
+from tests.hub import put_into_cache
 
 
 def photo(width: int = 50, height: int = 41, mode: str = "RGB", seed: int = 0) -> Image.Image:
@@ -37,16 +42,6 @@ def offline_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
-
-
-def put_into_cache(hub: Path, repo: str, filename: str, state: dict[str, torch.Tensor]) -> None:
-    """Lay out a file as the hub's own cache does: refs/main names a snapshot folder."""
-    folder = hub / f"models--{repo.replace('/', '--')}"
-    snapshot = folder / "snapshots" / ("0" * 40)
-    snapshot.mkdir(parents=True)
-    (folder / "refs").mkdir()
-    (folder / "refs" / "main").write_text("0" * 40)
-    save_file(state, snapshot / filename)
 
 
 def test_efficientnet_lite0_has_imagenet_weights_and_its_own_preprocessing() -> None:
@@ -157,6 +152,93 @@ def test_the_fingerprint_tells_weights_and_sizes_apart() -> None:
     assert load_backbone("pixels").fingerprint != load_backbone("pixels", image_size=8).fingerprint
 
 
+@pytest.fixture
+def test_vit(offline_hub: Path) -> str:
+    """The name of a small vision transformer of timm's that is in the hub's cache."""
+    model = timm.create_model("test_vit.r160_in1k")
+    put_into_cache(offline_hub, "timm/test_vit.r160_in1k", "model.safetensors", model.state_dict())
+    return "timm:test_vit.r160_in1k"
+
+
+def test_the_cache_tells_geometry_pooling_and_dtype_apart(test_vit: str) -> None:
+    given: list[dict[str, Any]] = [
+        {},
+        {"image_size": 96},
+        {"geometry": Geometry(96, 96, "bilinear")},
+        {"geometry": Geometry(128, 96)},
+        {"geometry": Geometry(96, 96)},
+        {"pooling": "avg"},
+        {"pooling": "max"},
+        {"dtype": "float16"},
+        {"dtype": "bfloat16"},
+        {"dtype": "float32"},
+    ]
+    loaded = [load_backbone(test_vit, device="cpu", **settings) for settings in given]
+    manifest = load_manifest("digits")
+    paths = {feature_path(backbone, manifest, "train") for backbone in loaded[1:]}
+    assert len(paths) == len(given) - 1
+    assert feature_path(loaded[0], manifest, "train") in paths  # the default dtype is one of the last two
+    assert len({backbone.fingerprint for backbone in loaded[:7]}) == 7
+    again = load_backbone(test_vit, device="cpu", geometry=Geometry(resize=128, crop=96))
+    assert again.fingerprint == loaded[3].fingerprint
+
+
+def test_pooling_says_what_becomes_the_feature(test_vit: str) -> None:
+    own, token, mean = (
+        load_backbone(test_vit, pooling=pooling, dtype="float32", device="cpu") for pooling in (None, "token", "avg")
+    )
+    pixels = torch.from_numpy(own.preprocess(photo(170, 180)))[None]
+    inputs = (pixels.permute(0, 3, 1, 2) / 255 - torch.tensor(own.mean).view(3, 1, 1)) / torch.tensor(own.std).view(
+        3, 1, 1
+    )
+    with torch.inference_mode():
+        tokens = own.model.forward_features(inputs)  # after the last LayerNorm: class token, then patches
+    torch.testing.assert_close(token.encode_image(pixels), tokens[:, 0], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(mean.encode_image(pixels), tokens[:, 1:].mean(1), atol=1e-5, rtol=1e-4)
+    assert token.dim == own.dim == own.model.num_features
+
+
+def test_a_network_sees_the_crop_of_a_geometry(test_vit: str) -> None:
+    backbone = load_backbone(test_vit, geometry=Geometry(resize=128, crop=96), device="cpu")
+    assert backbone.preprocess(photo(300, 200)).shape == (96, 96, 3)
+    assert backbone.preprocess(photo(300, 200, "L")).shape == (96, 96, 1)
+    assert torch.isfinite(encode(backbone, [photo()])).all()
+    network = load_backbone("efficientnet-lite0", geometry=Geometry(40, 32, "bilinear"), device="cpu")
+    assert network.preprocess(photo()).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_the_dtype_of_the_forward_pass_can_be_chosen(dtype: str, test_vit: str) -> None:
+    single, backbone = (load_backbone(test_vit, dtype=given, device="cpu") for given in ("float32", dtype))
+    assert backbone.dtype is getattr(torch, dtype)
+    features = encode(backbone, [photo(64, 64)])
+    assert features.dtype == torch.float32
+    assert nn.functional.cosine_similarity(features, encode(single, [photo(64, 64)])).item() > 0.995
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("pixels", {"geometry": Geometry(8, 8)}, "'pixels' takes no geometry.*Give image_size instead"),
+        ("hog", {"dtype": "float16"}, "dtype is 'float16', but 'hog' computes in float32"),
+        ("pixels", {"pooling": "avg"}, "pooling is 'avg', but 'pixels' has its own.*timm models only"),
+        ("pocket-vit", {"pooling": "avg"}, "pooling is 'avg', but 'pocket-vit' has its own"),
+        ("clip-vit-b32", {"pooling": "token"}, "pooling is 'token', but 'clip-vit-b32' has its own"),
+        ("efficientnet-lite0", {"pooling": "mean"}, "cannot be built"),
+        ("efficientnet-lite0", {"pooling": ""}, "Expected one vector: choose another pooling"),
+        ("efficientnet-lite0", {"dtype": "half"}, "dtype is 'half'. Expected one of float32, bfloat16, float16"),
+        (
+            "efficientnet-lite0",
+            {"image_size": 64, "geometry": Geometry(80, 64)},
+            "image_size is 64 and geometry is .*Expected one of them",
+        ),
+    ],
+)
+def test_settings_that_a_backbone_cannot_take_are_explained(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        load_backbone(name, device="cpu", **settings)
+
+
 def test_a_timm_model_is_loaded_from_the_hub_cache(offline_hub: Path) -> None:
     model = timm.create_model("test_vit.r160_in1k")
     put_into_cache(offline_hub, "timm/test_vit.r160_in1k", "model.safetensors", model.state_dict())
@@ -247,6 +329,13 @@ def test_a_backbone_without_a_text_tower_says_so(name: str) -> None:
 def test_texts_are_a_list(pocket_models: Path, texts: object) -> None:
     with pytest.raises(BackboneError, match="Expected a list of at least one text"):
         load_backbone("pocket-vit", device="cpu").encode_text(texts)  # type: ignore[arg-type]
+
+
+def test_a_tokenizer_survives_pickle(pocket_models: Path) -> None:
+    tokenize = load_backbone("pocket-vit", device="cpu").tokenize
+    assert tokenize is not None
+    tokens = tokenize(["a cat"])
+    assert torch.equal(pickle.loads(pickle.dumps(tokenize))(["a cat"]), tokens)
 
 
 def test_a_tokenizer_that_cannot_be_had_stops_texts_not_pictures(

@@ -11,18 +11,23 @@ import sys
 import threading
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torchvision.datasets
 import yaml
 from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 import labkit.datasets
-from labkit.datasets import DEBIAN_FASHION, POCKET_DATA, ImageDataset, load_dataset
+from labkit.backbones import load_backbone
+from labkit.datasets import DEBIAN_FASHION, POCKET_DATA, HubImages, ImageDataset, TorchvisionImages, load_dataset
 from labkit.errors import DataError, ManifestError
 from labkit.folders import data_dir
+from labkit.geometry import Geometry, Preprocess
 from labkit.manifests import Manifest, load_manifest
+from labkit.must.views import Views
 
 MINI_DIR, EMOJI_DIR = POCKET_DATA / "fashion-mini", POCKET_DATA / "emoji-unseen"
 needs_source = pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason="the Fashion-MNIST source files are not here")
@@ -740,3 +745,52 @@ def test_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("LABKIT_DATA")
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
     assert data_dir() == tmp_path / "cache" / "data"
+
+
+# other processes
+
+
+class Everything(Dataset[list[Any]]):
+    """Item i is all that a worker process may be asked to make of image i, from every kind of dataset."""
+
+    def __init__(self, kinds: list[ImageDataset], preprocess: list[Preprocess]) -> None:
+        self.kinds, self.preprocess = kinds, preprocess
+        self.views = [Views(dataset, 16, seed=0) for dataset in kinds]
+
+    def __len__(self) -> int:
+        return min(map(len, self.kinds))
+
+    def __getitem__(self, i: int) -> list[Any]:
+        images = [dataset[i][0] for dataset in self.kinds]
+        made = [preprocess(image) for image in images for preprocess in self.preprocess]
+        return [*made, *(views[0, i] for views in self.views)]
+
+
+def test_every_kind_of_dataset_works_in_spawned_worker_processes(tmp_path: Path) -> None:
+    """As Windows and macOS start them, and Linux from Python 3.14 on: what they need is sent to them by pickle."""
+    array = np.random.default_rng(0).integers(0, 256, (2, 20, 18, 3), dtype=np.uint8)
+    for i, pixels in enumerate(array):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+    labels, fake = np.zeros(2, dtype=np.int64), torchvision.datasets.FakeData(2, (3, 20, 18), random_offset=7)
+    rows = [{"img": Image.fromarray(pixels)} for pixels in array]
+    kinds = [
+        ImageDataset(labels, ["a"], array=array),
+        load_manifest(tmp_path / "photos").images(),
+        ImageDataset(labels, ["a"], decode=TorchvisionImages(ConcatDataset([fake]))),
+        ImageDataset(labels, ["a"], decode=HubImages(rows, "img")),
+    ]
+    preprocess = [
+        load_backbone("pixels", device="cpu").preprocess,
+        load_backbone("efficientnet-lite0", image_size=32, device="cpu").preprocess,
+        load_backbone("efficientnet-lite0", geometry=Geometry(40, 32), device="cpu").preprocess,
+        load_backbone("pocket-vit", device="cpu").preprocess,
+    ]
+    everything = Everything(kinds, preprocess)
+    loader = DataLoader(everything, batch_size=None, num_workers=1, multiprocessing_context="spawn")
+    received = list(loader)
+    assert len(received) == 2
+    for i, items in enumerate(received):
+        for there, here in zip(items, everything[i], strict=True):
+            for a, b in zip(there, here, strict=True):
+                np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

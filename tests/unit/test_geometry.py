@@ -1,0 +1,128 @@
+"""Geometry: the pixels are those of torchvision, open_clip and timm, bit for bit, step by step, for any image."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+from PIL import Image
+from torchvision import transforms
+
+from labkit.errors import BackboneError
+from labkit.folders import plain_image, read_image
+from labkit.geometry import Geometry, Preprocess, Squash
+from labkit.papers import SPACES
+
+REAL = Path(os.environ.get("LABKIT_REAL") or Path(__file__).parents[3] / "shared" / "real")
+SIZES = ((224, 224), (256, 256), (31, 77), (300, 225), (225, 300), (640, 480), (12, 100), (257, 255))  # width, height
+MODES = ("RGB", "L", "RGBA", "LA", "P", "CMYK", "1", "I;16")
+
+
+def image_of(mode: str, size: tuple[int, int], seed: int = 0) -> Image.Image:
+    """Noise over a gradient, so that every way of resampling gives other pixels."""
+    rng = np.random.default_rng(seed)
+    ramp = np.linspace(0, 155, size[0])[None, :, None]
+    pixels = (ramp + rng.integers(0, 100, (size[1], size[0], 4))).astype(np.uint8)
+    if mode == "I;16":
+        return Image.fromarray(pixels[..., 0].astype(np.uint16) * 257)
+    return Image.fromarray(pixels, "RGBA").convert("RGB").convert(mode) if mode != "RGBA" else Image.fromarray(pixels)
+
+
+def all_images() -> Iterator[Image.Image]:
+    """Images of odd sizes and all modes, and some real photographs where they are."""
+    for size in SIZES:
+        yield image_of("RGB", size)
+    for mode in MODES:
+        yield image_of(mode, (131, 77))
+    for folder in ("clothing-small", "caltech101"):
+        for path in sorted((REAL / "photos" / folder).rglob("*.jpg"))[:40:10]:
+            yield read_image(path)
+
+
+def by_hand(image: Image.Image, resize: int, crop: int) -> list[np.ndarray]:
+    """What the papers state, with Pillow alone: the shorter side bicubic to `resize`; then the centre of it."""
+    width, height = image.size
+    long = int(resize * max(width, height) / min(width, height))
+    size = (resize, long) if width <= height else (long, resize)
+    resized = image.resize(size, Image.Resampling.BICUBIC)
+    left, top = round((size[0] - crop) / 2), round((size[1] - crop) / 2)
+    return [np.array(resized), np.array(resized.crop((left, top, left + crop, top + crop)))]
+
+
+def test_geometry_is_what_the_papers_state() -> None:
+    """CLIP: resize = crop = the model's size. DINOv2: 256, then 224."""
+    for space in {(space.geometry.resize, space.geometry.crop) for space in SPACES.values()}:
+        geometry = Geometry(*space)
+        for image in map(plain_image, all_images()):
+            resized, cropped = by_hand(image, *space)
+            assert min(resized.shape[:2]) == space[0]
+            np.testing.assert_array_equal(np.array(geometry(image)), cropped)
+
+
+@pytest.mark.parametrize("size", [224, 288])
+def test_geometry_is_open_clips_preprocessing_step_by_step(size: int) -> None:
+    steps = open_clip.image_transform(size, is_train=False, resize_mode="shortest", interpolation="bicubic").transforms
+    ours = Preprocess(Geometry(size, size), ("L", "RGB"))
+    for given in all_images():
+        image = plain_image(given)  # we resolve palettes and transparency before the resize; open_clip after it
+        resized, cropped = by_hand(image, size, size)
+        theirs = steps[0](image)
+        np.testing.assert_array_equal(np.array(theirs), resized)
+        theirs = steps[1](theirs)
+        np.testing.assert_array_equal(np.array(theirs), cropped)
+        expected = np.array(steps[2](theirs))  # to RGB
+        np.testing.assert_array_equal(np.broadcast_to(ours(given), expected.shape), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_images_without_palette_or_transparency_need_no_other_treatment(mode: str) -> None:
+    transform = open_clip.image_transform(224, is_train=False, resize_mode="shortest", interpolation="bicubic")
+    to_pixels = transforms.Compose(transform.transforms[:3])
+    for size in SIZES:
+        image = image_of(mode, size)
+        expected = np.array(to_pixels(image))
+        np.testing.assert_array_equal(
+            np.broadcast_to(Preprocess(Geometry(224, 224), ("L", "RGB"))(image), expected.shape), expected
+        )
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_geometry_is_timms_preprocessing(interpolation: str) -> None:
+    steps = timm.data.create_transform(224, crop_pct=0.875, interpolation=interpolation, crop_mode="center").transforms
+    for size in SIZES:
+        image = image_of("RGB", size)
+        expected = np.array(steps[1](steps[0](image)))
+        np.testing.assert_array_equal(np.array(Geometry(256, 224, interpolation)(image)), expected)
+
+
+def test_transparency_is_white_before_the_resize() -> None:
+    image = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    assert Preprocess(Geometry(8, 8))(image).min() == 255
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0, 0), "resize is 0. Expected a whole number of pixels from 1 on"),
+        ((256, 224.0), "crop is 224.0. Expected a whole number of pixels from 1 on"),
+        ((True, 1), "resize is True. Expected"),
+        ((224, 256), r"crop is 256 and resize is 224.*Geometry\(resize=256, crop=256\)"),
+        ((256, 224, "cubic"), "interpolation is 'cubic'. Expected one of nearest, bilinear, bicubic, lanczos"),
+    ],
+)
+def test_values_that_no_geometry_has_are_explained(values: tuple, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        Geometry(*values)
+
+
+@pytest.mark.parametrize("geometry", [Geometry(32, 24), Squash(16), transforms.Compose([transforms.Resize(8)])])
+def test_preprocessing_survives_pickle(geometry: object) -> None:
+    preprocess = Preprocess(geometry, ("L", "RGB"))  # type: ignore[arg-type]
+    image = image_of("RGB", (40, 50))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(preprocess))(image), preprocess(image))
