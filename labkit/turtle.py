@@ -41,10 +41,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from labkit._files import atomic_write
-from labkit.devices import DTYPES, fast_dtype, pick_device
+from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, fast_matmul, pick_device
 from labkit.errors import CheckpointError, CollapseWarning, FitError
-
-MKL_AND_ONEDNN = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 # ---------------------------------------------------------------------------------------------- the paper in functions
 
@@ -54,28 +52,15 @@ def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
     The product runs in the dtype of the features and is returned in the dtype of the bias.
     """
-    product = _product(weight.flatten(0, 1).to(features.dtype), features.T)  # (R·C, B)
+    product = fast_matmul(weight.flatten(0, 1).to(features.dtype), features.T)  # (R·C, B)
     return product.view(*bias.shape, -1).to(bias.dtype) + bias[..., None]
 
 
 def linear_grad(features: Tensor, grad_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `linear` for its weight (R, C, d) and bias (R, C), given those of its logits (R, C, B)."""
-    grad_weight = _product(grad_logits.flatten(0, 1).to(features.dtype), features)  # (R·C, d)
+    grad_weight = fast_matmul(grad_logits.flatten(0, 1).to(features.dtype), features)  # (R·C, d)
     grad_weight = grad_weight.view(*grad_logits.shape[:2], -1).to(grad_logits.dtype)
     return grad_weight, grad_logits.sum(-1)
-
-
-def _product(rows: Tensor, features: Tensor) -> Tensor:
-    """rows @ features.
-
-    PyTorch multiplies float32 on a CPU with MKL, which shares products with few rows badly among the cores; oneDNN,
-    which PyTorch has as well, takes half the time, and no longer where there are many. Its operator is the one that
-    torch.compile uses; it knows no gradients.
-    """
-    by_mkl = MKL_AND_ONEDNN and rows.device.type == "cpu" and rows.dtype == torch.float32
-    if by_mkl and not (torch.is_grad_enabled() and (rows.requires_grad or features.requires_grad)):
-        return torch.ops.mkldnn._linear_pointwise(rows, features.T, None, "none", [], "")
-    return rows @ features
 
 
 def cross_entropy(log_probs: Tensor, labeling: Tensor) -> Tensor:
@@ -149,7 +134,7 @@ class Layers:
         k = len(dims)
         return cls(flat, views[:k], views[k : 2 * k], views[2 * k :])
 
-    def draw(self, generator: torch.Generator) -> None:
+    def draw(self, generator: torch.Generator | None) -> None:
         """Draw weights and biases from U(−1/√d, 1/√d), as torch.nn.Linear does; gains become the weights' norms."""
         for weight, bias in zip(self.weights, self.biases, strict=True):
             bound = 1 / math.sqrt(weight.shape[-1])
@@ -171,7 +156,7 @@ class TurtleSolver:
 
     Args:
         spaces: K tensors (n, d_k) on one device; their dtype is that of the matrix products.
-        generator: source of the initial weights and of the batches, on the same device.
+        generator: source of the initial weights and of the batches, on the same device; None for PyTorch's own.
         Other arguments as in `Turtle`.
     """
 
@@ -179,7 +164,7 @@ class TurtleSolver:
         self,
         spaces: Sequence[Tensor],
         n_clusters: int,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
         *,
         n_restarts: int = 1,
         entropy_weight: float = 10.0,
@@ -238,6 +223,11 @@ class TurtleSolver:
         self._fit_classifiers(batch, labeling)
         return self._update_encoder(batch, task_probs, labeling)
 
+    def is_finite(self) -> bool:
+        """Whether no weight, and nothing that Adam remembers, has left the range of its dtype."""
+        tensors = (self.encoder.flat, self.classifier.flat, self.outer.square, self.inner.square)
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
     def _fit_classifiers(self, batch: Sequence[Tensor], labeling: Tensor) -> None:
         """Inner problem: `n_inner_steps` of Adam on Σ_k CE(w_k φ_k, τ), τ held fixed."""
         if self.inner_start == "cold" and self.outer.steps > 0:
@@ -281,53 +271,133 @@ def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
 
 EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
+LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
+LARGEST_SETTING = 1e30  # that float32 holds, divided by anything that it is divided by
+LARGEST_IN_PREDICTION = 1e30  # a sum of such features times weights near 1 is far from 3e38
+ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling
 
 
 @dataclass
-class View:
-    """How the solver sees a space: centred, in directions of large variance, partly whitened, and scaled."""
+class FeatureTransform:
+    """What the solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
 
-    mean: Tensor  # (d,)
+    All is computed on deviations from the mean in units near the largest of them. So neither the scale of the
+    features, nor an offset that is large beside their spread, costs precision or overflows.
+    """
+
+    mean: Tensor  # (d,) float64
+    factor: Tensor  # (d,) float64: one over the unit, a power of two; 0 where a feature is constant
     directions: Tensor | None  # (d, k): orthogonal columns, longer where the variance is small if it is whitened
     scale: float
+    dtype: torch.dtype  # of the results: float32 or float64
 
     @classmethod
-    def of(cls, sample: Tensor, n_components: int | None, whitening: float, norm: float | None) -> View:
-        """The view of a space by some of its rows (m, d), which are overwritten, to spare memory.
+    def from_sample(
+        cls,
+        sample: Tensor,
+        n_components: int | None,
+        whitening: float,
+        feature_scale: float | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> FeatureTransform:
+        """The transform of a space by some of its rows (m, d); settings as in `Turtle`.
 
-        Settings as in `Turtle`; `norm` is `feature_scale`.
+        Raises:
+            FitError: the rows hold NaN or infinity.
         """
-        if n_components is None and norm is None and not whitening:
-            return cls(torch.zeros_like(sample[0]), None, 1.0)
-        mean = sample.mean(0)
-        rows, directions = sample.sub_(mean), None
-        if n_components is not None and n_components < min(rows.shape):
-            with torch.random.fork_rng(devices=[]):  # Halko, Martinsson and Tropp (2011): random, so always the same
-                torch.default_generator.manual_seed(0)
-                directions = torch.svd_lowrank(rows, n_components, niter=1)[2]
-        elif whitening:
-            directions = torch.linalg.eigh(rows.T @ rows).eigenvectors
-        if directions is not None:
-            deviation = (rows @ directions).square().mean(0).sqrt()
-            varies = deviation > 1e-5 * deviation.max()
-            directions = directions * torch.where(varies, deviation**-whitening, 0.0)
+        if n_components is None and feature_scale is None and not whitening:
+            nothing = torch.zeros(sample.shape[1], dtype=torch.float64)
+            return cls(nothing, torch.ones_like(nothing), None, 1.0, dtype)
+        mean, deviation = _mean_and_deviation(sample)
+        unit = max(_power_of_two(float(deviation.max())), 2.0**-900)  # 1e30 times the inverse is a number as well
+        factor = (deviation > 0).double() / unit
+        rows = _centred(sample, mean, factor, dtype)
+        directions = None
+        if whitening or (n_components is not None and n_components < min(rows.shape)):
+            directions = _principal_directions(rows, n_components)
+            spread = (rows @ directions).square().mean(0).sqrt()
+            varies = spread > 1e-5 * spread.max()
+            directions = directions * torch.where(varies, spread**-whitening, 0.0)
             rows = rows @ directions
         size = float(rows.square().sum(1).mean().sqrt())
-        return cls(mean, directions, 1.0 if norm is None or size == 0 else norm / size)
+        scale = feature_scale / size if feature_scale is not None and size > 0 else 1.0
+        if feature_scale is None:
+            scale = unit ** (1 - whitening)  # back to the scale as it was
+        return cls(mean, factor, directions, scale, dtype)
 
     @property
     def is_identity(self) -> bool:
-        return self.directions is None and self.scale == 1.0 and not self.mean.any()
+        return self.directions is None and self.scale == 1.0 and not self.mean.any() and bool((self.factor == 1).all())
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Features (b, d) -> (b, k)."""
-        rows = rows - self.mean
+        """Features (b, d) -> (b, k).
+
+        Raises:
+            FitError: they hold NaN or infinity.
+        """
+        rows = _centred(rows, self.mean, self.factor, self.dtype)
         return (rows if self.directions is None else rows @ self.directions) * self.scale
 
     def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer (R, C, k), (R, C) on what is seen, as the layer (R, C, d), (R, C) on the features themselves."""
-        weight = (weight if self.directions is None else weight @ self.directions.T) * self.scale
+        """A layer (R, C, k), (R, C) on the transformed features, as the float64 layer (R, C, d), (R, C) on the given.
+
+        In float64, since the weights for features of scale 1e30 are of scale 1e-30, and the other way round.
+        """
+        weight, bias = weight.double(), bias.double()
+        if self.directions is not None:
+            weight = weight @ self.directions.double().T
+        weight = weight * (self.scale * self.factor)
         return weight, bias - weight @ self.mean
+
+
+def _mean_and_deviation(sample: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of rows (m, d), and the largest absolute deviation from it: both (d,) float64.
+
+    Summed are differences to the first row: a constant feature then has exactly its value as the mean.
+    """
+    first, blocks = sample[0].double(), sample.split(_block(sample.shape[1]))
+    mean = first + torch.stack([(rows.double() - first).sum(0) for rows in blocks]).sum(0) / len(sample)
+    return mean, torch.stack([(rows.double() - mean).abs().amax(0) for rows in blocks]).amax(0)
+
+
+def _power_of_two(number: float) -> float:
+    """The largest power of two that is not above a positive number; 1 where there is no such number."""
+    if not 0 < number < math.inf:
+        return 1.0
+    return 2.0 ** (math.frexp(number)[1] - 1)
+
+
+def _centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows − mean) · factor in a dtype, by way of float64 where float32 could overflow: (b, d), (d,), (d,) -> (b, d).
+
+    Raises:
+        FitError: a result is not finite.
+    """
+    ordinary = rows.dtype != torch.float64 and 1 / ORDINARY < float(factor.max()) < ORDINARY
+    rows = rows.to(dtype if ordinary else torch.float64)
+    if mean.any() or (factor != 1).any():
+        rows = (rows - mean.to(rows.dtype)).mul_(factor.to(rows.dtype))
+    rows = rows.to(dtype)
+    if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN among the rows is both
+        raise FitError(f"the features hold NaN or infinity, or numbers too large to compute with. {EXPECTED}")
+    return rows
+
+
+def _principal_directions(rows: Tensor, n_components: int | None) -> Tensor:
+    """Orthonormal directions (d, k) of centred rows (m, d) in which they vary: the largest, or all.
+
+    The eigenvectors of a covariance of rank below its size do not converge in float32; those of fewer rows than
+    features are taken from the rows themselves.
+    """
+    m, d = rows.shape
+    if n_components is not None and n_components < min(m, d):
+        with torch.random.fork_rng(devices=[]):  # Halko, Martinsson and Tropp (2011): random, so always the same
+            torch.default_generator.manual_seed(0)
+            return torch.svd_lowrank(rows, n_components, niter=1)[2]
+    exact = rows.double()
+    if m <= d:
+        return torch.linalg.svd(exact, full_matrices=False).Vh.T.to(rows.dtype)
+    return torch.linalg.eigh(exact.T @ exact).eigenvectors.to(rows.dtype)
 
 
 class Turtle(ClusterMixin, BaseEstimator):
@@ -343,10 +413,10 @@ class Turtle(ClusterMixin, BaseEstimator):
         inner_start: "cold" redraws the classifiers at every outer step, "warm" goes on from the last ones.
         entropy_weight: γ, how strongly unequal clusters are avoided.
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
-            together can draw, a random part is looked at.
-        n_components: each space is rotated to its directions of largest variance, and only so many are looked at:
-            several times faster where features are many, and as accurate on average on the embedded datasets. None
-            keeps all directions.
+            together can draw, a random part is used.
+        n_components: each space is rotated to its directions of largest variance, and only so many are kept: several
+            times faster where features are many, and as accurate on average on the embedded datasets. None keeps all
+            directions.
         whitening: α, from 0 (none) to 1 (all): in the directions that are kept a standard deviation s becomes
             s^(1 − α), before the whole is brought to `feature_scale`. Where few directions have most of the variance
             the classifiers see little else in their few steps; α lets the others have a say.
@@ -361,7 +431,9 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     Attributes:
         labels_: cluster of each training sample, (n,).
-        restarts_: weight (R, C, d_k) and bias (R, C) of every space's task encoder, for features as they were given.
+        restarts_: weight (R, C, d_k) and bias (R, C) of every space's task encoder, for features as they were given;
+            in float64, which holds them whatever the scale of the features.
+        means_: mean (d_k,) of every space, which predictions subtract, so that a large offset costs no precision.
         confidence_: mean over the training set of the labeling's largest probability, (R,).
         n_found_: clusters that hold at least a tenth of an equal share of the training set, (R,).
         best_restart_: which restart was kept.
@@ -444,16 +516,54 @@ class Turtle(ClusterMixin, BaseEstimator):
         """
         spaces = self._read_spaces(X, reset=True)
         self._check_settings(len(spaces[0]))
+        advice = (
+            f"Lower batch_size (now {self.batch_size or 'all samples'}) or n_restarts (now {self.n_restarts}); "
+            f"n_components (now {self.n_components or 'all'}) says how many features are kept of every space."
+        )
+        with explain_out_of_memory(advice):
+            self._optimise(spaces)
+            self._choose_restart(spaces)
+        return self
+
+    def _optimise(self, spaces: Sequence[Tensor]) -> None:
+        """Run the solver on the transformed spaces; sets `restarts_`, `means_` and `history_`."""
+        solver, transforms = self._solver(spaces)
+        records = solver.encoder.flat.new_empty(self.n_outer_steps, 2, self.n_restarts)
+        for record in tqdm(records, desc="TURTLE", unit="step", disable=not self.progress):
+            record[0], record[1] = solver.step()
+        if not solver.is_finite():
+            raise FitError(
+                f"the weights are not finite after {self.n_outer_steps} outer steps. Expected steps that stay within "
+                f"the range of numbers: lower outer_lr (now {self.outer_lr}), inner_lr (now {self.inner_lr}) or "
+                f"entropy_weight (now {self.entropy_weight})."
+            )
+        inner_loss, marginal_entropy = records.cpu().numpy().swapaxes(0, 1)
+        self.history_ = {
+            "inner_loss": inner_loss,
+            "entropy": marginal_entropy,
+            "outer_loss": inner_loss - self.entropy_weight * marginal_entropy,
+        }
+        self.means_ = [transform.mean.numpy() for transform in transforms]
+        self.restarts_ = []
+        for k, transform in enumerate(transforms):
+            weight, bias = solver.encoder.normalised_weight(k).cpu(), solver.encoder.biases[k].cpu()
+            self.restarts_.append(tuple(array.numpy() for array in transform.fold(weight, bias)))
+
+    def _solver(self, spaces: Sequence[Tensor]) -> tuple[TurtleSolver, list[FeatureTransform]]:
+        """The solver of this estimator's settings before its first step, and the transform of every space."""
         device = pick_device(self.device)
         dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
         seed = int(self._random_state().randint(2**31 - 1))
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
         sample = _some_rows(n, SAMPLE, order)
-        treatment = (self.n_components, self.whitening, self.feature_scale)
-        views = [View.of(self._exact(space[sample]), *treatment) for space in spaces]
-        looked_at = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
+        settings = (self.n_components, self.whitening, self.feature_scale, self._exact)
+        transforms = [FeatureTransform.from_sample(space[sample], *settings) for space in spaces]
+        drawn = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
         solver = TurtleSolver(
-            [self._seen(space, view, looked_at, device, dtype) for space, view in zip(spaces, views, strict=True)],
+            [
+                self._transformed(z, transform, drawn, device, dtype)
+                for z, transform in zip(spaces, transforms, strict=True)
+            ],
             self.n_clusters,
             torch.Generator(device).manual_seed(seed),
             n_restarts=self.n_restarts,
@@ -464,61 +574,75 @@ class Turtle(ClusterMixin, BaseEstimator):
             inner_start=self.inner_start,
             batch_size=self.batch_size,
         )
-        records = solver.encoder.flat.new_empty(self.n_outer_steps, 2, self.n_restarts)
-        for record in tqdm(records, desc="TURTLE", unit="step", disable=not self.progress):
-            record[0], record[1] = solver.step()
-        inner_loss, marginal_entropy = records.cpu().numpy().swapaxes(0, 1)
-        self.history_ = {
-            "inner_loss": inner_loss,
-            "entropy": marginal_entropy,
-            "outer_loss": inner_loss - self.entropy_weight * marginal_entropy,
-        }
-        self.restarts_ = []
-        for k, view in enumerate(views):
-            weight, bias = solver.encoder.normalised_weight(k).cpu(), solver.encoder.biases[k].cpu()
-            self.restarts_.append(tuple(array.numpy() for array in view.fold(weight, bias)))
-        del solver  # what it saw is not needed for the choice
-        self._choose_restart(spaces)
-        return self
+        return solver, transforms
 
     def predict(self, X: Any, *, restart: int | None = None) -> np.ndarray:
         """Cluster of each sample, (n,) int64; X as in `fit`, `restart` other than the one that was kept."""
         return self.predict_proba(X, restart=restart).argmax(1)
 
     def predict_proba(self, X: Any, *, restart: int | None = None) -> np.ndarray:
-        """The labeling τ(x), (n, C); X as in `fit`, `restart` other than the one that was kept."""
+        """The labeling τ(x), (n, C); X as in `fit`, `restart` other than the one that was kept.
+
+        Raises:
+            FitError: X has other spaces than those of the fit or is not finite, or there is no such restart.
+        """
         check_is_fitted(self)
-        chosen = self.best_restart_ if restart is None else restart
+        chosen, n_restarts = self.best_restart_ if restart is None else restart, len(self.confidence_)
+        if not isinstance(chosen, numbers.Integral) or not 0 <= chosen < n_restarts:
+            raise FitError(f"restart is {restart!r}. Expected a whole number from 0 to {n_restarts - 1}, or None.")
         spaces = self._read_spaces(X, reset=False)
-        return np.concatenate([probs[0].T.numpy() for probs in self._labelings(spaces, slice(chosen, chosen + 1))])
+        labelings = self._labelings(spaces, slice(int(chosen), int(chosen) + 1))
+        return np.concatenate([probs[0].T.numpy() for probs in labelings])
 
-    def _seen(self, space: Tensor, view: View, rows: Tensor, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """What the solver sees of these rows of a space, on the device; the space itself where that is the same."""
-        if view.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
-            return self._exact(space)
-        width = space.shape[1] if view.directions is None else view.directions.shape[1]
-        seen = torch.empty(len(rows), width, dtype=dtype, device=device)
+    @property
+    def _exact(self) -> torch.dtype:
+        """Of all that is not a matrix product."""
+        return torch.float64 if self.dtype == "float64" else torch.float32
+
+    def _transformed(
+        self, space: Tensor, transform: FeatureTransform, rows: Tensor, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """These rows of a space as the solver gets them; the space itself where that is the same."""
+        if transform.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
+            return self._check_range(transform(space), LARGEST_IN_FIT)
+        width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
+        result = torch.empty(len(rows), width, dtype=dtype, device=device)
         block = _block(space.shape[1])
-        for part, some in zip(seen.split(block), rows.split(block), strict=True):
-            part.copy_(view(self._exact(space[some])))
-        return seen
+        for part, some in zip(result.split(block), rows.split(block), strict=True):
+            part.copy_(self._check_range(transform(space[some]), LARGEST_IN_FIT))
+        return result
 
-    def _exact(self, rows: Tensor) -> Tensor:
-        """Rows of a space in the precision of all that is not a matrix product; those that are not finite raise."""
-        rows = rows.to(torch.float64 if self.dtype == "float64" else torch.float32)
-        if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN among the rows is both
-            raise FitError(f"the features hold NaN or infinity. {EXPECTED}")
-        return rows
+    def _check_range(self, features: Tensor, most: float) -> Tensor:
+        """Features of which none is larger than `most`, beyond which products could overflow; others raise."""
+        largest = max(abs(float(extreme)) for extreme in features.aminmax())
+        if not largest <= most:
+            raise FitError(
+                f"the features reach {largest:.0e} in the matrix products. Expected at most {most:.0e}, since "
+                f"larger ones overflow. Divide them, set feature_scale (now {self.feature_scale}), or leave out "
+                "samples that are far from all others."
+            )
+        return features
 
     def _labelings(self, spaces: Sequence[Tensor], restarts: slice = slice(None)) -> Iterator[Tensor]:
         """τ of the chosen restarts, (R, C, b), for one block of samples after the other."""
-        device = pick_device(self.device)
-        layers = [tuple(torch.from_numpy(array[restarts]).to(device) for array in pair) for pair in self.restarts_]
-        block = _block(sum(space.shape[1] for space in spaces) + layers[0][1].numel())
+        encoders = [self._task_encoder(k, restarts) for k in range(len(spaces))]
+        block = _block(sum(space.shape[1] for space in spaces) + math.prod(self.restarts_[0][1][restarts].shape))
         for rows in zip(*(space.split(block) for space in spaces), strict=True):
-            inputs = (self._exact(z).to(device) for z in rows)
-            probs = [linear(z, *layer).softmax(1) for z, layer in zip(inputs, layers, strict=True)]
-            yield torch.stack(probs).mean(0).cpu()
+            yield torch.stack([encoder(z) for encoder, z in zip(encoders, rows, strict=True)]).mean(0).cpu()
+
+    def _task_encoder(self, k: int, restarts: slice) -> Callable[[Tensor], Tensor]:
+        """τ_k of the chosen restarts, as a function of features of space k as given: (b, d_k) -> (R, C, b)."""
+        device, mean = pick_device(self.device), torch.from_numpy(self.means_[k])
+        weight, bias = (torch.from_numpy(array[restarts]).double() for array in self.restarts_[k])
+        factor = _power_of_two(float(weight.abs().max()))  # features · weights stays, and neither can overflow
+        layer = [tensor.to(self._exact).to(device) for tensor in (weight / factor, bias + weight @ mean)]
+        factors = torch.full_like(mean, factor)
+
+        def task_probs(features: Tensor) -> Tensor:
+            features = self._check_range(_centred(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
+            return linear(features.to(device), *layer).softmax(1)
+
+        return task_probs
 
     def _choose_restart(self, spaces: Sequence[Tensor]) -> None:
         """Keep the most confident labeling among those that use the most clusters."""
@@ -595,8 +719,9 @@ class Turtle(ClusterMixin, BaseEstimator):
             if value is None and name == "feature_scale":
                 continue
             least = 0.0 if name == "entropy_weight" else math.ulp(0.0)
-            if not isinstance(value, numbers.Real) or not least <= float(value) < math.inf:
-                raise FitError(f"{name} is {value!r}. Expected a finite number above 0.")
+            if not isinstance(value, numbers.Real) or not least <= float(value) <= LARGEST_SETTING:
+                range_ = "from 0" if name == "entropy_weight" else "above 0"
+                raise FitError(f"{name} is {value!r}. Expected a number {range_} and at most {LARGEST_SETTING:.0e}.")
         if not isinstance(self.whitening, numbers.Real) or not 0 <= self.whitening <= 1:
             raise FitError(f"whitening is {self.whitening!r}. Expected a number from 0 (none) to 1 (all of it).")
         if self.inner_start not in ("cold", "warm"):
@@ -607,11 +732,11 @@ class Turtle(ClusterMixin, BaseEstimator):
     # -------------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write settings and everything fitted to one safetensors file, whole or not at all."""
+        """Write settings and everything fitted to one safetensors file, atomically."""
         check_is_fitted(self)
         arrays = {f"history/{name}": values for name, values in self.history_.items()}
         for k, (weight, bias) in enumerate(self.restarts_):
-            arrays |= {f"weight/{k}": weight, f"bias/{k}": bias}
+            arrays |= {f"weight/{k}": weight, f"bias/{k}": bias, f"mean/{k}": self.means_[k]}
         arrays |= {name: getattr(self, name) for name in ("labels_", "confidence_", "n_found_")}
         settings = {name: value for name, value in self.get_params().items() if _is_plain(value)}
         metadata = {"labkit": "turtle", "settings": json.dumps(settings), "best_restart": str(self.best_restart_)}
@@ -637,6 +762,8 @@ class Turtle(ClusterMixin, BaseEstimator):
         turtle = cls(**json.loads(metadata["settings"]))
         n_spaces = sum(name.startswith("weight/") for name in arrays)
         turtle.restarts_ = [(arrays[f"weight/{k}"], arrays[f"bias/{k}"]) for k in range(n_spaces)]
+        no_means = (np.zeros(weight.shape[-1]) for weight, _ in turtle.restarts_)  # labkit 0.1 saved none
+        turtle.means_ = [arrays.get(f"mean/{k}", none) for k, none in enumerate(no_means)]
         turtle.history_ = {name: arrays[f"history/{name}"] for name in ("inner_loss", "entropy", "outer_loss")}
         turtle.labels_, turtle.confidence_, turtle.n_found_ = (
             arrays[name] for name in ("labels_", "confidence_", "n_found_")
@@ -658,7 +785,7 @@ def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
         space = space.float().numpy() if space.dtype == torch.bfloat16 else space.numpy()
     try:
         array = check(space, dtype=[np.float32, np.float64, np.float16], ensure_all_finite=False)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise FitError(f"{error} {EXPECTED}") from error
     if any(stride < 0 for stride in array.strides):
         array = array.copy()  # PyTorch knows no backward steps

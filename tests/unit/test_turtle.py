@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
 from sklearn.utils.estimator_checks import check_estimator
 
-import labkit.turtle
 from labkit.errors import CheckpointError, CollapseWarning, FitError
-from labkit.turtle import Turtle, TurtleSolver, View, linear, linear_grad
+from labkit.turtle import FeatureTransform, Turtle, TurtleSolver, linear, linear_grad
 
 
 def blobs(n: int = 300, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -111,6 +112,30 @@ def test_it_looks_only_at_directions_of_large_variance() -> None:
     assert np.abs(weight[..., 8:]).max() < 0.05 * np.abs(weight[..., :8]).max()
 
 
+@pytest.mark.parametrize("n", [2, 4, 8, 40])
+def test_fewer_samples_than_features_are_enough(n: int) -> None:
+    x = 0.1 * np.random.default_rng(0).normal(size=(n, 1280)).astype(np.float32)
+    x[: n // 2] += 2
+    turtle = quick(n_clusters=2).fit(x)
+    np.testing.assert_array_equal(turtle.labels_, np.where(np.arange(n) < n // 2, *turtle.labels_[[0, -1]]))
+    assert turtle.labels_[0] != turtle.labels_[-1]
+    assert np.isfinite(turtle.predict_proba(x)).all()
+
+
+def test_identical_samples_are_one_cluster_and_a_warning() -> None:
+    with pytest.warns(CollapseWarning, match="of 3 clusters at most 1"):
+        turtle = quick(n_clusters=3).fit(np.full((12, 200), 0.1, np.float32))
+    assert len(set(turtle.labels_)) == 1
+    assert np.isfinite(turtle.predict_proba(np.ones((2, 200)))).all()
+
+
+def test_a_large_offset_costs_no_precision() -> None:
+    x, y = blobs()
+    turtle = quick().fit(x.astype(np.float64) + 1e9)
+    assert adjusted_rand_score(y, turtle.labels_) > 0.95
+    np.testing.assert_array_equal(turtle.predict(x.astype(np.float64) + 1e9), turtle.labels_)
+
+
 @pytest.mark.parametrize("whitening", [0.0, 0.5])
 def test_as_many_directions_as_features_change_nothing(whitening: float) -> None:
     x, _ = blobs()
@@ -123,7 +148,7 @@ def test_whitening_brings_the_deviations_of_the_directions_together() -> None:
     sample = torch.from_numpy(np.column_stack([x, x[:, :2].sum(1)]))  # four features, three directions
     deviations = np.sort(np.linalg.svd(sample - sample.mean(0), compute_uv=False)[:3])
     for alpha in (0.5, 1.0):
-        seen = View.of(sample.clone(), None, alpha, 8.0)(sample)
+        seen = FeatureTransform.from_sample(sample, None, alpha, 8.0, torch.float64)(sample)
         assert seen.square().sum(1).mean().sqrt().item() == pytest.approx(8.0)
         found = np.sort(seen.std(0).numpy())
         assert found[0] == 0  # what does not vary is not blown up
@@ -134,8 +159,8 @@ def test_a_whitened_layer_gives_the_same_logits_on_the_features_themselves() -> 
     generator = torch.Generator().manual_seed(0)
     sample, bias = torch.randn(50, 6, generator=generator, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
     weight = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
-    view = View.of(sample.clone(), 4, 0.5, 8.0)
-    torch.testing.assert_close(linear(sample, *view.fold(weight, bias)), linear(view(sample), weight, bias))
+    transform = FeatureTransform.from_sample(sample, 4, 0.5, 8.0, torch.float64)
+    torch.testing.assert_close(linear(sample, *transform.fold(weight, bias)), linear(transform(sample), weight, bias))
 
 
 def test_of_many_samples_it_looks_at_no_more_than_its_steps_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,8 +220,8 @@ def test_a_product_with_few_rows_is_the_product_whatever_the_layout(n: int, dtyp
 
 @pytest.mark.parametrize("onednn", [True, False])
 def test_logits_in_single_precision_have_gradients(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    if not onednn:  # as on a Mac
-        monkeypatch.setattr(labkit.turtle, "MKL_AND_ONEDNN", False)
+    if onednn:
+        monkeypatch.setattr("labkit.devices.LARGE_MATRIX", 1)
     generator = torch.Generator().manual_seed(0)
     features, grad = torch.randn(9, 4, generator=generator), torch.randn(2, 3, 9, generator=generator)
     weight, bias = torch.randn(2, 3, 4, generator=generator), torch.zeros(2, 3)
@@ -246,6 +271,19 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["turtle.safetensors"]
 
 
+def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
+    x, _ = blobs()
+    turtle = quick().fit(x)
+    turtle.save(tmp_path / "new.safetensors")
+    with safe_open(tmp_path / "new.safetensors", framework="numpy") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("mean/")}  # noqa: SIM118
+        metadata = file.metadata()
+    tensors |= {name: tensors[name].astype(np.float32) for name in ("weight/0", "bias/0")}
+    save_file(tensors, tmp_path / "old.safetensors", metadata)
+    old = Turtle.load(tmp_path / "old.safetensors")
+    np.testing.assert_allclose(old.predict_proba(x), turtle.predict_proba(x), atol=1e-4)
+
+
 def test_a_damaged_or_foreign_file_is_not_loaded(tmp_path: Path) -> None:
     x, _ = blobs()
     path = tmp_path / "turtle.safetensors"
@@ -253,8 +291,6 @@ def test_a_damaged_or_foreign_file_is_not_loaded(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="cannot be read as a saved Turtle"):
         Turtle.load(path)
-    from safetensors.numpy import save_file
-
     save_file({"a": x}, path)
     with pytest.raises(CheckpointError, match="holds no saved Turtle"):
         Turtle.load(path)
@@ -289,11 +325,33 @@ GOOD = np.arange(40, dtype=np.float32).reshape(20, 2)
         (GOOD, {"outer_lr": -1.0}, "outer_lr is -1.0"),
         (GOOD, {"feature_scale": 0.0}, "feature_scale is 0.0"),
         (GOOD, {"entropy_weight": float("nan")}, "entropy_weight is nan"),
+        (GOOD, {"entropy_weight": 1e30}, r"not finite after 120 outer steps.*entropy_weight \(now 1e\+30\)"),
+        (GOOD, {"inner_lr": 1e300}, r"inner_lr is 1e\+300. Expected a number above 0 and at most 1e\+30"),
+        ([[10**400, 1], [2, 3]] * 9, {}, "Expected one space"),
+        (
+            GOOD * 1e30,
+            Turtle.official(4, n_outer_steps=2).get_params(),
+            r"reach 4e\+31.*set feature_scale \(now None\)",
+        ),
     ],
 )
 def test_bad_input_gets_one_clear_error(spaces: object, settings: dict, message: str) -> None:
     with pytest.raises(FitError, match=message):
         quick(**settings).fit(spaces)
+
+
+@pytest.mark.parametrize("restart", [8, -1, 1.5, "0"])
+def test_prediction_wants_a_restart_of_the_fit(restart: Any) -> None:
+    turtle = quick(n_outer_steps=2).fit(blobs()[0])
+    with pytest.raises(FitError, match=r"restart is .*Expected a whole number from 0 to 7"):
+        turtle.predict(blobs()[0], restart=restart)
+
+
+def test_prediction_wants_samples_that_do_not_overflow() -> None:
+    turtle = quick(n_clusters=2).fit(GOOD)
+    for bad, message in ((np.nan, "NaN"), (np.inf, "infinity"), (3e38, "reach .* leave out samples")):
+        with pytest.raises(FitError, match=message):
+            turtle.predict(np.array([[1.0, bad]], np.float32))
 
 
 def test_prediction_wants_the_spaces_of_the_fit() -> None:
@@ -358,6 +416,15 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path) -> None:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert path.read_bytes() == before
+
+
+def test_too_little_memory_names_the_settings_that_help(monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(solver: TurtleSolver) -> None:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(TurtleSolver, "step", step)
+    with pytest.raises(FitError, match=r"20.00 GiB.*Lower batch_size \(now 2000\) or n_restarts \(now 8\)"):
+        quick().fit(blobs()[0])
 
 
 @pytest.mark.gpu
