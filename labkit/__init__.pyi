@@ -5,6 +5,7 @@ from .classroom import TODO, Lab, check, hint, setup, show
 from .datasets import ImageDataset, load_dataset
 from .errors import LabkitError
 from .features import extract_features
+from .geometry import Geometry
 from .manifests import Manifest, list_manifests, load_manifest
 from .metrics import (
     adjusted_rand_index,
@@ -27,6 +28,7 @@ __all__ = [
     "MUST",
     "TODO",
     "Backbone",
+    "Geometry",
     "ImageDataset",
     "Lab",
     "LabkitError",

@@ -19,7 +19,7 @@ from labkit.errors import BackboneError
 from labkit.geometry import Preprocess, Squash
 from labkit.papers import SPACES, Space
 from labkit.positions import resize_dinov2
-from labkit.weights import EFFICIENTNETS, cache_only_if_unreachable
+from labkit.weights import EFFICIENTNETS, cache_only_if_unreachable, expect_in_cache
 
 NAMES_HELP = ", ".join(f'"{name}"' for name in (*pocket.NAMES, *EFFICIENTNETS, "hog", "pixels", *SPACES, "timm:MODEL"))
 NAMES_HELP += ' or "open_clip:MODEL/PRETRAINED"'
@@ -70,6 +70,9 @@ def timm_model(
     asks = size is not None and not dinov2 and _takes_img_size(model_name)  # a DINOv2 is resized once it is loaded
     sizing: dict[str, Any] = {"img_size": size} if asks else {}
     with weights_or_explain(name, from_hub=state is None):
+        config = timm.get_pretrained_cfg(model_name) if state is None else None
+        if config is not None and config.hf_hub_id:
+            expect_in_cache(config.hf_hub_id)
         classes = 0 if state is None else 1000
         model: Any = timm.create_model(model_name, pretrained=state is None, num_classes=classes, **sizing)
         if state is not None:
@@ -79,9 +82,9 @@ def timm_model(
             model.reset_classifier(0, settings.pooling)
         if dinov2 and size is not None:
             resize_dinov2(model, size)
-    config = resolve_data_config({} if size is None else {"img_size": size, "crop_pct": 1.0}, model=model)
+    data = resolve_data_config({} if size is None else {"img_size": size, "crop_pct": 1.0}, model=model)
     beside = "" if settings.pooling is None else f" pooling {settings.pooling}"
-    return freeze(name, model, model, create_transform(**config), config["mean"], config["std"], settings, beside)
+    return freeze(name, model, model, create_transform(**data), data["mean"], data["std"], settings, beside)
 
 
 def open_clip_model(name: str, model_name: str, pretrained: str, settings: Settings) -> Backbone:

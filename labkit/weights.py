@@ -8,6 +8,7 @@ import importlib
 import importlib.util
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,19 @@ def hub_answers() -> bool:
     thread.start()
     thread.join(PATIENCE)
     return answered.is_set()
+
+
+def expect_in_cache(repo: str) -> None:
+    """Tell before a large network is made that its weights cannot be had.
+
+    Raises:
+        FileNotFoundError: the hub is out of reach and its cache holds nothing of this repository.
+    """
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
+    if constants.HF_HUB_OFFLINE and not folder.is_dir():
+        raise FileNotFoundError(f"{folder} does not exist")
 
 
 def fingerprint(model: nn.Module, treatment: str) -> str:

@@ -78,6 +78,16 @@ def test_a_hub_out_of_reach_is_known_within_five_seconds(name: str, out_of_reach
     assert constants.HF_HUB_OFFLINE is False
 
 
+@pytest.mark.parametrize("name", ["dinov2-vit-g14", "clip-rn50x64"])
+def test_no_large_network_is_made_for_weights_that_cannot_be_had(
+    name: str, out_of_reach: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labkit.weights.hub_answers", lambda: False)
+    monkeypatch.setattr(torch.nn.Module, "__init__", lambda self, *given, **named: pytest.fail("a network is made"))
+    with pytest.raises(BackboneError, match="not in the hub's cache"):
+        load_backbone(name, device="cpu")
+
+
 def test_the_cache_is_used_while_the_hub_is_out_of_reach(out_of_reach: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labkit.weights.PATIENCE", 0.5)
     state = timm.create_model("test_vit.r160_in1k").state_dict()
