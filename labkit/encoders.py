@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labkit.devices import fast_dtype
+from labkit.devices import autocast, autocast_dtype
 from labkit.errors import BackboneError
 from labkit.geometry import Geometry, Preprocess
 from labkit.weights import fingerprint
@@ -52,7 +52,7 @@ class Backbone:
         shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)], device=self.device)
         inputs = pixels.float().expand(-1, len(scale), -1, -1).contiguous(memory_format=torch.channels_last)
         inputs = inputs.mul_(scale).sub_(shift.view(-1, 1, 1))
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.device, self.dtype):
             return self.model(inputs).float()
 
     @torch.inference_mode()
@@ -68,7 +68,7 @@ class Backbone:
         if isinstance(texts, str) or not len(texts):
             raise BackboneError(f"texts is {texts!r}. Expected a list of at least one text.")
         parts = []
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+        with autocast(self.device, self.dtype):
             for start in range(0, len(texts), batch_size):
                 tokens = tokenize(list(texts[start : start + batch_size])).to(self.device)
                 parts.append(clip.encode_text(tokens).float())
@@ -128,10 +128,7 @@ class Settings:
     @property
     def forward_dtype(self) -> torch.dtype:
         """Of the forward pass of a network."""
-        if self.dtype is not None:
-            return DTYPES[self.dtype]
-        fast = fast_dtype(self.device)
-        return torch.float16 if self.device.type == "cuda" and fast is torch.float32 else fast
+        return autocast_dtype(self.device) if self.dtype is None else DTYPES[self.dtype]
 
 
 def freeze(
