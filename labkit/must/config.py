@@ -37,8 +37,8 @@ class MustConfig:
             on, where a batch holds too few images a class, else 0.
         prior: "uniform", or "estimated": the shares of the classes that the initial classifier predicts on the
             train images.
-        slow_mask_token: whether the mask token learns as slowly as the lowest layer, as in the published code. It is
-            new, so here it learns as fast as the head.
+        slow_mask_token: whether the mask token learns as slowly as the lowest layer. In the published code the layer
+            decay catches it, so it hardly learns; False gives it the rate of the head, as it is new.
         crop: smallest area of the image that the strong view shows.
         flip: whether the strong view may be a mirror image.
         augment: timm's description of the RandAugment of the strong view; None for none.
@@ -67,7 +67,7 @@ class MustConfig:
     alignment_weight: float = 0.2
     fairness_memory: float | None = None
     prior: str = "uniform"
-    slow_mask_token: bool = False
+    slow_mask_token: bool = True
     crop: float = 0.3
     flip: bool = True
     augment: str | None = "rand-m9-mstd0.5-inc1"

@@ -43,7 +43,7 @@ def bench(batch: int, steps: int, rounds: int, dtype: torch.dtype, vision: dict)
         config,
         (0.5, 0.5, 0.5),
         (0.25, 0.25, 0.25),
-        total_steps=10_000,
+        steps_per_epoch=10_000,
         dtype=dtype,
     )
     student, teacher = copy.deepcopy(visual).train(), copy.deepcopy(visual).eval().requires_grad_(False)

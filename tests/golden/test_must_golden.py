@@ -95,7 +95,6 @@ def trainer(case: str, **options: Any) -> Trainer:
         mask_ratio=given["mask_ratio"],
         fairness_weight=given["w_fair"],
         alignment_weight=given["w_align"],
-        slow_mask_token=True,
         **options,
     )
     state = new_state(classifier(case), config)

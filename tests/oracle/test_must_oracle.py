@@ -182,11 +182,11 @@ PRIOR = torch.tensor([3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]).double(
         ({"fairness_memory": 0.5}, None),
         ({}, PRIOR),
         ({"mask_ratio": 0.0}, None),
-        ({"slow_mask_token": True}, None),
+        ({"slow_mask_token": False}, None),
         ({"accumulate": 2}, None),
         ({"accumulate": 2, "fairness_memory": 0.5}, PRIOR),
     ],
-    ids=["plain", "memory", "prior", "no-masking", "slow-token", "two-parts", "two-parts-memory-prior"],
+    ids=["plain", "memory", "prior", "no-masking", "fast-token", "two-parts", "two-parts-memory-prior"],
 )
 def test_three_steps_of_pocket_vit(changes: dict, prior: Tensor | None) -> None:
     student = classifier(POCKET_VIT, 256, quick_gelu=False)

@@ -82,16 +82,16 @@ def test_every_parameter_is_in_one_group_with_the_rate_of_its_layer() -> None:
         f"{visual}transformer.resblocks.1.mlp.c_fc.weight": 1 / 2,
         f"{visual}ln_post.weight": 1.0,
         f"{visual}proj": 1.0,
-        "backbone.mask_token": 1.0,
+        "backbone.mask_token": 1 / 8,
         "backbone.ln_patch.weight": 1.0,
         "backbone.decoder.0.weight": 1.0,
         "head.weight": 1.0,
     }.items():
         parameter = model.get_parameter(name)
         assert found[id(parameter)] == (scale, 0.1 if parameter.ndim > 1 else 0.0), name
-    slow = parameter_groups(model, config.replace(slow_mask_token=True))
-    scales = {id(p): group["lr_scale"] for group in slow for p in group["params"]}
-    assert scales[id(model.backbone.mask_token)] == 1 / 8
+    fast = parameter_groups(model, config.replace(slow_mask_token=False))
+    scales = {id(p): group["lr_scale"] for group in fast for p in group["params"]}
+    assert scales[id(model.backbone.mask_token)] == 1.0
     assert {key: scale for key, scale in scales.items() if key != id(model.backbone.mask_token)} == {
         key: scale for key, (scale, _) in found.items() if key != id(model.backbone.mask_token)
     }
