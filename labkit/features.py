@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from labkit._files import atomic_write, cache_dir
 from labkit.backbones import Backbone, Preprocess
+from labkit.devices import cpu_count
 from labkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ def _load_ahead(
     def load(rows: range) -> list[np.ndarray]:
         return [preprocess(dataset[i][0]) for i in rows]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_count()) as pool:
 
         def submit(rows: range) -> list[Future[list[np.ndarray]]]:
             return [pool.submit(load, rows[i : i + chunk]) for i in range(0, len(rows), chunk)]

@@ -292,34 +292,37 @@ class FeatureTransform:
     dtype: torch.dtype  # of the results: float32 or float64
 
     @classmethod
-    def from_sample(
+    def from_rows(
         cls,
-        sample: Tensor,
+        space: Tensor,
+        rows: Tensor,
         n_components: int | None,
         whitening: float,
         feature_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> FeatureTransform:
-        """The transform of a space by some of its rows (m, d); settings as in `Turtle`.
+        """The transform of a space (n, d) by some of its rows, whose numbers are (m,); settings as in `Turtle`.
 
         Raises:
             FitError: the rows hold NaN or infinity.
         """
         if n_components is None and feature_scale is None and not whitening:
-            nothing = torch.zeros(sample.shape[1], dtype=torch.float64)
+            nothing = torch.zeros(space.shape[1], dtype=torch.float64)
             return cls(nothing, torch.ones_like(nothing), None, 1.0, dtype)
-        mean, deviation = _mean_and_deviation(sample)
+        mean, deviation = _mean_and_deviation(space, rows)
         unit = max(_power_of_two(float(deviation.max())), 2.0**-900)  # 1e30 times the inverse is a number as well
         factor = (deviation > 0).double() / unit
-        rows = _centred(sample, mean, factor, dtype)
+        sample = torch.empty(len(rows), space.shape[1], dtype=dtype)
+        for part, some in _blocks(sample, rows, space.shape[1]):
+            part.copy_(_centred(space[some], mean, factor, dtype))
         directions = None
-        if whitening or (n_components is not None and n_components < min(rows.shape)):
-            directions = _principal_directions(rows, n_components)
-            spread = (rows @ directions).square().mean(0).sqrt()
+        if whitening or (n_components is not None and n_components < min(sample.shape)):
+            directions = _principal_directions(sample, n_components)
+            spread = (sample @ directions).square().mean(0).sqrt()
             varies = spread > 1e-5 * spread.max()
             directions = directions * torch.where(varies, spread**-whitening, 0.0)
-            rows = rows @ directions
-        size = float(rows.square().sum(1).mean().sqrt())
+            sample = sample @ directions
+        size = float(sample.square().sum(1).mean().sqrt())
         scale = feature_scale / size if feature_scale is not None and size > 0 else 1.0
         if feature_scale is None:
             scale = unit ** (1 - whitening)  # back to the scale as it was
@@ -350,14 +353,14 @@ class FeatureTransform:
         return weight, bias - weight @ self.mean
 
 
-def _mean_and_deviation(sample: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of rows (m, d), and the largest absolute deviation from it: both (d,) float64.
+def _mean_and_deviation(space: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of these rows of a space, and the largest absolute deviation from it: both (d,) float64.
 
     Summed are differences to the first row: a constant feature then has exactly its value as the mean.
     """
-    first, blocks = sample[0].double(), sample.split(_block(sample.shape[1]))
-    mean = first + torch.stack([(rows.double() - first).sum(0) for rows in blocks]).sum(0) / len(sample)
-    return mean, torch.stack([(rows.double() - mean).abs().amax(0) for rows in blocks]).amax(0)
+    first, blocks = space[rows[0]].double(), rows.split(_block(8 * space.shape[1]))  # small: float64, and several
+    mean = first + torch.stack([(space[some].double() - first).sum(0) for some in blocks]).sum(0) / len(rows)
+    return mean, torch.stack([(space[some].double() - mean).abs().amax(0) for some in blocks]).amax(0)
 
 
 def _power_of_two(number: float) -> float:
@@ -557,7 +560,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
         sample = _some_rows(n, SAMPLE, order)
         settings = (self.n_components, self.whitening, self.feature_scale, self._exact)
-        transforms = [FeatureTransform.from_sample(space[sample], *settings) for space in spaces]
+        transforms = [FeatureTransform.from_rows(space, sample, *settings) for space in spaces]
         drawn = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
         solver = TurtleSolver(
             [
@@ -607,8 +610,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             return self._check_range(transform(space), LARGEST_IN_FIT)
         width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
         result = torch.empty(len(rows), width, dtype=dtype, device=device)
-        block = _block(space.shape[1])
-        for part, some in zip(result.split(block), rows.split(block), strict=True):
+        for part, some in _blocks(result, rows, space.shape[1]):
             part.copy_(self._check_range(transform(space[some]), LARGEST_IN_FIT))
         return result
 
@@ -797,6 +799,12 @@ def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
 def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:
     """Row numbers in order: all n, or a random part where there are more than `most`."""
     return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most].sort().values
+
+
+def _blocks(result: Tensor, rows: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of a result (m, ...) with the row numbers that they are computed from, `width` features in a row."""
+    block = _block(width)
+    return zip(result.split(block), rows.split(block), strict=True)
 
 
 def _block(width: int) -> int:

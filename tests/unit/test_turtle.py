@@ -148,7 +148,7 @@ def test_whitening_brings_the_deviations_of_the_directions_together() -> None:
     sample = torch.from_numpy(np.column_stack([x, x[:, :2].sum(1)]))  # four features, three directions
     deviations = np.sort(np.linalg.svd(sample - sample.mean(0), compute_uv=False)[:3])
     for alpha in (0.5, 1.0):
-        seen = FeatureTransform.from_sample(sample, None, alpha, 8.0, torch.float64)(sample)
+        seen = FeatureTransform.from_rows(sample, torch.arange(len(sample)), None, alpha, 8.0, torch.float64)(sample)
         assert seen.square().sum(1).mean().sqrt().item() == pytest.approx(8.0)
         found = np.sort(seen.std(0).numpy())
         assert found[0] == 0  # what does not vary is not blown up
@@ -159,7 +159,7 @@ def test_a_whitened_layer_gives_the_same_logits_on_the_features_themselves() -> 
     generator = torch.Generator().manual_seed(0)
     sample, bias = torch.randn(50, 6, generator=generator, dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)
     weight = torch.randn(2, 3, 4, generator=generator, dtype=torch.float64)
-    transform = FeatureTransform.from_sample(sample, 4, 0.5, 8.0, torch.float64)
+    transform = FeatureTransform.from_rows(sample, torch.arange(len(sample)), 4, 0.5, 8.0, torch.float64)
     torch.testing.assert_close(linear(sample, *transform.fold(weight, bias)), linear(transform(sample), weight, bias))
 
 
