@@ -269,6 +269,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         metadata = {
             "labkit": "must",
             "backbone": self._backbone.name,
+            "fingerprint": self._backbone.fingerprint,
             "prompts": json.dumps(dataclasses.asdict(self.prompts)),
             "config": json.dumps(dataclasses.asdict(self._config(1))),
             "history": json.dumps(self.history_),
@@ -300,6 +301,11 @@ class MUST(BaseEstimator, ClassifierMixin):
         size = int(metadata["image_size"])
         if _visual(must._backbone).image_size[0] != size:
             must._backbone = load_backbone(must._backbone.name, image_size=size, device=device)
+        if must._backbone.fingerprint != metadata["fingerprint"]:
+            raise CheckpointError(
+                f"{path} was fitted on {must._backbone.name!r} with other weights or another geometry than "
+                "load_backbone gives for this name: it would see other pixels. Fit it again with the backbone by name."
+            )
         masked_image, alignment = json.loads(metadata["parts"])
         with torch.random.fork_rng(devices=[]):
             must.model_ = MaskedClassifier(

@@ -28,6 +28,7 @@ from labkit.backbones import load_backbone
 from labkit.datasets import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.features import encode_images
+from labkit.geometry import Geometry
 from labkit.must import MUST, checkpoint, estimator, head, run
 from labkit.prompts import Prompts
 from labkit.zeroshot import ZeroShot, text_classifier
@@ -827,6 +828,14 @@ def test_a_backbone_at_another_size_is_loaded_at_that_size(tmp_path: Path) -> No
     must.save(tmp_path / "must.safetensors")
     loaded = MUST.load(tmp_path / "must.safetensors", device="cpu")
     np.testing.assert_array_equal(loaded.predict_proba(IMAGES), must.predict_proba(IMAGES))
+
+
+def test_a_backbone_that_its_name_does_not_give_is_refused(tmp_path: Path) -> None:
+    """Such as one with a geometry of its own: loaded by name it would see other pixels, and predict others."""
+    model = load_backbone(tiny.NAME, geometry=Geometry(resize=20, crop=16), device="cpu")
+    tiny.must(model, epochs=1).fit(IMAGES).save(tmp_path / "must.safetensors")
+    with pytest.raises(CheckpointError, match=r"with other weights or another geometry.*Fit it again"):
+        MUST.load(tmp_path / "must.safetensors", device="cpu")
 
 
 def test_loading_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
