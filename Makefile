@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test nbval lab check notebooks readme pocket wheel bench lowest clean
+.PHONY: help install run test nbval lab check notebooks readme pocket wheel bench gpu lowest clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,9 @@ wheel: $(INSTALLED) ## build the wheel into dist/
 
 bench: $(INSTALLED) ## benchmarks on a machine that does nothing else; BENCH=--quick only shows that they run
 	cd $(ROOT) && $(BIN)/python tests/benchmarks/run.py --out $(ROOT)runs/bench $(BENCH)
+
+gpu: $(INSTALLED) ## tests and quick benchmarks on a CUDA device, into runs/gpu.json; GPU=--quick only shows that they run
+	cd $(ROOT) && $(BIN)/python tests/benchmarks/gpu.py --out $(ROOT)runs/gpu.json $(GPU)
 
 lowest: ## unit tests with the oldest releases that pyproject.toml allows (3 GB from the network, into .venv-lowest)
 	test -x $(VENV)-lowest/bin/uv || { $(PYTHON) -m venv $(VENV)-lowest && $(VENV)-lowest/bin/pip install --quiet uv; }

@@ -125,10 +125,10 @@ def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import torch
 
-    from labkit.devices import cpu_has_bf16
+    from labkit.devices import cpu_count, cpu_has_bf16
 
     return {
-        "cores": os.cpu_count(),
+        "cores": cpu_count(),
         "threads": torch.get_num_threads(),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "architecture": platform.machine(),

@@ -425,12 +425,3 @@ def test_too_little_memory_names_the_settings_that_help(monkeypatch: pytest.Monk
     monkeypatch.setattr(TurtleSolver, "step", step)
     with pytest.raises(FitError, match=r"20.00 GiB.*Lower batch_size \(now 2000\) or n_restarts \(now 8\)"):
         quick().fit(blobs()[0])
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_it_runs_on_a_gpu() -> None:
-    x, y = blobs()
-    turtle = quick(device="cuda").fit([x, x[:, :4]])
-    assert adjusted_rand_score(y, turtle.labels_) > 0.95
-    np.testing.assert_array_equal(turtle.predict([x, x[:, :4]]), turtle.labels_)
