@@ -131,10 +131,6 @@ def read(path: Path, advice: str) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise CheckpointError(f"{path} cannot be read ({error}). {advice}") from error
 
 
-def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
 def _difference(there: Any, now: Any) -> str:
     """Two settings, or of two lists only what is not in both."""
     if isinstance(there, list) and isinstance(now, list):

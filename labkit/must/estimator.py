@@ -27,11 +27,11 @@ from labkit.datasets import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
 from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.features import encode_images
-from labkit.must.checkpoint import Checkpointer, interruptible, part, read
+from labkit.must.checkpoint import Checkpointer, interruptible, read
 from labkit.must.config import MustConfig
 from labkit.must.head import head_and_prior, read_labeling
 from labkit.must.model import MaskedClassifier, check_maskable
-from labkit.must.run import Run
+from labkit.must.run import Run, part
 from labkit.must.trainer import Trainer, new_state
 from labkit.must.views import Views
 from labkit.prompts import Prompts

@@ -106,6 +106,7 @@ _POCKET = MustConfig(
     lr=8e-4,
     layer_decay=0.85,
     mask_block=8,
+    mask_ratio=0.1,
     threshold=0.5,
     fairness_weight=2.0,
     ema_decay=0.9,

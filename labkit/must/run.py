@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from labkit.errors import FitError
-from labkit.must.checkpoint import part
 from labkit.must.masking import generator_for
 from labkit.must.model import MaskedClassifier
 from labkit.must.trainer import Trainer
@@ -188,3 +187,8 @@ class Run:
         self.labels_of_epochs = [tensors[f"epochs/{i}"] for i in range(len(self.history))]
         if scaler := json.loads(texts["scaler"]):
             self.trainer.scaler.load_state_dict(scaler)
+
+
+def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with this, by the rest of their names."""
+    return {name[len(prefix) :]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
