@@ -127,26 +127,27 @@ class Trainer:
             slice(i * size // config.accumulate, (i + 1) * size // config.accumulate) for i in range(config.accumulate)
         ]
 
-        def student(rows: slice, model: nn.Module) -> Output:
+        def student(rows: slice, model: nn.Module) -> tuple[Tensor, Output]:
+            images = self.normalise(strong[rows])
             with autocast(self.device, self.dtype), self._attention():
-                return model(self.normalise(strong[rows]), None if masked is None else masked[rows])
+                return images, model(images, None if masked is None else masked[rows])
 
         teacher_logits = torch.cat([self._teacher_logits(weak[rows]) for rows in micro_batches])
         labels, kept = pseudo_labels(teacher_logits, config.threshold)
-        ahead: Output | None = None
+        whole: tuple[Tensor, Output] | None = None
         if config.accumulate == 1:
-            ahead = student(micro_batches[0], self.model)
-            own_mean = _probs(ahead.logits).mean(0).detach()
-        else:
+            whole = student(micro_batches[0], self.model)
+            own_mean = _probs(whole[1].logits).mean(0).detach()
+        else:  # look ahead: the mean prediction of all micro-batches before the first gradient
             with torch.no_grad():
-                own_mean = torch.cat([_probs(student(rows, state.student).logits) for rows in micro_batches]).mean(0)
+                own_mean = torch.cat([_probs(student(rows, state.student)[1].logits) for rows in micro_batches]).mean(0)
         share, batch_mean = self._over_processes(kept.float().mean(), own_mean)
         seen: list[dict[str, Tensor]] = []
         for rows in micro_batches:
             last = rows.stop == size
             with contextlib.nullcontext() if last or self.world == 1 else self.accelerator.no_sync(self.model):
-                output = student(rows, self.model) if ahead is None else ahead
-                losses = self._losses(output, strong[rows], None if masked is None else masked[rows])
+                images, output = student(rows, self.model) if whole is None else whole
+                losses = self._losses(output, images, None if masked is None else masked[rows])
                 losses["self_training"] = self_training_loss(output.logits, labels[rows], kept[rows], share)
                 losses["fairness"] = self._fairness(_probs(output.logits).mean(0), batch_mean)
                 total = torch.stack([loss * getattr(config, f"{name}_weight") for name, loss in losses.items()]).sum()
@@ -174,11 +175,11 @@ class Trainer:
         with autocast(self.device, self.dtype):
             return self.state.teacher(self.normalise(weak)).logits
 
-    def _losses(self, output: Output, strong: Tensor, masked: Tensor | None) -> dict[str, Tensor]:
+    def _losses(self, output: Output, images: Tensor, masked: Tensor | None) -> dict[str, Tensor]:
         """The losses of masked patches; those that are switched off are left out."""
         losses = {}
         if output.reconstruction is not None and masked is not None:
-            losses["masked_image"] = masked_image_loss(output.reconstruction, self.normalise(strong), masked)
+            losses["masked_image"] = masked_image_loss(output.reconstruction, images, masked)
         if output.patches is not None and masked is not None:
             losses["alignment"] = alignment_loss(output.patches, output.embedding, masked)
         return losses
