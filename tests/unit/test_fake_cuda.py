@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-import labkit.turtle
+import labkit.turtle.solver
 from labkit.turtle import TurtleSolver
 
 N, DIMS, CLUSTERS, RESTARTS = 40, (12, 7), 4, 2
@@ -45,14 +45,14 @@ def test_outer_steps_stay_on_the_gpu(inner_start: str, batch_size: int | None, d
 
 
 def test_a_number_on_the_way_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entropy = labkit.turtle.entropy
-    monkeypatch.setattr(labkit.turtle, "entropy", lambda mean: entropy(mean) / entropy(mean).max().item())
+    entropy = labkit.turtle.solver.entropy
+    monkeypatch.setattr(labkit.turtle.solver, "entropy", lambda mean: entropy(mean) / entropy(mean).max().item())
     with pytest.raises(DataDependentOutputException):
         two_steps()
 
 
 def test_a_tensor_that_was_left_on_the_cpu_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    entropy = labkit.turtle.entropy
-    monkeypatch.setattr(labkit.turtle, "entropy", lambda mean: entropy(mean) + torch.zeros(RESTARTS))
+    entropy = labkit.turtle.solver.entropy
+    monkeypatch.setattr(labkit.turtle.solver, "entropy", lambda mean: entropy(mean) + torch.zeros(RESTARTS))
     with pytest.raises(RuntimeError, match=r"(?s)cuda.*cpu|same device"):
         two_steps()

@@ -271,19 +271,6 @@ def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["turtle.safetensors"]
 
 
-def test_a_file_of_the_first_release_is_read(tmp_path: Path) -> None:
-    x, _ = blobs()
-    turtle = quick().fit(x)
-    turtle.save(tmp_path / "new.safetensors")
-    with safe_open(tmp_path / "new.safetensors", framework="numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys() if not name.startswith("mean/")}  # noqa: SIM118
-        metadata = file.metadata()
-    tensors |= {name: tensors[name].astype(np.float32) for name in ("weight/0", "bias/0")}
-    save_file(tensors, tmp_path / "old.safetensors", metadata)
-    old = Turtle.load(tmp_path / "old.safetensors")
-    np.testing.assert_allclose(old.predict_proba(x), turtle.predict_proba(x), atol=1e-4)
-
-
 def test_a_damaged_or_foreign_file_is_not_loaded(tmp_path: Path) -> None:
     x, _ = blobs()
     path = tmp_path / "turtle.safetensors"

@@ -1,23 +1,4 @@
-"""TURTLE: the labeling of an unlabelled dataset that linear classifiers fit with the largest margin.
-
-Gadetsky, Jiang and Brbić, "Let Go of Your Labels with Unsupervised Transfer", ICML 2024 (arXiv 2406.07236).
-
-Given frozen features φ_k(x) of the same images in K spaces, a *task encoder* proposes a soft labeling τ (eq. 9)
-
-    τ_k(x) = softmax(θ_k φ_k(x) + b_k)        τ(x) = mean over k of τ_k(x)
-
-and is trained so that a linear classifier w_k in every space can reproduce it, found by M Adam steps (eqs. 10-12):
-
-    inner:  minimise over w   Σ_k CE(w_k φ_k(x), τ(x))
-    outer:  minimise over θ   Σ_k CE(w_k φ_k(x), τ(x)) − γ Σ_k H(mean over x of τ_k(x))
-
-The outer gradient reaches θ through τ alone (eq. 13). Every layer here is linear and every loss a cross-entropy,
-so all gradients are written in closed form; `tests/oracle/` holds an independent float64 NumPy version of the whole.
-
-Shapes: R restarts run side by side as extra rows of one matrix product, C clusters, B samples, d features.
-Weights are (R, C, d), biases (R, C), logits and probabilities (R, C, B): with the samples last, softmax over C runs
-along contiguous memory, twenty times faster on a CPU than with C last.
-"""
+"""The estimator `Turtle`: fit on feature spaces without labels, choose a restart, predict, save and load."""
 
 from __future__ import annotations
 
@@ -28,7 +9,6 @@ import numbers
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -41,366 +21,16 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from labkit._files import atomic_write
-from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, fast_matmul, pick_device
+from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CheckpointError, CollapseWarning, FitError
+from labkit.turtle.objective import linear
+from labkit.turtle.solver import TurtleSolver
+from labkit.turtle.transform import EXPECTED, FeatureTransform, block_of, blocks, centred, power_of_two
 
-# ---------------------------------------------------------------------------------------------- the paper in functions
-
-
-def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Logits of linear layers: features (B, d), weight (R, C, d), bias (R, C) -> (R, C, B).
-
-    The product runs in the dtype of the features and is returned in the dtype of the bias.
-    """
-    product = fast_matmul(weight.flatten(0, 1).to(features.dtype), features.T)  # (R·C, B)
-    return product.view(*bias.shape, -1).to(bias.dtype) + bias[..., None]
-
-
-def linear_grad(features: Tensor, grad_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `linear` for its weight (R, C, d) and bias (R, C), given those of its logits (R, C, B)."""
-    grad_weight = fast_matmul(grad_logits.flatten(0, 1).to(features.dtype), features)  # (R·C, d)
-    grad_weight = grad_weight.view(*grad_logits.shape[:2], -1).to(grad_logits.dtype)
-    return grad_weight, grad_logits.sum(-1)
-
-
-def cross_entropy(log_probs: Tensor, labeling: Tensor) -> Tensor:
-    """Mean cross-entropy of soft labels: both (R, C, B) -> (R,)."""
-    return -(labeling * log_probs).sum(1).mean(-1)
-
-
-def entropy(mean_labeling: Tensor) -> Tensor:
-    """Shannon entropy in nats of the mean labeling: (R, C) -> (R,)."""
-    return torch.special.entr(mean_labeling).sum(-1)
-
-
-def inner_grad_logits(logits: Tensor, labeling: Tensor) -> Tensor:
-    """Gradient of the inner loss CE(logits, labeling) for the logits: all (R, C, B)."""
-    return (logits.softmax(1) - labeling) / logits.shape[-1]
-
-
-def outer_grad_logits(task_probs: Tensor, grad_labeling: Tensor, entropy_weight: float) -> Tensor:
-    """Gradient of the outer loss for the logits of one space's task encoder (eqs. 12 and 13).
-
-    Args:
-        task_probs: τ_k, this space's softmax, (R, C, B).
-        grad_labeling: gradient of the cross-entropies for τ_k, (R, C, B); the same for every space.
-        entropy_weight: γ.
-    """
-    mean = task_probs.mean(-1, keepdim=True)
-    tiny = torch.finfo(mean.dtype).tiny  # an empty cluster has log 0; its gradient is 0 · log 0 = 0
-    grad_probs = grad_labeling + entropy_weight / task_probs.shape[-1] * (mean.clamp_min(tiny).log() + 1)
-    return task_probs * (grad_probs - (task_probs * grad_probs).sum(1, keepdim=True))
-
-
-class Adam:
-    """Adam (Kingma & Ba, 2015) on one flat tensor, updated in place; betas 0.9 and 0.999, eps 1e-8."""
-
-    def __init__(self, parameters: Tensor, lr: float) -> None:
-        self.parameters, self.lr = parameters, lr
-        self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
-        self.steps = 0
-
-    def reset(self) -> None:
-        """Forget all past gradients."""
-        self.mean.zero_()
-        self.square.zero_()
-        self.steps = 0
-
-    def step(self, grad: Tensor) -> None:
-        """One update with `grad`, of the same shape as the parameters."""
-        self.steps += 1
-        self.mean.lerp_(grad, 1 - 0.9)
-        self.square.mul_(0.999).addcmul_(grad, grad, value=1 - 0.999)
-        scale = self.square.sqrt().div_(math.sqrt(1 - 0.999**self.steps)).add_(1e-8)
-        self.parameters.addcdiv_(self.mean, scale, value=-self.lr / (1 - 0.9**self.steps))
-
-
-@dataclass
-class Layers:
-    """One linear layer per space, stored as views of one flat tensor so that one Adam step updates all of them."""
-
-    flat: Tensor
-    weights: list[Tensor]  # (R, C, d_k)
-    biases: list[Tensor]  # (R, C)
-    gains: list[Tensor]  # (R, C); only where the layer is weight-normalised, else empty
-
-    @classmethod
-    def zeros(cls, dims: Sequence[int], restarts: int, clusters: int, *, gains: bool, like: Tensor) -> Layers:
-        """Layers of zeros with the dtype and device of `like`."""
-        shapes = [(restarts, clusters, d) for d in dims] + [(restarts, clusters)] * (len(dims) * (2 if gains else 1))
-        sizes = [math.prod(shape) for shape in shapes]
-        flat = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
-        views = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
-        k = len(dims)
-        return cls(flat, views[:k], views[k : 2 * k], views[2 * k :])
-
-    def draw(self, generator: torch.Generator | None) -> None:
-        """Draw weights and biases from U(−1/√d, 1/√d), as torch.nn.Linear does; gains become the weights' norms."""
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            bound = 1 / math.sqrt(weight.shape[-1])
-            weight.uniform_(-bound, bound, generator=generator)
-            bias.uniform_(-bound, bound, generator=generator)
-        for gain, weight in zip(self.gains, self.weights, strict=False):
-            gain.copy_(weight.norm(dim=-1))
-
-    def normalised_weight(self, k: int) -> Tensor:
-        """Weight of space k: gain times direction where the layer is weight-normalised (Salimans & Kingma, 2016)."""
-        direction = self.weights[k]
-        if not self.gains:
-            return direction
-        return direction * (self.gains[k] / direction.norm(dim=-1))[..., None]
-
-
-class TurtleSolver:
-    """The bilevel problem on given features, one outer step at a time.
-
-    Args:
-        spaces: K tensors (n, d_k) on one device; their dtype is that of the matrix products.
-        generator: source of the initial weights and of the batches, on the same device; None for PyTorch's own.
-        Other arguments as in `Turtle`.
-    """
-
-    def __init__(
-        self,
-        spaces: Sequence[Tensor],
-        n_clusters: int,
-        generator: torch.Generator | None,
-        *,
-        n_restarts: int = 1,
-        entropy_weight: float = 10.0,
-        n_inner_steps: int = 10,
-        outer_lr: float = 1e-3,
-        inner_lr: float = 1e-3,
-        inner_start: str = "cold",
-        batch_size: int | None = None,
-    ) -> None:
-        self.spaces, self.generator = list(spaces), generator
-        self.entropy_weight, self.n_inner_steps, self.inner_start = entropy_weight, n_inner_steps, inner_start
-        n = len(self.spaces[0])
-        self.batch_size = n if batch_size is None else min(batch_size, n)
-        dims = [space.shape[1] for space in self.spaces]
-        exact = torch.float64 if self.spaces[0].dtype == torch.float64 else torch.float32
-        like = torch.empty(0, dtype=exact, device=self.spaces[0].device)
-        self.encoder = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
-        self.encoder_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
-        self.classifier = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
-        self.classifier_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
-        self.outer = Adam(self.encoder.flat, outer_lr)
-        self.inner = Adam(self.classifier.flat, inner_lr)
-        self.encoder.draw(generator)
-        self.classifier.draw(generator)
-        self.waiting: list[Tensor] = []  # batches of row numbers, until all samples have had their turn
-        self.gathered = [
-            space.new_empty(self.batch_size if self.batch_size < n else 0, space.shape[1]) for space in self.spaces
-        ]  # one batch, written again and again: fresh memory is slow
-
-    def next_batch(self) -> list[Tensor]:
-        """The features of `batch_size` samples, good until the next call; the stored tensors where that is all.
-
-        Samples are drawn without replacement until fewer than a batch are left, then from all of them again.
-        """
-        n = len(self.spaces[0])
-        if self.batch_size == n:
-            return self.spaces
-        if not self.waiting:
-            order = torch.randperm(n, generator=self.generator, device=self.spaces[0].device)
-            self.waiting = [rows for rows in order.split(self.batch_size) if len(rows) == self.batch_size]
-        rows = self.waiting.pop()
-        for space, batch in zip(self.spaces, self.gathered, strict=True):
-            torch.index_select(space, 0, rows, out=batch)
-        return self.gathered
-
-    def task_probs(self, batch: Sequence[Tensor]) -> list[Tensor]:
-        """τ_k of every space, each (R, C, B)."""
-        encoder = self.encoder
-        return [linear(z, encoder.normalised_weight(k), encoder.biases[k]).softmax(1) for k, z in enumerate(batch)]
-
-    def step(self, batch: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
-        """One outer step; returns the cross-entropy and the entropy before it, each (R,), summed over spaces."""
-        batch = self.next_batch() if batch is None else batch
-        task_probs = self.task_probs(batch)
-        labeling = torch.stack(task_probs).mean(0)  # τ, (R, C, B)
-        self._fit_classifiers(batch, labeling)
-        return self._update_encoder(batch, task_probs, labeling)
-
-    def is_finite(self) -> bool:
-        """Whether no weight, and nothing that Adam remembers, has left the range of its dtype."""
-        tensors = (self.encoder.flat, self.classifier.flat, self.outer.square, self.inner.square)
-        return all(bool(tensor.isfinite().all()) for tensor in tensors)
-
-    def _fit_classifiers(self, batch: Sequence[Tensor], labeling: Tensor) -> None:
-        """Inner problem: `n_inner_steps` of Adam on Σ_k CE(w_k φ_k, τ), τ held fixed."""
-        if self.inner_start == "cold" and self.outer.steps > 0:
-            self.classifier.draw(self.generator)
-            self.inner.reset()
-        layers, grads = self.classifier, self.classifier_grad
-        for _ in range(self.n_inner_steps):
-            for k, z in enumerate(batch):
-                delta = inner_grad_logits(linear(z, layers.weights[k], layers.biases[k]), labeling)
-                _copy((grads.weights[k], grads.biases[k]), linear_grad(z, delta))
-            self.inner.step(grads.flat)
-
-    def _update_encoder(
-        self, batch: Sequence[Tensor], task_probs: Sequence[Tensor], labeling: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Outer problem: one step of Adam on Σ_k CE(w_k φ_k, τ) − γ Σ_k H(mean τ_k), w held fixed."""
-        layers = self.classifier
-        per_space = [linear(z, layers.weights[k], layers.biases[k]).log_softmax(1) for k, z in enumerate(batch)]
-        log_probs = torch.stack(per_space).sum(0)  # (R, C, B)
-        grad_labeling = -log_probs / (len(batch) * labeling.shape[-1])  # τ is the mean of K spaces and B samples
-        encoder, grads = self.encoder, self.encoder_grad
-        for k, z in enumerate(batch):
-            delta = outer_grad_logits(task_probs[k], grad_labeling, self.entropy_weight)
-            grad_weight, grad_bias = linear_grad(z, delta)
-            norm = encoder.weights[k].norm(dim=-1, keepdim=True)
-            unit = encoder.weights[k] / norm
-            grad_gain = (grad_weight * unit).sum(-1)
-            grad_direction = (grad_weight - grad_gain[..., None] * unit) * (encoder.gains[k][..., None] / norm)
-            _copy((grads.weights[k], grads.biases[k], grads.gains[k]), (grad_direction, grad_bias, grad_gain))
-        self.outer.step(grads.flat)
-        marginal_entropy = torch.stack([entropy(probs.mean(-1)) for probs in task_probs]).sum(0)
-        return cross_entropy(log_probs, labeling), marginal_entropy
-
-
-def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    for target, source in zip(targets, sources, strict=True):
-        target.copy_(source)
-
-
-# ------------------------------------------------------------------------------------------------------- the estimator
-
-EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
 LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
 LARGEST_SETTING = 1e30  # that float32 holds, divided by anything that it is divided by
 LARGEST_IN_PREDICTION = 1e30  # a sum of such features times weights near 1 is far from 3e38
-ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling
-
-
-@dataclass
-class FeatureTransform:
-    """What the solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
-
-    All is computed on deviations from the mean in units near the largest of them. So neither the scale of the
-    features, nor an offset that is large beside their spread, costs precision or overflows.
-    """
-
-    mean: Tensor  # (d,) float64
-    factor: Tensor  # (d,) float64: one over the unit, a power of two; 0 where a feature is constant
-    directions: Tensor | None  # (d, k): orthogonal columns, longer where the variance is small if it is whitened
-    scale: float
-    dtype: torch.dtype  # of the results: float32 or float64
-
-    @classmethod
-    def from_rows(
-        cls,
-        space: Tensor,
-        rows: Tensor,
-        n_components: int | None,
-        whitening: float,
-        feature_scale: float | None,
-        dtype: torch.dtype = torch.float32,
-    ) -> FeatureTransform:
-        """The transform of a space (n, d) by some of its rows, whose numbers are (m,); settings as in `Turtle`.
-
-        Raises:
-            FitError: the rows hold NaN or infinity.
-        """
-        if n_components is None and feature_scale is None and not whitening:
-            nothing = torch.zeros(space.shape[1], dtype=torch.float64)
-            return cls(nothing, torch.ones_like(nothing), None, 1.0, dtype)
-        mean, deviation = _mean_and_deviation(space, rows)
-        unit = max(_power_of_two(float(deviation.max())), 2.0**-900)  # 1e30 times the inverse is a number as well
-        factor = (deviation > 0).double() / unit
-        sample = torch.empty(len(rows), space.shape[1], dtype=dtype)
-        for part, some in _blocks(sample, rows, space.shape[1]):
-            part.copy_(_centred(space[some], mean, factor, dtype))
-        directions = None
-        if whitening or (n_components is not None and n_components < min(sample.shape)):
-            directions = _principal_directions(sample, n_components)
-            spread = (sample @ directions).square().mean(0).sqrt()
-            varies = spread > 1e-5 * spread.max()
-            directions = directions * torch.where(varies, spread**-whitening, 0.0)
-            sample = sample @ directions
-        size = float(sample.square().sum(1).mean().sqrt())
-        scale = feature_scale / size if feature_scale is not None and size > 0 else 1.0
-        if feature_scale is None:
-            scale = unit ** (1 - whitening)  # back to the scale as it was
-        return cls(mean, factor, directions, scale, dtype)
-
-    @property
-    def is_identity(self) -> bool:
-        return self.directions is None and self.scale == 1.0 and not self.mean.any() and bool((self.factor == 1).all())
-
-    def __call__(self, rows: Tensor) -> Tensor:
-        """Features (b, d) -> (b, k).
-
-        Raises:
-            FitError: they hold NaN or infinity.
-        """
-        rows = _centred(rows, self.mean, self.factor, self.dtype)
-        return (rows if self.directions is None else rows @ self.directions) * self.scale
-
-    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """A layer (R, C, k), (R, C) on the transformed features, as the float64 layer (R, C, d), (R, C) on the given.
-
-        In float64, since the weights for features of scale 1e30 are of scale 1e-30, and the other way round.
-        """
-        weight, bias = weight.double(), bias.double()
-        if self.directions is not None:
-            weight = weight @ self.directions.double().T
-        weight = weight * (self.scale * self.factor)
-        return weight, bias - weight @ self.mean
-
-
-def _mean_and_deviation(space: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of these rows of a space, and the largest absolute deviation from it: both (d,) float64.
-
-    Summed are differences to the first row: a constant feature then has exactly its value as the mean.
-    """
-    first, blocks = space[rows[0]].double(), rows.split(_block(8 * space.shape[1]))  # small: float64, and several
-    mean = first + torch.stack([(space[some].double() - first).sum(0) for some in blocks]).sum(0) / len(rows)
-    return mean, torch.stack([(space[some].double() - mean).abs().amax(0) for some in blocks]).amax(0)
-
-
-def _power_of_two(number: float) -> float:
-    """The largest power of two that is not above a positive number; 1 where there is no such number."""
-    if not 0 < number < math.inf:
-        return 1.0
-    return 2.0 ** (math.frexp(number)[1] - 1)
-
-
-def _centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
-    """(rows − mean) · factor in a dtype, by way of float64 where float32 could overflow: (b, d), (d,), (d,) -> (b, d).
-
-    Raises:
-        FitError: a result is not finite.
-    """
-    ordinary = rows.dtype != torch.float64 and 1 / ORDINARY < float(factor.max()) < ORDINARY
-    rows = rows.to(dtype if ordinary else torch.float64)
-    if mean.any() or (factor != 1).any():
-        rows = (rows - mean.to(rows.dtype)).mul_(factor.to(rows.dtype))
-    rows = rows.to(dtype)
-    if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN among the rows is both
-        raise FitError(f"the features hold NaN or infinity, or numbers too large to compute with. {EXPECTED}")
-    return rows
-
-
-def _principal_directions(rows: Tensor, n_components: int | None) -> Tensor:
-    """Orthonormal directions (d, k) of centred rows (m, d) in which they vary: the largest, or all.
-
-    The eigenvectors of a covariance of rank below its size do not converge in float32; those of fewer rows than
-    features are taken from the rows themselves.
-    """
-    m, d = rows.shape
-    if n_components is not None and n_components < min(m, d):
-        with torch.random.fork_rng(devices=[]):  # Halko, Martinsson and Tropp (2011): random, so always the same
-            torch.default_generator.manual_seed(0)
-            return torch.svd_lowrank(rows, n_components, niter=1)[2]
-    exact = rows.double()
-    if m <= d:
-        return torch.linalg.svd(exact, full_matrices=False).Vh.T.to(rows.dtype)
-    return torch.linalg.eigh(exact.T @ exact).eigenvectors.to(rows.dtype)
 
 
 class Turtle(ClusterMixin, BaseEstimator):
@@ -610,7 +240,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             return self._check_range(transform(space), LARGEST_IN_FIT)
         width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
         result = torch.empty(len(rows), width, dtype=dtype, device=device)
-        for part, some in _blocks(result, rows, space.shape[1]):
+        for part, some in blocks(result, rows, space.shape[1]):
             part.copy_(self._check_range(transform(space[some]), LARGEST_IN_FIT))
         return result
 
@@ -628,7 +258,7 @@ class Turtle(ClusterMixin, BaseEstimator):
     def _labelings(self, spaces: Sequence[Tensor], restarts: slice = slice(None)) -> Iterator[Tensor]:
         """τ of the chosen restarts, (R, C, b), for one block of samples after the other."""
         encoders = [self._task_encoder(k, restarts) for k in range(len(spaces))]
-        block = _block(sum(space.shape[1] for space in spaces) + math.prod(self.restarts_[0][1][restarts].shape))
+        block = block_of(sum(space.shape[1] for space in spaces) + math.prod(self.restarts_[0][1][restarts].shape))
         for rows in zip(*(space.split(block) for space in spaces), strict=True):
             yield torch.stack([encoder(z) for encoder, z in zip(encoders, rows, strict=True)]).mean(0).cpu()
 
@@ -636,12 +266,12 @@ class Turtle(ClusterMixin, BaseEstimator):
         """τ_k of the chosen restarts, as a function of features of space k as given: (b, d_k) -> (R, C, b)."""
         device, mean = pick_device(self.device), torch.from_numpy(self.means_[k])
         weight, bias = (torch.from_numpy(array[restarts]).double() for array in self.restarts_[k])
-        factor = _power_of_two(float(weight.abs().max()))  # features · weights stays, and neither can overflow
+        factor = power_of_two(float(weight.abs().max()))  # features · weights stays, and neither can overflow
         layer = [tensor.to(self._exact).to(device) for tensor in (weight / factor, bias + weight @ mean)]
         factors = torch.full_like(mean, factor)
 
         def task_probs(features: Tensor) -> Tensor:
-            features = self._check_range(_centred(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
+            features = self._check_range(centred(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
             return linear(features.to(device), *layer).softmax(1)
 
         return task_probs
@@ -764,8 +394,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         turtle = cls(**json.loads(metadata["settings"]))
         n_spaces = sum(name.startswith("weight/") for name in arrays)
         turtle.restarts_ = [(arrays[f"weight/{k}"], arrays[f"bias/{k}"]) for k in range(n_spaces)]
-        no_means = (np.zeros(weight.shape[-1]) for weight, _ in turtle.restarts_)  # labkit 0.1 saved none
-        turtle.means_ = [arrays.get(f"mean/{k}", none) for k, none in enumerate(no_means)]
+        turtle.means_ = [arrays[f"mean/{k}"] for k in range(n_spaces)]
         turtle.history_ = {name: arrays[f"history/{name}"] for name in ("inner_loss", "entropy", "outer_loss")}
         turtle.labels_, turtle.confidence_, turtle.n_found_ = (
             arrays[name] for name in ("labels_", "confidence_", "n_found_")
@@ -799,17 +428,6 @@ def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
 def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:
     """Row numbers in order: all n, or a random part where there are more than `most`."""
     return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most].sort().values
-
-
-def _blocks(result: Tensor, rows: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Parts of a result (m, ...) with the row numbers that they are computed from, `width` features in a row."""
-    block = _block(width)
-    return zip(result.split(block), rows.split(block), strict=True)
-
-
-def _block(width: int) -> int:
-    """Rows of this width that make about 4 MiB in float32."""
-    return max(1, 2**20 // width)
 
 
 def _is_plain(value: object) -> bool:

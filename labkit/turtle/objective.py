@@ -1,0 +1,58 @@
+"""The paper in functions: labelings, losses and their gradients in closed form (Gadetsky et al., ICML 2024, section 3).
+
+Shapes: R restarts side by side as extra rows of one matrix product, C clusters, B samples, d features. Weights are
+(R, C, d), biases (R, C), logits and probabilities (R, C, B): with the samples last, softmax over C runs along
+contiguous memory, twenty times faster on a CPU than with C last.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from labkit.devices import fast_matmul
+
+
+def linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Logits of linear layers: features (B, d), weight (R, C, d), bias (R, C) -> (R, C, B).
+
+    The product runs in the dtype of the features and is returned in the dtype of the bias.
+    """
+    product = fast_matmul(weight.flatten(0, 1).to(features.dtype), features.T)  # (R·C, B)
+    return product.view(*bias.shape, -1).to(bias.dtype) + bias[..., None]
+
+
+def linear_grad(features: Tensor, grad_logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `linear` for its weight (R, C, d) and bias (R, C), given those of its logits (R, C, B)."""
+    grad_weight = fast_matmul(grad_logits.flatten(0, 1).to(features.dtype), features)  # (R·C, d)
+    grad_weight = grad_weight.view(*grad_logits.shape[:2], -1).to(grad_logits.dtype)
+    return grad_weight, grad_logits.sum(-1)
+
+
+def cross_entropy(log_probs: Tensor, labeling: Tensor) -> Tensor:
+    """Mean cross-entropy of soft labels: both (R, C, B) -> (R,)."""
+    return -(labeling * log_probs).sum(1).mean(-1)
+
+
+def entropy(mean_labeling: Tensor) -> Tensor:
+    """Shannon entropy in nats of the mean labeling: (R, C) -> (R,)."""
+    return torch.special.entr(mean_labeling).sum(-1)
+
+
+def inner_grad_logits(logits: Tensor, labeling: Tensor) -> Tensor:
+    """Gradient of the inner loss CE(logits, labeling) for the logits: all (R, C, B)."""
+    return (logits.softmax(1) - labeling) / logits.shape[-1]
+
+
+def outer_grad_logits(task_probs: Tensor, grad_labeling: Tensor, entropy_weight: float) -> Tensor:
+    """Gradient of the outer loss for the logits of one space's task encoder (eqs. 12 and 13).
+
+    Args:
+        task_probs: τ_k, this space's softmax, (R, C, B).
+        grad_labeling: gradient of the cross-entropies for τ_k, (R, C, B); the same for every space.
+        entropy_weight: γ.
+    """
+    mean = task_probs.mean(-1, keepdim=True)
+    tiny = torch.finfo(mean.dtype).tiny  # an empty cluster has log 0; its gradient is 0 · log 0 = 0
+    grad_probs = grad_labeling + entropy_weight / task_probs.shape[-1] * (mean.clamp_min(tiny).log() + 1)
+    return task_probs * (grad_probs - (task_probs * grad_probs).sum(1, keepdim=True))

@@ -1,0 +1,194 @@
+"""The bilevel problem of TURTLE on given features, one outer step at a time; shapes as in `labkit.turtle.objective`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labkit.turtle.objective import (
+    cross_entropy,
+    entropy,
+    inner_grad_logits,
+    linear,
+    linear_grad,
+    outer_grad_logits,
+)
+
+
+class Adam:
+    """Adam (Kingma & Ba, 2015) on one flat tensor, updated in place; betas 0.9 and 0.999, eps 1e-8."""
+
+    def __init__(self, parameters: Tensor, lr: float) -> None:
+        self.parameters, self.lr = parameters, lr
+        self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
+        self.steps = 0
+
+    def reset(self) -> None:
+        """Forget all past gradients."""
+        self.mean.zero_()
+        self.square.zero_()
+        self.steps = 0
+
+    def step(self, grad: Tensor) -> None:
+        """One update with `grad`, of the same shape as the parameters."""
+        self.steps += 1
+        self.mean.lerp_(grad, 1 - 0.9)
+        self.square.mul_(0.999).addcmul_(grad, grad, value=1 - 0.999)
+        scale = self.square.sqrt().div_(math.sqrt(1 - 0.999**self.steps)).add_(1e-8)
+        self.parameters.addcdiv_(self.mean, scale, value=-self.lr / (1 - 0.9**self.steps))
+
+
+@dataclass
+class Layers:
+    """One linear layer per space, stored as views of one flat tensor so that one Adam step updates all of them."""
+
+    flat: Tensor
+    weights: list[Tensor]  # (R, C, d_k)
+    biases: list[Tensor]  # (R, C)
+    gains: list[Tensor]  # (R, C); only where the layer is weight-normalised, else empty
+
+    @classmethod
+    def zeros(cls, dims: Sequence[int], restarts: int, clusters: int, *, gains: bool, like: Tensor) -> Layers:
+        """Layers of zeros with the dtype and device of `like`."""
+        shapes = [(restarts, clusters, d) for d in dims] + [(restarts, clusters)] * (len(dims) * (2 if gains else 1))
+        sizes = [math.prod(shape) for shape in shapes]
+        flat = torch.zeros(sum(sizes), dtype=like.dtype, device=like.device)
+        views = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
+        k = len(dims)
+        return cls(flat, views[:k], views[k : 2 * k], views[2 * k :])
+
+    def draw(self, generator: torch.Generator | None) -> None:
+        """Draw weights and biases from U(−1/√d, 1/√d), as torch.nn.Linear does; gains become the weights' norms."""
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            bound = 1 / math.sqrt(weight.shape[-1])
+            weight.uniform_(-bound, bound, generator=generator)
+            bias.uniform_(-bound, bound, generator=generator)
+        for gain, weight in zip(self.gains, self.weights, strict=False):
+            gain.copy_(weight.norm(dim=-1))
+
+    def normalised_weight(self, k: int) -> Tensor:
+        """Weight of space k: gain times direction where the layer is weight-normalised (Salimans & Kingma, 2016)."""
+        direction = self.weights[k]
+        if not self.gains:
+            return direction
+        return direction * (self.gains[k] / direction.norm(dim=-1))[..., None]
+
+
+class TurtleSolver:
+    """The bilevel problem on given features, one outer step at a time.
+
+    Args:
+        spaces: K tensors (n, d_k) on one device; their dtype is that of the matrix products.
+        generator: source of the initial weights and of the batches, on the same device; None for PyTorch's own.
+        Other arguments as in `Turtle`.
+    """
+
+    def __init__(
+        self,
+        spaces: Sequence[Tensor],
+        n_clusters: int,
+        generator: torch.Generator | None,
+        *,
+        n_restarts: int = 1,
+        entropy_weight: float = 10.0,
+        n_inner_steps: int = 10,
+        outer_lr: float = 1e-3,
+        inner_lr: float = 1e-3,
+        inner_start: str = "cold",
+        batch_size: int | None = None,
+    ) -> None:
+        self.spaces, self.generator = list(spaces), generator
+        self.entropy_weight, self.n_inner_steps, self.inner_start = entropy_weight, n_inner_steps, inner_start
+        n = len(self.spaces[0])
+        self.batch_size = n if batch_size is None else min(batch_size, n)
+        dims = [space.shape[1] for space in self.spaces]
+        exact = torch.float64 if self.spaces[0].dtype == torch.float64 else torch.float32
+        like = torch.empty(0, dtype=exact, device=self.spaces[0].device)
+        self.encoder = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
+        self.encoder_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
+        self.classifier = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
+        self.classifier_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
+        self.outer = Adam(self.encoder.flat, outer_lr)
+        self.inner = Adam(self.classifier.flat, inner_lr)
+        self.encoder.draw(generator)
+        self.classifier.draw(generator)
+        self.waiting: list[Tensor] = []  # batches of row numbers, until all samples have had their turn
+        self.gathered = [
+            space.new_empty(self.batch_size if self.batch_size < n else 0, space.shape[1]) for space in self.spaces
+        ]  # one batch, written again and again: fresh memory is slow
+
+    def next_batch(self) -> list[Tensor]:
+        """The features of `batch_size` samples, good until the next call; the stored tensors where that is all.
+
+        Samples are drawn without replacement until fewer than a batch are left, then from all of them again.
+        """
+        n = len(self.spaces[0])
+        if self.batch_size == n:
+            return self.spaces
+        if not self.waiting:
+            order = torch.randperm(n, generator=self.generator, device=self.spaces[0].device)
+            self.waiting = [rows for rows in order.split(self.batch_size) if len(rows) == self.batch_size]
+        rows = self.waiting.pop()
+        for space, batch in zip(self.spaces, self.gathered, strict=True):
+            torch.index_select(space, 0, rows, out=batch)
+        return self.gathered
+
+    def task_probs(self, batch: Sequence[Tensor]) -> list[Tensor]:
+        """τ_k of every space, each (R, C, B)."""
+        encoder = self.encoder
+        return [linear(z, encoder.normalised_weight(k), encoder.biases[k]).softmax(1) for k, z in enumerate(batch)]
+
+    def step(self, batch: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
+        """One outer step; returns the cross-entropy and the entropy before it, each (R,), summed over spaces."""
+        batch = self.next_batch() if batch is None else batch
+        task_probs = self.task_probs(batch)
+        labeling = torch.stack(task_probs).mean(0)  # τ, (R, C, B)
+        self._fit_classifiers(batch, labeling)
+        return self._update_encoder(batch, task_probs, labeling)
+
+    def is_finite(self) -> bool:
+        """Whether no weight, and nothing that Adam remembers, has left the range of its dtype."""
+        tensors = (self.encoder.flat, self.classifier.flat, self.outer.square, self.inner.square)
+        return all(bool(tensor.isfinite().all()) for tensor in tensors)
+
+    def _fit_classifiers(self, batch: Sequence[Tensor], labeling: Tensor) -> None:
+        """Inner problem: `n_inner_steps` of Adam on Σ_k CE(w_k φ_k, τ), τ held fixed."""
+        if self.inner_start == "cold" and self.outer.steps > 0:
+            self.classifier.draw(self.generator)
+            self.inner.reset()
+        layers, grads = self.classifier, self.classifier_grad
+        for _ in range(self.n_inner_steps):
+            for k, z in enumerate(batch):
+                delta = inner_grad_logits(linear(z, layers.weights[k], layers.biases[k]), labeling)
+                _copy((grads.weights[k], grads.biases[k]), linear_grad(z, delta))
+            self.inner.step(grads.flat)
+
+    def _update_encoder(
+        self, batch: Sequence[Tensor], task_probs: Sequence[Tensor], labeling: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outer problem: one step of Adam on Σ_k CE(w_k φ_k, τ) − γ Σ_k H(mean τ_k), w held fixed."""
+        layers = self.classifier
+        per_space = [linear(z, layers.weights[k], layers.biases[k]).log_softmax(1) for k, z in enumerate(batch)]
+        log_probs = torch.stack(per_space).sum(0)  # (R, C, B)
+        grad_labeling = -log_probs / (len(batch) * labeling.shape[-1])  # τ is the mean of K spaces and B samples
+        encoder, grads = self.encoder, self.encoder_grad
+        for k, z in enumerate(batch):
+            delta = outer_grad_logits(task_probs[k], grad_labeling, self.entropy_weight)
+            grad_weight, grad_bias = linear_grad(z, delta)
+            norm = encoder.weights[k].norm(dim=-1, keepdim=True)
+            unit = encoder.weights[k] / norm
+            grad_gain = (grad_weight * unit).sum(-1)
+            grad_direction = (grad_weight - grad_gain[..., None] * unit) * (encoder.gains[k][..., None] / norm)
+            _copy((grads.weights[k], grads.biases[k], grads.gains[k]), (grad_direction, grad_bias, grad_gain))
+        self.outer.step(grads.flat)
+        marginal_entropy = torch.stack([entropy(probs.mean(-1)) for probs in task_probs]).sum(0)
+        return cross_entropy(log_probs, labeling), marginal_entropy
+
+
+def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+    for target, source in zip(targets, sources, strict=True):
+        target.copy_(source)

@@ -1,0 +1,155 @@
+"""What TURTLE's solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
+
+Not in the paper, whose features go in as they are. See notebook 04 for what it is worth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from labkit.errors import FitError
+
+EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
+ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling
+
+
+@dataclass
+class FeatureTransform:
+    """What the solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
+
+    All is computed on deviations from the mean in units near the largest of them. So neither the scale of the
+    features, nor an offset that is large beside their spread, costs precision or overflows.
+    """
+
+    mean: Tensor  # (d,) float64
+    factor: Tensor  # (d,) float64: one over the unit, a power of two; 0 where a feature is constant
+    directions: Tensor | None  # (d, k): orthogonal columns, longer where the variance is small if it is whitened
+    scale: float
+    dtype: torch.dtype  # of the results: float32 or float64
+
+    @classmethod
+    def from_rows(
+        cls,
+        space: Tensor,
+        rows: Tensor,
+        n_components: int | None,
+        whitening: float,
+        feature_scale: float | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> FeatureTransform:
+        """The transform of a space (n, d) by some of its rows, whose numbers are (m,); settings as in `Turtle`.
+
+        Raises:
+            FitError: the rows hold NaN or infinity.
+        """
+        if n_components is None and feature_scale is None and not whitening:
+            nothing = torch.zeros(space.shape[1], dtype=torch.float64)
+            return cls(nothing, torch.ones_like(nothing), None, 1.0, dtype)
+        mean, deviation = _mean_and_deviation(space, rows)
+        unit = max(power_of_two(float(deviation.max())), 2.0**-900)  # 1e30 times the inverse is a number as well
+        factor = (deviation > 0).double() / unit
+        sample = torch.empty(len(rows), space.shape[1], dtype=dtype)
+        for part, some in blocks(sample, rows, space.shape[1]):
+            part.copy_(centred(space[some], mean, factor, dtype))
+        directions = None
+        if whitening or (n_components is not None and n_components < min(sample.shape)):
+            directions = _principal_directions(sample, n_components)
+            spread = (sample @ directions).square().mean(0).sqrt()
+            varies = spread > 1e-5 * spread.max()
+            directions = directions * torch.where(varies, spread**-whitening, 0.0)
+            sample = sample @ directions
+        size = float(sample.square().sum(1).mean().sqrt())
+        scale = feature_scale / size if feature_scale is not None and size > 0 else 1.0
+        if feature_scale is None:
+            scale = unit ** (1 - whitening)  # back to the scale as it was
+        return cls(mean, factor, directions, scale, dtype)
+
+    @property
+    def is_identity(self) -> bool:
+        return self.directions is None and self.scale == 1.0 and not self.mean.any() and bool((self.factor == 1).all())
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """Features (b, d) -> (b, k).
+
+        Raises:
+            FitError: they hold NaN or infinity.
+        """
+        rows = centred(rows, self.mean, self.factor, self.dtype)
+        return (rows if self.directions is None else rows @ self.directions) * self.scale
+
+    def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer (R, C, k), (R, C) on the transformed features, as the float64 layer (R, C, d), (R, C) on the given.
+
+        In float64, since the weights for features of scale 1e30 are of scale 1e-30, and the other way round.
+        """
+        weight, bias = weight.double(), bias.double()
+        if self.directions is not None:
+            weight = weight @ self.directions.double().T
+        weight = weight * (self.scale * self.factor)
+        return weight, bias - weight @ self.mean
+
+
+def _mean_and_deviation(space: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of these rows of a space, and the largest absolute deviation from it: both (d,) float64.
+
+    Summed are differences to the first row: a constant feature then has exactly its value as the mean.
+    """
+    first, blocks = space[rows[0]].double(), rows.split(block_of(8 * space.shape[1]))  # small: float64, and several
+    mean = first + torch.stack([(space[some].double() - first).sum(0) for some in blocks]).sum(0) / len(rows)
+    return mean, torch.stack([(space[some].double() - mean).abs().amax(0) for some in blocks]).amax(0)
+
+
+def power_of_two(number: float) -> float:
+    """The largest power of two that is not above a positive number; 1 where there is no such number."""
+    if not 0 < number < math.inf:
+        return 1.0
+    return 2.0 ** (math.frexp(number)[1] - 1)
+
+
+def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+    """(rows − mean) · factor in a dtype, by way of float64 where float32 could overflow: (b, d), (d,), (d,) -> (b, d).
+
+    Raises:
+        FitError: a result is not finite.
+    """
+    ordinary = rows.dtype != torch.float64 and 1 / ORDINARY < float(factor.max()) < ORDINARY
+    rows = rows.to(dtype if ordinary else torch.float64)
+    if mean.any() or (factor != 1).any():
+        rows = (rows - mean.to(rows.dtype)).mul_(factor.to(rows.dtype))
+    rows = rows.to(dtype)
+    if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN among the rows is both
+        raise FitError(f"the features hold NaN or infinity, or numbers too large to compute with. {EXPECTED}")
+    return rows
+
+
+def _principal_directions(rows: Tensor, n_components: int | None) -> Tensor:
+    """Orthonormal directions (d, k) of centred rows (m, d) in which they vary: the largest, or all.
+
+    The eigenvectors of a covariance of rank below its size do not converge in float32; those of fewer rows than
+    features are taken from the rows themselves.
+    """
+    m, d = rows.shape
+    if n_components is not None and n_components < min(m, d):
+        with torch.random.fork_rng(devices=[]):  # Halko, Martinsson and Tropp (2011): random, so always the same
+            torch.default_generator.manual_seed(0)
+            return torch.svd_lowrank(rows, n_components, niter=1)[2]
+    exact = rows.double()
+    if m <= d:
+        return torch.linalg.svd(exact, full_matrices=False).Vh.T.to(rows.dtype)
+    return torch.linalg.eigh(exact.T @ exact).eigenvectors.to(rows.dtype)
+
+
+def blocks(result: Tensor, rows: Tensor, width: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Parts of a result (m, ...) with the row numbers that they are computed from, `width` features in a row."""
+    block = block_of(width)
+    return zip(result.split(block), rows.split(block), strict=True)
+
+
+def block_of(width: int) -> int:
+    """Rows of this width that make about 4 MiB in float32."""
+    return max(1, 2**20 // width)
