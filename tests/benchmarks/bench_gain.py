@@ -1,14 +1,14 @@
 """What MUST gains on Pocket ViT over its zero-shot start, from the prompts, from centred zero-shot and from TURTLE's
 named clusters, and what each of its parts is worth.
 
-    python tests/benchmarks/bench_gain.py                    # all of it, about an hour on two cores
+    python tests/benchmarks/bench_gain.py                    # all of it, about an hour on two cores; resumes
     python tests/benchmarks/bench_gain.py --only gain        # one section: gain, centred, turtle, ablation
 
 gain       test accuracy at the last epoch minus zero-shot, and minus centred zero-shot, mean of the seeds; the seconds
            of a fit
 centred    the same from the labels of centred zero-shot
 turtle     the same from TURTLE's named clusters, against what these clusters score themselves
-ablation   test accuracy on the first dataset with one part changed
+ablation   test accuracy on the first dataset with one part changed, in half as many epochs
 
 Labels are looked at after the fits only. What has been fitted is kept in OUT/gain, one file a fit.
 """
@@ -152,10 +152,12 @@ def bench_turtle_start(given: argparse.Namespace) -> list[Result]:
 def bench_ablation(given: argparse.Namespace) -> list[Result]:
     dataset = given.datasets[0]
     results = []
+    usual = config_of(dataset, given)
+    usual = usual.replace(epochs=max(1, usual.epochs // 2))
     for name, changes in ABLATIONS.items():
-        config = config_of(dataset, given).replace(**changes)
+        config = usual.replace(**changes)
         ends = [fitted(dataset, config, seed, given)["accuracy"] for seed in given.seeds]
-        rows = {f"MUST, {name}": ends} if changes else {}  # all on is a row of its own
+        rows = {f"{usual.epochs} epochs, {name}": ends}
         details = {"dataset": dataset, "accuracies": rows, "ends": ends}
         results.append(Result(f"MUST: accuracy, {name}, {dataset}", statistics.mean(ends), details=details))
     return results

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from safetensors.numpy import save_file
 from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score
