@@ -30,12 +30,12 @@ def compare(
     """Fit several settings on the same images and name the best by a criterion that needs no label.
 
     "information" is the entropy of the mean prediction minus the mean entropy of a prediction (Bridle, Heading and
-    MacKay, NIPS 1991): high when single pictures are told apart with confidence and all classes are in use. It trusts
+    MacKay, NIPS 1991): high when single images are told apart with confidence and all classes are in use. It trusts
     the teacher, so it cannot tell when the teacher is confidently wrong. The number of classes should be the same.
 
     Args:
         candidates: estimators to fit, by name; they are cloned, and share their backbone.
-        images: pictures, as `MUST.fit` takes them.
+        images: images, as `MUST.fit` takes them.
         start: as `MUST.fit` takes it.
         criterion: a column of the table; the highest wins.
         progress: show a progress bar for each fit.

@@ -1,4 +1,4 @@
-"""The estimator `MUST`: fit on pictures without labels, stop and go on, predict."""
+"""The estimator `MUST`: fit on images without labels, stop and go on, predict."""
 
 from __future__ import annotations
 
@@ -42,28 +42,28 @@ LOG_EVERY = 10  # steps between two lines of metrics (and the last); only then d
 
 
 class MUST(BaseEstimator, ClassifierMixin):
-    """Masked unsupervised self-training of an image-text model on pictures without labels (Li et al., ICLR 2023).
+    """Masked unsupervised self-training of an image-text model on images without labels (Li et al., ICLR 2023).
 
     Args:
         backbone: an image-text model with a native vision transformer: its name, or what `load_backbone` gave.
         prompts: the words for the classes, from `load_prompts` or `Prompts.of(names)`.
         config: the settings; `PRESETS` has the published ones.
-        random_state: seed of views, masks and the order of pictures.
-        n_workers: processes that prepare pictures; None is none on a CPU, else one a core, up to 8.
+        random_state: seed of views, masks and the order of images.
+        n_workers: processes that prepare images; None is none on a CPU, else one a core, up to 8.
         device: "auto", or a torch device; under `accelerate launch` each process takes its own.
 
     Attributes:
         classes_: names of the classes, (C,).
         model_: the teacher, which predicts.
         history_: an entry an epoch of what is known without labels: "kept", "confidence", "agreement" (share of
-            pictures where student and teacher agree), "marginal_entropy", "mean_entropy" and "information", their
-            difference: how much a prediction tells of a picture, in nats. All but "agreement" of the teacher.
-        pseudo_labels_: what the teacher said of each picture in each epoch, (epochs, n) int64; -1 where the picture
+            images where student and teacher agree), "marginal_entropy", "mean_entropy" and "information", their
+            difference: how much a prediction tells of an image, in nats. All but "agreement" of the teacher.
+        pseudo_labels_: the teacher's prediction for each image in each epoch, (epochs, n) int64; -1 where the image
             was left out because the last batch was not full.
         best_epoch_: the epoch, from 1 on, whose teacher is kept: the last one, or with `patience` the one of most
             information.
 
-    The fit sees no label: it takes the pictures of a dataset and leaves its class numbers alone.
+    The fit sees no label: it takes the images of a dataset and leaves its class numbers alone.
     """
 
     def __init__(
@@ -95,12 +95,12 @@ class MUST(BaseEstimator, ClassifierMixin):
         progress: bool = False,
         on_log: Callable[[list[dict[str, float]]], None] | None = None,
     ) -> MUST:
-        """Train on pictures without labels.
+        """Train on images without labels.
 
         Args:
-            images: the pictures, such as `manifest.images("train")`.
+            images: the images, such as `manifest.images("train")`.
             y: ignored; there for scikit-learn's pipelines.
-            start: a labeling of these pictures to begin with instead of the prompts, class numbers (n,) with -1 for
+            start: a labeling of these images to begin with instead of the prompts, class numbers (n,) with -1 for
                 unknown, such as what TURTLE's named clusters say (`Names.predict`). The head is then fitted to it.
             folder: where checkpoints and metrics are kept. A fit that finds its own checkpoint there goes on from it,
                 to the same result as one that was never stopped; Ctrl-C saves before it leaves.
@@ -108,7 +108,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             on_log: called every few steps with all metrics so far, for live curves.
 
         Raises:
-            FitError: settings or pictures that cannot be trained on, or training diverged.
+            FitError: settings or images that cannot be trained on, or training diverged.
             BackboneError: the tower has no patches that can be hidden.
             CheckpointError: the folder holds a checkpoint of other settings, or cannot be written.
         """
@@ -224,7 +224,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         if not isinstance(config, MustConfig):
             raise FitError(f"config is a {type(config).__name__}. Expected a MustConfig, such as PRESETS[…].")
         if n == 0:
-            raise FitError("there are no pictures. Expected a dataset of at least one.")
+            raise FitError("there are no images. Expected a dataset of at least one.")
         return config
 
     def _load_backbone(self, device: str) -> Backbone:
@@ -251,11 +251,11 @@ class MUST(BaseEstimator, ClassifierMixin):
     # -------------------------------------------------------------------------------------------------------- predict
 
     def predict(self, images: ImageDataset) -> np.ndarray:
-        """Class number of each picture, (n,) int64."""
+        """Class number of each image, (n,) int64."""
         return self.predict_proba(images).argmax(1)
 
     def predict_proba(self, images: ImageDataset) -> np.ndarray:
-        """Probability of each class for each picture, (n, C) float32."""
+        """Probability of each class for each image, (n, C) float32."""
         check_is_fitted(self, "model_")
         device = self.model_.head.weight.device
         backbone = dataclasses.replace(self._backbone, model=_Probabilities(self.model_), device=device)
@@ -341,7 +341,7 @@ def _accelerator(device: str) -> Any:
 
 
 class _Probabilities(nn.Module):
-    """Pictures -> probabilities, as the last layers of a backbone."""
+    """Images -> probabilities, as the last layers of a backbone."""
 
     def __init__(self, model: MaskedClassifier) -> None:
         super().__init__()
@@ -361,7 +361,7 @@ def _visual(backbone: Backbone) -> Any:
 
 
 def _digest(images: ImageDataset) -> str:
-    """Tells pictures from others: by their pixels in memory, else by the names of their files, else by their number."""
+    """Tells images from others: by their pixels in memory, else by the names of their files, else by their number."""
     digest = hashlib.sha256(str(len(images)).encode())
     if images.array is not None:
         digest.update(np.ascontiguousarray(images.array).data)
@@ -376,10 +376,10 @@ def _whole_batches(config: MustConfig, n: int, processes: int) -> MustConfig:
     if config.batch_size <= n and config.batch_size % parts == 0:
         return config
     if n < parts:
-        raise FitError(f"{n} pictures cannot be shared among {processes} processes in {config.accumulate} parts each.")
+        raise FitError(f"{n} images cannot be shared among {processes} processes in {config.accumulate} parts each.")
     size = min(config.batch_size, n) // parts * parts
     logger.warning(
-        "A batch holds %d pictures instead of %d: no more than there are, as many for each process and part.",
+        "A batch holds %d images instead of %d: no more than there are, as many for each process and part.",
         size,
         config.batch_size,
     )

@@ -1,7 +1,7 @@
 """The four losses of MUST as pure functions, and the pseudo-labels that the first of them needs.
 
 Li, Savarese and Hoi, "Masked Unsupervised Self-training for Label-free Image Classification", ICLR 2023
-(arXiv 2206.02967). Shapes: B pictures, N patches, C classes, D dimensions of the space of pictures and texts.
+(arXiv 2206.02967). Shapes: B images, N patches, C classes, D dimensions of the space of images and texts.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 def pseudo_labels(teacher_logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """What the teacher would call each picture, and where it is sure enough to be believed (section 3.1).
+    """The class that the teacher predicts for each image, and where it is confident enough to be kept (section 3.1).
 
     Args:
         teacher_logits: for the weak view, (B, C).
@@ -65,14 +65,14 @@ def masked_image_loss(reconstruction: Tensor, images: Tensor, hidden: Tensor) ->
 
 
 def alignment_loss(patches: Tensor, embedding: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared distance of hidden patches and their picture, both as unit vectors; 0 when none is hidden (eq. 4).
+    """Mean squared distance of hidden patches and their image, both as unit vectors; 0 when none is hidden (eq. 4).
 
-    What the student says of a patch it could not see shall be what it says of the whole picture. The gradient goes
+    What the student says of a patch it could not see shall be what it says of the whole image. The gradient goes
     both ways.
 
     Args:
-        patches: every patch in the space of pictures and texts, (B, N, D).
-        embedding: the picture in that space, (B, D).
+        patches: every patch in the space of images and texts, (B, N, D).
+        embedding: the image in that space, (B, D).
         hidden: True where a patch is hidden, (B, N).
     """
     gaps = _unit(patches) - _unit(embedding)[:, None]

@@ -1,4 +1,4 @@
-"""Which patches of a picture are hidden from the student: random blocks of them."""
+"""Which patches of an image are hidden from the student: random blocks of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def block_masks(
 
     Args:
         n: number of masks.
-        grid: rows and columns of patches in a picture.
+        grid: rows and columns of patches in an image.
         ratio: fraction of blocks that is hidden, from 0 (none) to below 1.
         block: side of a block in patches; divides both sides of the grid.
         generator: source of the choice, on the CPU.

@@ -77,12 +77,12 @@ class MaskedVisual(nn.Module):
         return tower.transformer(tower.ln_pre(states))
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """The embedding of pictures from `tokens`: (B, 1 + N, width) -> (B, D), not of unit length."""
+        """The embedding of images from `tokens`: (B, 1 + N, width) -> (B, D), not of unit length."""
         pooled, _ = self.visual._pool(tokens)
         return pooled @ self.visual.proj
 
     def encode(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Embeddings of pictures, (B, 3, h, w) -> (B, D): the tower's own when nothing is hidden."""
+        """Embeddings of images, (B, 3, h, w) -> (B, D): the tower's own when nothing is hidden."""
         return self.pool(self.tokens(images, hidden))
 
     def patches(self, tokens: Tensor) -> Tensor:
@@ -162,6 +162,6 @@ def check_maskable(visual: nn.Module) -> None:
     if not isinstance(visual.patch_dropout, nn.Identity):
         raise BackboneError(f"this {kind} drops patches at random, so none can be hidden by choice. {advice}")
     if visual.proj is None:
-        raise BackboneError(f"this {kind} has no projection into a space of pictures and texts. {advice}")
+        raise BackboneError(f"this {kind} has no projection into a space of images and texts. {advice}")
     if visual.patch_size[0] != visual.patch_size[1]:
         raise BackboneError(f"this {kind} has patches of {visual.patch_size} pixels. Expected square ones. {advice}")

@@ -54,7 +54,7 @@ class Run:
         return bool(self.trainer.accelerator.reduce(answer, reduction="sum").item())
 
     def batches(self, seed: int) -> list[list[tuple[int, int]]]:
-        """What is left of this epoch for this process: a list of (epoch, picture) a step."""
+        """What is left of this epoch for this process: a list of (epoch, image) a step."""
         order = torch.randperm(self.n, generator=generator_for(seed, self.epoch)).tolist()
         size, trainer = self.trainer.config.batch_size, self.trainer
         own = size // trainer.world

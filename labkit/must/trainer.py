@@ -271,7 +271,7 @@ def _check_blocks(pixels: int, tower: MaskedVisual) -> None:
     fitting = [n * patch for n in range(1, min(rows, columns) + 1) if rows % n == 0 and columns % n == 0]
     if pixels not in fitting:
         raise FitError(
-            f"mask_block is {pixels} pixels, but the tower sees pictures of {columns * patch} x {rows * patch} in "
+            f"mask_block is {pixels} pixels, but the tower sees images of {columns * patch} x {rows * patch} in "
             f"patches of {patch}. Expected one of {', '.join(map(str, fitting))}."
         )
 

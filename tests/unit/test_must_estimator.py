@@ -284,13 +284,13 @@ def test_fewer_pictures_than_a_batch_make_a_smaller_batch(caplog: pytest.LogCapt
     few = ImageDataset(IMAGES.labels[:5], IMAGES.classes, array=IMAGES.array[:5])
     with caplog.at_level(logging.WARNING, "labkit"):
         must = tiny.must().fit(few)
-    assert "A batch holds 5 pictures instead of 8" in caplog.text
+    assert "A batch holds 5 images instead of 8" in caplog.text
     assert finite(must)
     assert must.pseudo_labels_.min() >= 0
     assert tiny.must(accumulate=2).fit(few).pseudo_labels_.min(1).tolist() == [-1, -1]  # 4 of 5, in parts of 2
     one = ImageDataset(IMAGES.labels[:1], IMAGES.classes, array=IMAGES.array[:1])
     assert finite(tiny.must().fit(one))
-    with pytest.raises(FitError, match="1 pictures cannot be shared among 1 processes in 2 parts"):
+    with pytest.raises(FitError, match="1 images cannot be shared among 1 processes in 2 parts"):
         tiny.must(accumulate=2).fit(one)
 
 
@@ -331,7 +331,7 @@ def test_a_backbone_without_texts_is_refused(name: str) -> None:
 def test_wrong_settings_are_explained_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"config is a dict. Expected a MustConfig"):
         MUST(tiny.backbone(), Prompts.of(tiny.WORDS), {"lr": 1}, device="cpu").fit(IMAGES)  # type: ignore[arg-type]
-    with pytest.raises(FitError, match="no pictures"):
+    with pytest.raises(FitError, match="no images"):
         tiny.must().fit(ImageDataset(np.zeros(0, int), []))
     for block in (6, 12, 32):
         with pytest.raises(FitError, match=rf"mask_block is {block} pixels.*16 x 16 in patches of 4.*one of 4, 8, 16"):

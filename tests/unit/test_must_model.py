@@ -245,7 +245,7 @@ def test_patch_dropout_is_refused() -> None:
 def test_a_tower_without_projection_or_with_oblong_patches_is_refused() -> None:
     visual = tower()
     visual.proj = None
-    with pytest.raises(BackboneError, match="no projection into a space of pictures and texts"):
+    with pytest.raises(BackboneError, match="no projection into a space of images and texts"):
         MaskedVisual(visual)
     oblong = open_clip.transformer.VisionTransformer(16, (4, 8), 32, 1, 2, 4.0, output_dim=16)
     with pytest.raises(BackboneError, match=r"patches of \(4, 8\) pixels. Expected square ones"):
