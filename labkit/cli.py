@@ -131,10 +131,7 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold", type=float, metavar="P", help="least confidence of a pseudo-label (default: the preset's)"
     )
     must.add_argument(
-        "--start",
-        choices=("prompts", "centered", "turtle"),
-        default="prompts",
-        help="zero-shot (default), the labels of centred zero-shot, or those of TURTLE's named clusters",
+        "--start", choices=("prompts", "turtle"), default="prompts", help="zero-shot, or a named TURTLE labeling"
     )
     must.add_argument(
         "--space",
@@ -245,7 +242,7 @@ def _must(arguments: argparse.Namespace) -> int:
     must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed)
     _print_settings(preset, config)
     with _all_unreadable(manifest):
-        start = STARTS[arguments.start](arguments, manifest, split, prompts)
+        start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None
         must.fit(images, start=start, folder=arguments.out, progress=True)
     if not PartialState().is_main_process:
         return 0
@@ -294,21 +291,6 @@ def _print_settings(preset: str, config: MustConfig) -> None:
         print(f"  {line}", flush=True)
 
 
-def _no_labeling(arguments: argparse.Namespace, manifest: Manifest, split: str, prompts: Prompts) -> None:
-    """The prompts themselves are the start."""
-
-
-def _centered_labeling(arguments: argparse.Namespace, manifest: Manifest, split: str, prompts: Prompts) -> np.ndarray:
-    """The classes that zero-shot predicts, centred where that makes them more even: a class number each, (n,)."""
-    from labkit.backbones import load_backbone
-    from labkit.features import extract_features
-    from labkit.zeroshot import ZeroShot
-
-    image_text = load_backbone(arguments.backbone)
-    features = extract_features(image_text, manifest, split=split, progress=True)
-    return ZeroShot.of(image_text, prompts, center="auto").fit(features).predict(features)
-
-
 def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: str, prompts: Prompts) -> np.ndarray:
     """The classes that TURTLE finds, named by the image-text model: a class number for each image, (n,)."""
     from labkit.backbones import load_backbone
@@ -325,9 +307,6 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
     image_text = load_backbone(arguments.backbone)
     features = extract_features(image_text, manifest, split=split, progress=True)
     return name_by_model(probs, image_text, features, prompts).predict(probs)
-
-
-STARTS = {"prompts": _no_labeling, "centered": _centered_labeling, "turtle": _named_labeling}
 
 
 def _image_files(manifest: Manifest) -> list[Path]:

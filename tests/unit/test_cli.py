@@ -266,7 +266,7 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "interrupted. The pages of the notebooks that had ended" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("start", ["prompts", "centered", "turtle"])
+@pytest.mark.parametrize("start", ["prompts", "turtle"])
 def test_must_trains_on_a_folder_and_goes_on(
     start: str, photos: Path, tmp_path: Path, tiny_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
