@@ -237,7 +237,7 @@ def _missed(band: dict[str, Any]) -> dict[str, Any]:
 
 
 def _environment(profile: str) -> dict[str, Any]:
-    from labkit.devices import pick_device
+    from labkit.devices import cpu_count, pick_device
 
     device = pick_device()
     name = str(device)
@@ -251,12 +251,11 @@ def _environment(profile: str) -> dict[str, Any]:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # a checkout that is not installed, or an optional package
             continue
-    affinity = getattr(os, "sched_getaffinity", None)
     return {
         "python": platform.python_version(),
         "packages": versions,
         "system": f"{platform.system()} {platform.machine()}",
-        "cpus": len(affinity(0)) if affinity else os.cpu_count() or 1,
+        "cpus": cpu_count(),
         "device": name,
         "profile": profile,
         "git_revision": _git_revision(),

@@ -11,7 +11,7 @@ import argparse
 
 import numpy as np
 import torch
-from measure import Result, arguments, finish, first_pictures, medians, ratio, side_by_side
+from measure import Result, arguments, finish, medians, ratio, side_by_side
 
 import labkit as lk
 from labkit.features import encode_images
@@ -27,7 +27,7 @@ def main() -> None:
     backbone = lk.load_backbone(given.backbone, image_size=given.image_size)
     dataset = lk.load_manifest("fashion-mini").images("test")
     if given.quick:
-        dataset = first_pictures(dataset, 20)
+        dataset = dataset.subset(range(20))
     images = [backbone.preprocess(image) for image, _ in dataset]
     images = [np.broadcast_to(image, (*image.shape[:2], len(backbone.mean))) for image in images]
     batches = [torch.from_numpy(np.stack(images[first : first + 250])) for first in range(0, len(images), 250)]

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 from bench_turtle import Case, load_cases
-from measure import Result, arguments, finish, first_pictures
+from measure import Result, arguments, finish
 
 import labkit as lk
 from labkit._files import atomic_write
@@ -74,7 +74,7 @@ def fitted(
         manifest = lk.load_manifest(dataset)
         images, test = (manifest.images(split) for split in ("train", "test"))
         if given.quick:
-            images, test = first_pictures(images, 64), first_pictures(test, 64)
+            images, test = images.subset(range(64)), test.subset(range(64))
         begin = time.perf_counter()
         must = lk.MUST(MODEL, lk.load_prompts(manifest), config, random_state=seed)
         must.fit(images, start=None if start is None else start[: len(images)])

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import ROOT, first_pictures, machine, made_up_features, seconds
+from measure import ROOT, machine, made_up_features, seconds
 
 PATIENCE = 900  # seconds for one part
 
@@ -127,7 +127,7 @@ def bench_features(given: argparse.Namespace) -> dict[str, Any]:
 
     dataset = lk.load_manifest("fashion-mini").images("test")
     if given.quick:
-        dataset = first_pictures(dataset, 10)
+        dataset = dataset.subset(range(10))
     numbers: dict[str, Any] = {"images": len(dataset), "backbone": "efficientnet-lite0 at 96 px"}
     for device in dict.fromkeys((given.device, "cpu")):
         backbone = lk.load_backbone("efficientnet-lite0", image_size=96, device=device)

@@ -116,11 +116,6 @@ def made_up_features(rows: int, width: int, dtype: str) -> Any:
     return features if dtype == "bfloat16" else features.numpy()
 
 
-def first_pictures(dataset: Any, n: int) -> Any:
-    """The first n pictures of a dataset in memory."""
-    return dataclasses.replace(dataset, labels=dataset.labels[:n], array=dataset.array[:n])
-
-
 def machine() -> dict[str, Any]:
     """What the numbers were measured on."""
     import torch

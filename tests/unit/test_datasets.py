@@ -794,3 +794,15 @@ def test_every_kind_of_dataset_works_in_spawned_worker_processes(tmp_path: Path)
         for there, here in zip(items, everything[i], strict=True):
             for a, b in zip(there, here, strict=True):
                 np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_a_subset_holds_the_chosen_images_in_that_order() -> None:
+    array = np.arange(4 * 9, dtype=np.uint8).reshape(4, 3, 3)
+    kinds = {"array": array, "decode": lambda i: Image.fromarray(array[i])}
+    for kind, images in kinds.items():
+        dataset = ImageDataset(np.arange(4), ["a", "b", "c", "d"], names=list("wxyz"), **{kind: images})
+        some = dataset.subset([3, 1])
+        assert (some.labels.tolist(), some.names, len(some)) == ([3, 1], ["z", "x"], 2)
+        assert np.array_equal(np.asarray(some[0][0]), array[3])
+        with pytest.raises(DataError, match="has 4 images. Expected rows from 0 to 3"):
+            dataset.subset([4])
