@@ -804,5 +804,5 @@ def test_a_subset_holds_the_chosen_images_in_that_order() -> None:
         some = dataset.subset([3, 1])
         assert (some.labels.tolist(), some.names, len(some)) == ([3, 1], ["z", "x"], 2)
         assert np.array_equal(np.asarray(some[0][0]), array[3])
-        with pytest.raises(DataError, match="has 4 images. Expected rows from 0 to 3"):
+        with pytest.raises(DataError, match=r"has 4 images\. Expected rows from 0 to 3"):
             dataset.subset([4])
