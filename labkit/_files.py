@@ -1,47 +1,226 @@
-"""Files that are either the old one or the new one, never half of one."""
+"""Files that are either the old one or the new one, never half of one; and folders that one process writes to at a time.
+
+Readers need no lock, since a file appears at once and whole. What a killed process left is taken away by the next one
+that writes the same file.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
-import uuid
+import re
+import shutil
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
+
+from labkit.errors import DataError
+
+LOCK = ".labkit-lock"
+CHUNK = 1 << 20
+
+
+# ---------------------------------------------------------------------------------------------------------------- places
+
+
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path that a person gave: ~ and ~name stand for home folders; where there is no such home, for themselves."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:  # a folder that is really called ~odd
+        return Path(path)
 
 
 def cache_dir() -> Path:
-    """Where features, results and downloads are kept: $LABKIT_CACHE, else the user's cache folder."""
-    return Path(os.environ.get("LABKIT_CACHE") or user_cache_dir("labkit"))
+    """Where features and downloads are kept: $LABKIT_CACHE, else the user's cache folder.
 
-
-@contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; when the block ends well, sync it and rename it to `path`.
-
-    When the block raises, the temporary file is removed and `path` is as it was.
+    Raises:
+        DataError: neither is set, and the user has no home folder.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.touch(exist_ok=False)
-    rights = temporary.stat().st_mode
+    given = os.environ.get("LABKIT_CACHE")
+    return user_path(given) if given else own_dir()
+
+
+def own_dir() -> Path:
+    """The user's own cache folder, also where $LABKIT_CACHE is shared by many.
+
+    Raises:
+        DataError: the user has no home folder.
+    """
+    folder = Path(user_cache_dir("labkit"))
+    if not folder.is_absolute():  # ~ as it is
+        raise DataError(
+            "this user has no home folder to keep features in. Set the environment variable LABKIT_CACHE to a folder "
+            "(and LABKIT_RESULTS to a file, for notebooks)."
+        )
+    return folder
+
+
+# --------------------------------------------------------------------------------------------------------------- reading
+
+
+def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    """Open a file to read bytes from, and nothing else: a pipe or a device would wait for ever, or act.
+
+    Raises:
+        OSError: there is no such file, or it is no regular file.
+    """
+    expect_regular(path)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(rights)  # some writers (safetensors) make the file anew, for its owner only
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # it was replaced in between
+            raise _not_a_file(path)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def expect_regular(path: str | os.PathLike[str]) -> None:
+    """Raise an OSError where there is no file, or a folder, pipe, socket or device instead of one."""
+    mode = os.stat(path).st_mode  # noqa: PTH116 (paths with odd bytes as well)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", os.fspath(path))
+    if not stat.S_ISREG(mode):
+        raise _not_a_file(path)
+
+
+def _not_a_file(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "it is a pipe, a socket or a device, not a file", os.fspath(path))
 
 
 def file_sha256(path: str | os.PathLike[str]) -> str:
     """Hexadecimal SHA-256 digest of a file's content."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
+    with open_regular(path) as file:
+        while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+# --------------------------------------------------------------------------------------------------------------- writing
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield the path of a temporary file; when the block ends well, sync it and rename it to `path`.
+
+    When the block raises, `path` is as it was. A file that is replaced keeps its mode and its owner; where `path` is a
+    link, what it leads to is replaced. Folders above are made.
+
+    Raises:
+        OSError: there is something else than a file, a file that may not be written, or the folder cannot be.
+    """
+    target, before = _target(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(target.parent, f".{target.name[:40]}.") as folder:
+        temporary = folder / target.name
+        temporary.touch(exist_ok=False)
+        mode = (before or temporary.stat()).st_mode
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        if before is not None and hasattr(os, "chown"):
+            with contextlib.suppress(OSError):  # only root can give files away
+                os.chown(temporary, before.st_uid, before.st_gid)
+        temporary.chmod(stat.S_IMODE(mode))  # some writers (safetensors) make the file anew, for its owner only
+        temporary.replace(target)
+    _sync_folder(target.parent)
+
+
+def expect_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError that `atomic_write` would raise, before the work that is to be written."""
+    target, _ = _target(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(target.parent, f".{target.name[:40]}.") as folder:
+        (folder / target.name).touch()  # its name may be too long
+
+
+def _target(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
+    """What a path leads to, and what is there now."""
+    target = Path(os.path.realpath(path))  # a link to itself stays one, and stat says so
+    try:
+        before = target.stat()
+    except FileNotFoundError:
+        return target, None
+    if stat.S_ISDIR(before.st_mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(target))
+    if not stat.S_ISREG(before.st_mode):
+        raise _not_a_file(target)
+    if not before.st_mode & 0o222 or not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, "the file there is read-only", str(target))
+    return target, before
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let a rename survive a power cut, where the system can sync folders."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+# ------------------------------------------------------------------------------------------------------ folders and locks
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: str | os.PathLike[str], prefix: str) -> Iterator[Path]:
+    """A folder of this process alone in `parent`, gone after the block; as are those that killed processes left there.
+
+    Its owner holds a lock within it, which the system takes from a process that dies.
+    """
+    _sweep(Path(parent), prefix)
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+        lock = FileLock(folder / LOCK)
+        lock.acquire()
+        if (folder / LOCK).exists():
+            break
+        lock.release()  # another process took it for abandoned before the lock was there
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        lock.release()
+        shutil.rmtree(folder, ignore_errors=True)  # where an open lock file cannot be removed
+
+
+def _sweep(parent: Path, prefix: str) -> None:
+    """Remove temporary folders that nobody holds."""
+    ours = re.compile(re.escape(prefix) + r"[a-z0-9_]{8}")
+    with contextlib.suppress(OSError):
+        for old in [path for path in parent.iterdir() if ours.fullmatch(path.name)]:
+            with contextlib.suppress(OSError, Timeout):
+                if not (old / LOCK).exists():
+                    old.rmdir()  # killed before it had the lock, so it is empty
+                    continue
+                with FileLock(old / LOCK, timeout=0):
+                    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked_folder(folder: str | os.PathLike[str], *, wait: bool) -> Iterator[None]:
+    """Make a folder, and be the only process that writes to it within the block.
+
+    Raises:
+        OSError: another process holds it and we do not wait, or it cannot be made or written to.
+    """
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(Path(folder, LOCK), timeout=-1 if wait else 0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise BlockingIOError(errno.EAGAIN, "another process is writing to it", os.fspath(folder)) from error
+    try:
+        yield
+    finally:
+        lock.release()

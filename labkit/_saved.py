@@ -1,0 +1,102 @@
+"""What labkit keeps: tensors and settings in one safetensors file, with the format's version and a digest of all of it.
+
+A digest tells damage from what was written. It is no signature: whoever can write a file can write its digest as well,
+so settings are checked by those who read them, and no file is ever run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from labkit._files import atomic_write, expect_regular
+from labkit.errors import CheckpointError
+
+FORMAT = 1
+
+
+def write_saved(
+    path: str | os.PathLike[str], kind: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
+    """Write one file, whole or not at all.
+
+    Args:
+        path: of the file.
+        kind: what it is, such as "turtle"; read back only as that.
+        settings: anything that JSON holds.
+        tensors: on any device.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(settings)
+    metadata = {"labkit": kind, "format": str(FORMAT), "settings": text, "sha256": _digest(kind, text, on_cpu)}
+    with atomic_write(path) as temporary:
+        try:
+            save_file(on_cpu, temporary, metadata)
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(str(error)) from error
+
+
+def read_saved(path: str | os.PathLike[str], kind: str, advice: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The settings and the tensors of a file that `write_saved` wrote as this kind.
+
+    Args:
+        path: of the file.
+        kind: what it must be.
+        advice: what to do where it is damaged, a sentence.
+
+    Raises:
+        CheckpointError: it is missing, no such file, damaged, or of a newer labkit.
+    """
+    try:
+        expect_regular(path)
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("labkit") != kind:
+                raise CheckpointError(f"{path} holds no {kind} that labkit saved. Expected a file written as one.")
+            _expect_format(path, metadata.get("format", "0"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except CheckpointError:
+        raise
+    except Exception as error:  # of the system, or whatever a library says to bytes that are no such file
+        raise CheckpointError(f"{path} cannot be read ({error}). {advice}") from error
+    text = metadata.get("settings", "")
+    if metadata.get("sha256") != _digest(kind, text, tensors):
+        raise CheckpointError(f"{path} is damaged: its content does not match its digest. {advice}")
+    try:
+        settings = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} has settings that are no JSON ({error}). {advice}") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{path} has settings that are no mapping. {advice}")
+    return settings, tensors
+
+
+def _expect_format(path: str | os.PathLike[str], found: str) -> None:
+    if found == str(FORMAT):
+        return
+    if found.isdecimal() and len(found) < 9 and int(found) < FORMAT:
+        raise CheckpointError(f"{path} was written by an older labkit, before saved files had a format: make it anew.")
+    raise CheckpointError(
+        f"{path} has format {found:.20}, this labkit reads {FORMAT}. It was written by a newer one: update labkit."
+    )
+
+
+def _digest(kind: str, settings: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of the kind, the format, the settings and every tensor with its name, dtype and shape."""
+    digest = hashlib.sha256(json.dumps([kind, FORMAT, settings]).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
