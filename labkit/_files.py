@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of one; and folders that one process writes to at a time.
+"""Files that are either the old one or the new one, never half of one; folders that one process writes to at a time.
 
 Readers need no lock, since a file appears at once and whole. What a killed process left is taken away by the next one
 that writes the same file.
@@ -27,7 +27,7 @@ LOCK = ".labkit-lock"
 CHUNK = 1 << 20
 
 
-# ---------------------------------------------------------------------------------------------------------------- places
+# --------------------------------------------------------------------------------------------------------------- places
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
@@ -63,7 +63,7 @@ def own_dir() -> Path:
     return folder
 
 
-# --------------------------------------------------------------------------------------------------------------- reading
+# -------------------------------------------------------------------------------------------------------------- reading
 
 
 def open_regular(path: str | os.PathLike[str]) -> BinaryIO:
@@ -105,7 +105,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     return digest.hexdigest()
 
 
-# --------------------------------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------------------------------- writing
 
 
 @contextlib.contextmanager
@@ -169,7 +169,7 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-# ------------------------------------------------------------------------------------------------------ folders and locks
+# ---------------------------------------------------------------------------------------------------- folders and locks
 
 
 @contextlib.contextmanager
@@ -223,4 +223,6 @@ def locked_folder(folder: str | os.PathLike[str], *, wait: bool) -> Iterator[Non
     try:
         yield
     finally:
+        with contextlib.suppress(OSError):  # Windows removes it itself, afterwards
+            Path(folder, LOCK).unlink(missing_ok=True)  # who waits for it sees that, and makes a new one
         lock.release()

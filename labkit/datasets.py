@@ -7,6 +7,7 @@ import functools
 import gzip
 import hashlib
 import inspect
+import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from labkit._files import file_sha256
+from labkit._files import file_sha256, open_regular
 from labkit.errors import DataError
 from labkit.folders import data_dir, read_image
 from labkit.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
@@ -24,6 +25,7 @@ from labkit.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_m
 POCKET_DATA = Path(__file__).parent / "pocket" / "data"  # the datasets that ship
 TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
+SAMPLE = 4096  # bytes that are read at three places of a file, to tell it from others
 FASHION_FILES = {"train": "train", "test": "t10k"}
 
 
@@ -37,6 +39,7 @@ class ImageDataset:
         array: all images, uint8 (n, h, w) grey or (n, h, w, 3) RGB, where they are held in memory; else None.
         files: the image files in the order of the samples, where there is one a sample; else None.
         names: what each image shows, finer than its class, where the data tells; else None.
+        root: the folder that the files lie in; None is the deepest that holds all of them.
     """
 
     labels: np.ndarray
@@ -45,6 +48,7 @@ class ImageDataset:
     files: list[Path] | None = None
     decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
     names: list[str] | None = None
+    root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -57,6 +61,31 @@ class ImageDataset:
         """
         i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
         return self._image(i), int(self.labels[i])
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A SHA-256 that tells these images from all others, in this order; their labels have no part in it.
+
+        Of all pixels where they are in memory; of files by path below `root`, size, time and a sample of the content;
+        else of the pixels of 32 images.
+
+        Raises:
+            DataError: a file is missing, or an image cannot be read.
+        """
+        digest = hashlib.sha256(str(len(self)).encode())
+        if self.array is not None:
+            digest.update(str(self.array.shape).encode())
+            digest.update(np.ascontiguousarray(self.array).data)
+        elif self.files is not None:
+            root = self.root or os.path.commonpath([path.parent for path in self.files])
+            for path in self.files:
+                digest.update(_file_identity(path, root))
+        else:
+            for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
+                image = self._image(i)
+                digest.update(f"{i} {image.mode} {image.size}".encode())
+                digest.update(image.tobytes())
+        return digest.hexdigest()
 
     def subset(self, rows: Sequence[int]) -> ImageDataset:
         """Only these images, in this order; files are not read.
@@ -78,6 +107,7 @@ class ImageDataset:
             files=None if self.files is None else [self.files[i] for i in chosen],
             decode=None if self.decode is None else ChosenImages(self.decode, chosen.tolist()),
             names=None if self.names is None else [self.names[i] for i in chosen],
+            root=self.root,
         )
 
     def _image(self, i: int) -> Image.Image:
@@ -92,6 +122,21 @@ class ImageDataset:
             raise DataError(
                 f"image {i} cannot be read ({error}). Delete the damaged file and fetch it again."
             ) from error
+
+
+def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
+    """Path below the root, size, time, and a sample of the content: its first, middle and last 4 KiB."""
+    try:
+        with open_regular(path) as file:
+            stat = os.fstat(file.fileno())
+            sample = file.read(SAMPLE if stat.st_size > 3 * SAMPLE else 3 * SAMPLE)
+            for start in (stat.st_size // 2, stat.st_size - SAMPLE) if stat.st_size > 3 * SAMPLE else ():
+                file.seek(start)
+                sample += file.read(SAMPLE)
+    except OSError as error:
+        raise DataError(f"the image {path} cannot be read ({error}). Look whether it is there.") from error
+    facts = (os.fsencode(Path(os.path.relpath(path, root)).as_posix()), str(stat.st_size).encode(), str(stat.st_mtime_ns).encode())
+    return b"\0".join((*facts, hashlib.sha256(sample).digest()))
 
 
 @dataclass(frozen=True)
@@ -346,4 +391,4 @@ def _folder(manifest: Manifest, split: str) -> ImageDataset:
         )
     numbers = {name: i for i, name in enumerate(manifest.classes)}
     labels = np.array([numbers.get(name or "", -1) for _, name in found[split]], dtype=np.int64)
-    return ImageDataset(labels, manifest.classes, files=[path for path, _ in found[split]])
+    return ImageDataset(labels, manifest.classes, files=[path for path, _ in found[split]], root=manifest.root)

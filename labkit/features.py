@@ -6,24 +6,23 @@ import contextlib
 import hashlib
 import json
 import logging
+import numbers
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from tqdm.auto import tqdm
 
-from labkit._files import atomic_write, cache_dir
+from labkit._files import cache_dir, locked_folder
+from labkit._saved import read_saved, write_saved
 from labkit.backbones import Backbone, Preprocess
 from labkit.devices import cpu_count
-from labkit.errors import DataError
+from labkit.errors import CheckpointError, DataError, quote
 
 if TYPE_CHECKING:
     from labkit.datasets import ImageDataset
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PART = 4096  # images between two saves: a killed extraction loses at most this many
+BATCH = {"cpu": 32, "cuda": 256, "mps": 256}  # images in a pass; larger ones take memory and no less time on a CPU
 
 
 def extract_features(
@@ -39,21 +39,22 @@ def extract_features(
     manifest: Manifest,
     *,
     split: str = "train",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     dtype: str = "float32",
     cache: bool = True,
     progress: bool = False,
 ) -> np.ndarray:
     """Features of every image of a split, in the order of the samples: (n, d).
 
-    The result is kept under a key made of the manifest's digest, the split, the backbone's weights and preprocessing,
-    and the dtypes, so it is computed once; an extraction that was killed goes on from its last saved part.
+    The result is kept under a key made of the identity of the images, the backbone's weights and preprocessing, and
+    the dtypes, so it is computed once; an extraction that was killed goes on from its last saved part. What is kept
+    already is read without a lock, also from a cache that this user may not write to.
 
     Args:
         backbone: from `load_backbone`.
         manifest: from `load_manifest`.
         split: which of the manifest's splits.
-        batch_size: images in one forward pass; memory grows with it, not with n.
+        batch_size: images in one forward pass; memory grows with it, not with n. None is 32 on a CPU, else 256.
         dtype: of the result, "float32" or "float16" (half the memory and disk).
         cache: read and write the cache ($LABKIT_CACHE, else the user's cache folder).
         progress: show a progress bar.
@@ -61,132 +62,168 @@ def extract_features(
     Raises:
         DataError: an image cannot be read, the cache cannot be written, or a feature is not finite.
     """
+    _expect_backbone(backbone)
     if dtype not in ("float32", "float16"):
-        raise DataError(f'features can be stored as "float32" or "float16", not {dtype!r}.')
-    if batch_size < 1:
-        raise DataError(f"batch_size must be at least 1, not {batch_size}.")
+        raise DataError(f'features can be stored as "float32" or "float16", not {quote(dtype)}.')
+    if not hasattr(manifest, "images"):
+        raise DataError(f"manifest is {quote(manifest)}. Expected what load_manifest gives.")
     dataset = manifest.images(split)
-    starts = range(0, len(dataset), PART)
     if not cache:
         return encode_images(backbone, dataset, batch_size=batch_size, progress=progress).astype(dtype, copy=False)
-    path = feature_path(backbone, manifest, split, dtype)
-    with _explain_unwritable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)  # tells before the work whether the cache can be written
-        lock = FileLock(path.with_suffix(".lock"))
-        lock.acquire()  # a second process waits here and then finds the work done
-    try:
-        return _read_or_extract(path, backbone, dataset, starts, batch_size, dtype, progress)
-    finally:
-        lock.release()
+    key = feature_key(backbone, dataset, dtype)
+    path = feature_path(backbone, manifest.id, split, key)
+    parts = path.with_suffix(f".parts-{getattr(os, 'getuid', int)()}")  # each user's own, for others could not lock it
+    features = kept_features(path, key)
+    if features is None:
+        with contextlib.ExitStack() as held:
+            with _explain_unwritable(path.parent):  # before the work
+                held.enter_context(locked_folder(parts, wait=True))
+            features = kept_features(path, key)  # another process has done it while this one waited
+            if features is None:
+                features = _extract_in_parts(parts, key, backbone, dataset, batch_size, progress)
+                write_features(path, features, key)
+            shutil.rmtree(parts, ignore_errors=True)
+    elif parts.exists():  # killed after the last step but one
+        with contextlib.suppress(OSError), locked_folder(parts, wait=False):
+            shutil.rmtree(parts, ignore_errors=True)
+    return features
 
 
 def encode_images(
-    backbone: Backbone, dataset: ImageDataset, *, batch_size: int = 256, progress: bool = False
+    backbone: Backbone, dataset: ImageDataset, *, batch_size: int | None = None, progress: bool = False
 ) -> np.ndarray:
     """What a backbone says of every image of a dataset, in order, without the cache: (n, d) float32.
 
     Raises:
         DataError: an image cannot be read, or a feature is not finite.
     """
+    _expect_backbone(backbone)
+    if not hasattr(dataset, "labels") or len(dataset) == 0:
+        raise DataError(f"dataset is {quote(dataset)}. Expected images, at least one, such as manifest.images().")
     starts = range(0, len(dataset), PART)
     return np.concatenate([part for _, part in _extract(backbone, dataset, starts, batch_size, progress)])
 
 
-def _read_or_extract(
-    path: Path,
+def _expect_backbone(backbone: object) -> None:
+    if not isinstance(backbone, Backbone):
+        raise DataError(f"backbone is {quote(backbone)}. Expected what load_backbone(name) gives.")
+
+
+def _extract_in_parts(
+    folder: Path,
+    key: dict[str, Any],
     backbone: Backbone,
     dataset: ImageDataset,
-    starts: Sequence[int],
-    batch_size: int,
-    dtype: str,
+    batch_size: int | None,
     progress: bool,
 ) -> np.ndarray:
-    """The features in `path`; where there are none, or damaged ones, they are computed part by part and kept there."""
-    if path.exists():
-        try:
-            return read_features(path)
-        except DataError as error:
-            logger.warning("%s It is computed again.", error)
-    folder = path.with_suffix(".parts")
-    part_paths = {start: folder / f"{start:09d}.safetensors" for start in starts}
-    features = np.empty((len(dataset), backbone.dim), dtype)
+    """All features; those of every part are kept in the folder, and taken from there where they are."""
+    features = np.empty((key["rows"], key["width"]), key["dtype"])
     todo = []
-    for start, part_path in part_paths.items():
-        try:
-            features[start : start + PART] = read_features(part_path)
-        except (DataError, ValueError):  # none yet, damaged, or of another size
+    for start in range(0, len(dataset), PART):
+        kept = kept_features(_part_path(folder, start), _part_key(key, start))
+        if kept is None:
             todo.append(start)
+        else:
+            features[start : start + PART] = kept
     for start, part in _extract(backbone, dataset, todo, batch_size, progress):
         features[start : start + PART] = part
-        write_features(part_paths[start], features[start : start + PART])
-    write_features(path, features)
-    shutil.rmtree(folder, ignore_errors=True)
+        write_features(_part_path(folder, start), features[start : start + PART], _part_key(key, start))
     return features
 
 
-def feature_path(backbone: Backbone, manifest: Manifest, split: str, dtype: str = "float32") -> Path:
-    """Where the cache keeps the features of a split: the name holds a digest of all that determines them."""
-    key = {
-        "data": manifest.digest,
-        "split": split,
+def _part_path(folder: Path, start: int) -> Path:
+    return folder / f"{start:09d}.safetensors"
+
+
+def _part_key(key: dict[str, Any], start: int) -> dict[str, Any]:
+    return key | {"first": start, "rows": min(PART, key["rows"] - start)}
+
+
+# ------------------------------------------------------------------------------------------------------------ the cache
+
+
+def feature_key(backbone: Backbone, dataset: ImageDataset, dtype: str = "float32") -> dict[str, Any]:
+    """All that determines the features of a dataset, and their shape; kept in the file and checked when it is read."""
+    return {
+        "images": dataset.identity,
+        "rows": len(dataset),
+        "width": backbone.dim,
         "backbone": backbone.fingerprint,  # weights and preprocessing
         "forward": str(backbone.dtype),
         "dtype": dtype,
     }
+
+
+def feature_path(backbone: Backbone, dataset: str, split: str, key: dict[str, Any]) -> Path:
+    """Where the cache keeps the features of a split of a dataset of this id: the name holds a digest of the key."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
     folder = backbone.name.replace("/", "_").replace(":", "_")
-    return cache_dir() / "features" / manifest.id / folder / f"{split}-{digest}.safetensors"
+    return cache_dir() / "features" / dataset / folder / f"{split}-{digest}.safetensors"
 
 
-def read_features(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a feature file (n, d) and check it against the digest it carries.
+def kept_features(path: Path, key: dict[str, Any]) -> np.ndarray | None:
+    """The features in a file of the cache; None where there is none, or a damaged or foreign one, which is said."""
+    if not path.exists():
+        return None
+    try:
+        return read_features(path, key)
+    except DataError as error:
+        logger.warning("%s It is computed again.", error)
+        return None
+
+
+def read_features(path: str | os.PathLike[str], key: dict[str, Any]) -> np.ndarray:
+    """Read features (rows, width) that `write_features` wrote under this key.
 
     Raises:
-        DataError: the file is missing, truncated or changed.
+        DataError: the file is missing, damaged, or of other images or another backbone.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            features, digest = file.get_tensor("features"), (file.metadata() or {}).get("sha256")
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"the feature file {path} cannot be read ({error}). Delete it to compute it again.") from error
-    if digest != _digest(features):
-        raise DataError(f"the feature file {path} is damaged: its content does not match its digest. Delete it.")
+        found, tensors = read_saved(path, "features", "Delete it.")
+    except CheckpointError as error:
+        raise DataError(str(error)) from error
+    features = tensors.get("features", torch.empty(0)).numpy()
+    if found != key or features.shape != (key["rows"], key["width"]) or str(features.dtype) != key["dtype"]:
+        raise DataError(f"the features in {path} are of other images or another backbone. Delete it.")
     return features
 
 
-def write_features(path: Path, features: np.ndarray) -> None:
-    """Write a feature file (n, d) with its digest, whole or not at all.
+def write_features(path: Path, features: np.ndarray, key: dict[str, Any]) -> None:
+    """Write features (rows, width) and their key, whole or not at all.
 
     Raises:
         DataError: the file cannot be written.
     """
-    with _explain_unwritable(path.parent), atomic_write(path) as temporary:
-        save_file({"features": features}, temporary, metadata={"sha256": _digest(features)})
-
-
-def _digest(features: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
+    with _explain_unwritable(path.parent):
+        write_saved(path, "features", key, {"features": torch.from_numpy(features)})
 
 
 @contextlib.contextmanager
 def _explain_unwritable(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise DataError(
             f"features cannot be kept in {folder} ({error}). Set the environment variable LABKIT_CACHE to a folder "
             "that can be written and has room, or pass cache=False."
         ) from error
 
 
+# ----------------------------------------------------------------------------------------------------------- extraction
+
+
 def _extract(
-    backbone: Backbone, dataset: ImageDataset, starts: Sequence[int], batch_size: int, progress: bool
+    backbone: Backbone, dataset: ImageDataset, starts: Sequence[int], batch_size: int | None, progress: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
     """The parts of a dataset that begin at `starts`: (start, features (up to PART, d), float32)."""
+    size = BATCH.get(backbone.device.type, 32) if batch_size is None else batch_size
+    if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < 1:
+        raise DataError(f"batch_size is {quote(size)}. Expected a whole number of at least 1.")
     batches = [
-        (start, range(first, min(first + batch_size, start + PART, len(dataset))))
+        (start, range(first, min(first + size, start + PART, len(dataset))))
         for start in starts
-        for first in range(start, min(start + PART, len(dataset)), batch_size)
+        for first in range(start, min(start + PART, len(dataset)), size)
     ]
     loaded = _load_ahead(dataset, backbone.preprocess, [rows for _, rows in batches])
     total = sum(len(rows) for _, rows in batches)
@@ -207,9 +244,7 @@ def _extract(
                 part = []
 
 
-def _load_ahead(
-    dataset: ImageDataset, preprocess: Preprocess, batches: Sequence[range], chunk: int = 32
-) -> Iterator[np.ndarray]:
+def _load_ahead(dataset: ImageDataset, preprocess: Preprocess, batches: Sequence[range]) -> Iterator[np.ndarray]:
     """Preprocessed batches, uint8 (B, h, w, c), made by threads (PIL lets them run side by side) one batch ahead.
 
     Grey pictures have one channel; among pictures of more it is repeated.
@@ -221,11 +256,13 @@ def _load_ahead(
     with ThreadPoolExecutor(cpu_count()) as pool:
 
         def submit(rows: range) -> list[Future[list[np.ndarray]]]:
+            chunk = min(32, -(-len(rows) // (2 * cpu_count())) or 1)
             return [pool.submit(load, rows[i : i + chunk]) for i in range(0, len(rows), chunk)]
 
-        pending = submit(batches[0]) if batches else []
-        for following in [*batches[1:], range(0)]:
-            ready, pending = pending, submit(following)
+        waiting = iter(batches)
+        pending = submit(next(waiting, range(0)))
+        while pending:
+            ready, pending = pending, submit(next(waiting, range(0)))
             images = [image for future in ready for image in future.result()]
             channels = max(image.shape[2] for image in images)
             yield np.stack([i if i.shape[2] == channels else i.repeat(channels, axis=2) for i in images])

@@ -9,10 +9,6 @@ is known of the classes.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +17,10 @@ from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_array
 
-from labkit._files import cache_dir
 from labkit.backbones import Backbone
 from labkit.errors import DataError, FitError
-from labkit.features import read_features, write_features
+from labkit.features import feature_path, kept_features, write_features
 from labkit.prompts import Prompts
-
-logger = logging.getLogger(__name__)
 
 
 def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True) -> np.ndarray:
@@ -48,24 +41,23 @@ def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True)
     texts = [prompts.texts(i) for i in range(len(prompts.classes))]
     if not texts or not all(texts):
         raise DataError("the prompts have no classes, or a class without a sentence. Give every class a word.")
-    path = _path(backbone, texts)
-    if cache and path.exists():
-        try:
-            return read_features(path)
-        except DataError as error:
-            logger.warning("%s It is computed again.", error)
-    embeddings = backbone.encode_text([text for of_class in texts for text in of_class]).cpu().numpy()
-    ends = np.cumsum([len(of_class) for of_class in texts])
-    weights = _unit(np.stack([part.mean(0) for part in np.split(embeddings, ends[:-1])]))
-    if cache:
-        write_features(path, weights)
+    key = {
+        "texts": texts,
+        "rows": len(texts),
+        "width": backbone.dim,
+        "backbone": backbone.fingerprint,
+        "forward": str(backbone.dtype),
+        "dtype": "float32",
+    }
+    path = feature_path(backbone, "texts", "classes", key)
+    weights = kept_features(path, key) if cache else None
+    if weights is None:
+        embeddings = backbone.encode_text([text for of_class in texts for text in of_class]).cpu().numpy()
+        ends = np.cumsum([len(of_class) for of_class in texts])
+        weights = _unit(np.stack([part.mean(0) for part in np.split(embeddings, ends[:-1])]))
+        if cache:
+            write_features(path, weights, key)
     return weights
-
-
-def _path(backbone: Backbone, texts: list[list[str]]) -> Path:
-    key = json.dumps([backbone.fingerprint, str(backbone.dtype), texts])
-    folder = backbone.name.replace("/", "_").replace(":", "_")
-    return cache_dir() / "texts" / folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
 
 
 class ZeroShot(BaseEstimator):

@@ -12,11 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
-
-from labkit._files import atomic_write
+from labkit._files import atomic_write, locked_folder, open_regular
+from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -24,6 +21,7 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 300.0  # seconds between two checkpoints; there is always one at the end
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
+KIND = "must checkpoint"
 
 
 class Checkpointer:
@@ -38,16 +36,13 @@ class Checkpointer:
         """Go on from the folder's checkpoint, where there is one."""
         path = self.folder / CHECKPOINT
         if not path.exists():
-            with self._explained():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                if self.writes:
-                    (self.folder / METRICS).write_text("", "utf-8")
+            if self.writes:
+                self._write_metrics()
             return
-        texts, tensors = read(path, "Delete it to begin anew.")
-        if texts.get("labkit") != "must checkpoint":
-            raise CheckpointError(f"{path} is no checkpoint of MUST. Choose another folder.")
-        theirs = json.loads(texts.get("identity", "{}"))
-        ours = json.loads(json.dumps(self.identity))
+        settings, tensors = read_saved(path, KIND, "Delete it to begin anew.")
+        theirs, ours = settings.get("identity"), json.loads(json.dumps(self.identity))
+        if not isinstance(theirs, dict):
+            raise CheckpointError(f"{path} says nothing of the run it belongs to. Delete it to begin anew.")
         other = [name for name in ours if ours[name] != theirs.get(name)]
         if other:
             shown = ", ".join(f"{n} ({_difference(theirs.get(n), ours[n])})" for n in other)
@@ -56,20 +51,29 @@ class Checkpointer:
                 "that checkpoint to begin anew."
             )
         try:
-            self.run.unpack(tensors, texts)
-        except (KeyError, ValueError, RuntimeError) as error:  # a part is missing or has another shape
+            self.run.unpack(tensors, settings)
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:  # a part is missing or has another shape
             raise CheckpointError(f"{path} is damaged ({error}). Delete it to begin anew.") from error
         self.saved_step = self.run.trainer.state.step
         self.run.records = [line for line in self._lines() if line["step"] <= self.run.trainer.state.step]
         if self.writes:
-            with self._explained(), atomic_write(self.folder / METRICS) as temporary:
-                temporary.write_text("".join(json.dumps(line) + "\n" for line in self.run.records), "utf-8")
+            self._write_metrics()
 
     def _lines(self) -> Iterator[dict[str, float]]:
+        """The records that the file of metrics holds; a run that was killed may have left half a line."""
         path = self.folder / METRICS
-        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-            with contextlib.suppress(json.JSONDecodeError):  # the last line of a run that was killed may be cut off
-                yield json.loads(line)
+        if not path.exists():
+            return
+        with self._explained(), open_regular(path) as file:
+            for line in file:
+                with contextlib.suppress(ValueError, RecursionError):
+                    record = json.loads(line)
+                    if isinstance(record, dict) and isinstance(record.get("step"), int):
+                        yield record
+
+    def _write_metrics(self) -> None:
+        with self._explained(), atomic_write(self.folder / METRICS) as temporary:
+            temporary.write_text("".join(json.dumps(line) + "\n" for line in self.run.records), "utf-8")
 
     def log(self, record: dict[str, float]) -> None:
         if self.writes:
@@ -83,20 +87,44 @@ class Checkpointer:
         """Write the checkpoint, unless it holds this step already."""
         step = self.run.trainer.state.step
         if self.writes and step != self.saved_step:
-            tensors, texts = self.run.pack()
-            with self._explained(), atomic_write(self.folder / CHECKPOINT) as temporary:
-                save_file(tensors, temporary, texts | {"identity": json.dumps(self.identity)})
+            tensors, settings = self.run.pack()
+            with self._explained():
+                write_saved(self.folder / CHECKPOINT, KIND, settings | {"identity": self.identity}, tensors)
         self.saved, self.saved_step = time.monotonic(), step
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"the run cannot be kept in {self.folder} ({error}). Make room or choose another folder; the last "
-                "checkpoint there is whole, and the same fit goes on from it."
-            ) from error
+        except OSError as error:
+            raise unkept(self.folder, error) from error
+
+
+def hold(folder: str | os.PathLike[str]) -> contextlib.ExitStack:
+    """Be the only process that keeps a run in this folder, until the stack is closed.
+
+    Raises:
+        CheckpointError: another process does, or the folder cannot be made or written to.
+    """
+    held = contextlib.ExitStack()
+    try:
+        held.enter_context(locked_folder(folder, wait=False))
+    except BlockingIOError as error:
+        raise CheckpointError(
+            f"another fit is writing to {folder} at this moment. Choose another folder for this run, or wait."
+        ) from error
+    except OSError as error:
+        raise unkept(Path(folder), error) from error
+    return held
+
+
+def unkept(folder: Path, error: OSError) -> CheckpointError:
+    """What to say where a run cannot be written."""
+    kept = (folder / CHECKPOINT).is_file()
+    goes_on = "; the last checkpoint there is whole, and the same fit goes on from it" if kept else ""
+    return CheckpointError(
+        f"the run cannot be kept in {folder} ({error}). Make room or choose another folder{goes_on}."
+    )
 
 
 @contextlib.contextmanager
@@ -121,14 +149,6 @@ def interruptible(wanted: bool) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def read(path: Path, advice: str) -> tuple[dict[str, str], dict[str, Tensor]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}). {advice}") from error
 
 
 def _difference(there: Any, now: Any) -> str:

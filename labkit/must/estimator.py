@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
+import numbers
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
-from safetensors.torch import save_file
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from labkit._files import atomic_write
 from labkit.backbones import Backbone, load_backbone
 from labkit.datasets import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
-from labkit.errors import BackboneError, CheckpointError, FitError
+from labkit.errors import BackboneError, FitError, quote
 from labkit.features import encode_images
-from labkit.must.checkpoint import Checkpointer, interruptible, read
+from labkit.must.checkpoint import Checkpointer, hold, interruptible
 from labkit.must.config import MustConfig
-from labkit.must.head import head_and_prior, read_labeling
-from labkit.must.model import MaskedClassifier, check_maskable
-from labkit.must.run import Run, part
+from labkit.must.head import from_main_process, head_and_prior, read_labeling
+from labkit.must.model import MaskedClassifier, image_tower
+from labkit.must.run import Run
+from labkit.must.saved import read_must, write_must
 from labkit.must.trainer import Trainer, new_state
 from labkit.must.views import Views
 from labkit.prompts import Prompts
@@ -112,9 +110,24 @@ class MUST(BaseEstimator, ClassifierMixin):
             BackboneError: the tower has no patches that can be hidden.
             CheckpointError: the folder holds a checkpoint of other settings, or cannot be written.
         """
-        config = self._config(len(images))
+        config = self._checked_config(images)
         accelerator = _accelerator(self.device)
         config = _whole_batches(config, len(images), 1 if accelerator is None else accelerator.num_processes)
+        with contextlib.ExitStack() as held:
+            if folder is not None:
+                from_main_process(accelerator, lambda: held.push(hold(folder)) and None)
+            return self._fit(images, config, accelerator, start, folder, progress, on_log)
+
+    def _fit(
+        self,
+        images: ImageDataset,
+        config: MustConfig,
+        accelerator: Any,
+        start: ArrayLike | None,
+        folder: str | os.PathLike[str] | None,
+        progress: bool,
+        on_log: Callable[[list[dict[str, float]]], None] | None,
+    ) -> MUST:
         backbone = self._load_backbone(self.device if accelerator is None else str(accelerator.device))
         if accelerator is not None:
             device = accelerator.device
@@ -125,7 +138,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(self.random_state)
             student = MaskedClassifier(
-                _visual(backbone),
+                image_tower(backbone),
                 weights,
                 backbone.logit_scale,
                 masked_image=config.masked_image_weight > 0 and config.mask_ratio > 0,
@@ -149,7 +162,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             keeper.restore()
         views = Views(
             images,
-            _visual(backbone).image_size[0],
+            image_tower(backbone).image_size[0],
             self.random_state,
             crop=config.crop,
             flip=config.flip,
@@ -219,19 +232,30 @@ class MUST(BaseEstimator, ClassifierMixin):
         """For scikit-learn's `clone`: the same settings, and the same backbone, which a fit leaves as it is."""
         return type(self)(**self.get_params(deep=False))
 
-    def _config(self, n: int) -> MustConfig:
+    def _checked_config(self, images: ImageDataset) -> MustConfig:
+        """The settings, after a look at what was given with them."""
         config = MustConfig() if self.config is None else self.config
         if not isinstance(config, MustConfig):
-            raise FitError(f"config is a {type(config).__name__}. Expected a MustConfig, such as PRESETS[…].")
-        if n == 0:
-            raise FitError("there are no images. Expected a dataset of at least one.")
+            raise FitError(f"config is {quote(config)}. Expected a MustConfig, such as PRESETS[…].")
+        if not isinstance(images, ImageDataset) or len(images) == 0:
+            raise FitError(f"images is {quote(images)}. Expected a dataset of at least one, such as manifest.images().")
+        if not isinstance(self.prompts, Prompts):
+            raise FitError(f"prompts is {quote(self.prompts)}. Expected those of load_prompts, or Prompts.of(names).")
+        for name in ("random_state", "n_workers"):
+            value = getattr(self, name)
+            if value is None and name == "n_workers":
+                continue
+            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= int(value) < 2**63:
+                raise FitError(f"{name} is {quote(value)}. Expected a whole number from 0 on.")
         return config
 
     def _load_backbone(self, device: str) -> Backbone:
         backbone = self.backbone
         if isinstance(backbone, str):
             backbone = load_backbone(backbone, device=device)
-        _visual(backbone)
+        if not isinstance(backbone, Backbone):
+            raise BackboneError(f"backbone is {quote(backbone)}. Expected a name, or what load_backbone gives.")
+        image_tower(backbone)
         return backbone
 
     def _identity(
@@ -243,7 +267,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             "backbone": backbone.fingerprint,
             "classes": list(self.prompts.classes),
             "prompts": [self.prompts.texts(i) for i in range(len(self.prompts.classes))],
-            "images": _digest(images),
+            "images": images.identity,
             "start": None if labeling is None else labeling.tolist(),
             "random_state": self.random_state,
         }
@@ -264,65 +288,31 @@ class MUST(BaseEstimator, ClassifierMixin):
     # -------------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything fitted to one safetensors file, whole or not at all."""
-        check_is_fitted(self, "model_")
-        metadata = {
-            "labkit": "must",
-            "backbone": self._backbone.name,
-            "fingerprint": self._backbone.fingerprint,
-            "prompts": json.dumps(dataclasses.asdict(self.prompts)),
-            "config": json.dumps(dataclasses.asdict(self._config(1))),
-            "history": json.dumps(self.history_),
-            "random_state": str(self.random_state),
-            "image_size": str(_visual(self._backbone).image_size[0]),
-            "logit_scale": str(self.model_.logit_scale),
-            "best_epoch": str(self.best_epoch_),
-            "parts": json.dumps([self.model_.masked_image, self.model_.alignment]),
-        }
-        tensors = {f"model/{name}": tensor.contiguous() for name, tensor in self.model_.state_dict().items()}
-        with atomic_write(path) as temporary:
-            save_file(tensors | {"pseudo_labels": torch.from_numpy(self.pseudo_labels_)}, temporary, metadata)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> MUST:
-        """Read what `save` wrote.
+        """Write everything fitted to one safetensors file, whole or not at all.
 
         Raises:
-            CheckpointError: the file is missing, damaged, or something else.
+            CheckpointError: the file cannot be written.
+        """
+        check_is_fitted(self, "model_")
+        write_must(self, self._backbone, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, backbone: Backbone | None = None, device: str = "auto") -> MUST:
+        """Read what `save` wrote.
+
+        Args:
+            path: of the file.
+            backbone: the one of the fit, where it has a geometry of its own or comes from a file or a repository that
+                no registry lists; None loads the one that the file names.
+            device: "auto", or a torch device.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, of a newer labkit, or something else; or it names a backbone
+                that no registry lists.
             BackboneError: its backbone is not on this machine.
         """
-        metadata, tensors = read(Path(path), "Fit and save it again.")
-        if metadata.get("labkit") != "must":
-            raise CheckpointError(f"{path} holds no saved MUST. Expected a file written by MUST.save.")
-        prompts = Prompts(**json.loads(metadata["prompts"]))
-        config = MustConfig(**json.loads(metadata["config"]))
-        must = cls(metadata["backbone"], prompts, config, random_state=int(metadata["random_state"]), device=device)
-        must._backbone = must._load_backbone(device)
-        size = int(metadata["image_size"])
-        if _visual(must._backbone).image_size[0] != size:
-            must._backbone = load_backbone(must._backbone.name, image_size=size, device=device)
-        if must._backbone.fingerprint != metadata["fingerprint"]:
-            raise CheckpointError(
-                f"{path} was fitted on {must._backbone.name!r} with other weights or another geometry than "
-                "load_backbone gives for this name: it would see other pixels. Fit it again with the backbone by name."
-            )
-        masked_image, alignment = json.loads(metadata["parts"])
-        with torch.random.fork_rng(devices=[]):
-            must.model_ = MaskedClassifier(
-                _visual(must._backbone),
-                tensors["model/head.weight"],
-                float(metadata["logit_scale"]),
-                masked_image=masked_image,
-                alignment=alignment,
-            )
-        try:
-            must.model_.load_state_dict(part(tensors, "model/"))
-        except RuntimeError as error:
-            raise CheckpointError(f"{path} does not fit {must._backbone.name!r} ({error}). Fit it again.") from error
-        must.model_.requires_grad_(False).eval().to(must._backbone.device)
-        must.classes_ = np.array(prompts.classes)
-        must.history_, must.best_epoch_ = json.loads(metadata["history"]), int(metadata["best_epoch"])
-        must.pseudo_labels_ = tensors["pseudo_labels"].numpy()
+        must, must_backbone = read_must(cls, path, backbone, device)
+        must._backbone = must_backbone
         return must
 
 
@@ -349,25 +339,6 @@ class _Probabilities(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images).logits.float().softmax(-1)
-
-
-def _visual(backbone: Backbone) -> Any:
-    """The image tower of a backbone, which MUST can mask, or a BackboneError."""
-    clip = getattr(backbone.model, "clip", None)
-    if clip is None:
-        raise BackboneError(f'{backbone.name!r} has no text tower. MUST starts from an image-text model: "pocket-vit".')
-    check_maskable(clip.visual)
-    return clip.visual
-
-
-def _digest(images: ImageDataset) -> str:
-    """Tells images from others: by their pixels in memory, else by the names of their files, else by their number."""
-    digest = hashlib.sha256(str(len(images)).encode())
-    if images.array is not None:
-        digest.update(np.ascontiguousarray(images.array).data)
-    for path in images.files or ():
-        digest.update(path.name.encode())
-    return digest.hexdigest()
 
 
 def _whole_batches(config: MustConfig, n: int, processes: int) -> MustConfig:

@@ -52,7 +52,7 @@ def head_and_prior(
         prior = _predicted_shares(embeddings, weights) if embeddings is not None and config.prior != "uniform" else None
         return weights, prior
 
-    return _from_main_process(accelerator, compute)
+    return from_main_process(accelerator, compute)
 
 
 def read_labeling(start: ArrayLike | None, n: int, classes: int) -> np.ndarray | None:
@@ -91,7 +91,7 @@ def _encode_shares(backbone: Backbone, images: ImageDataset, accelerator: Any) -
     return everywhere.reshape(world, *padded.shape).swapaxes(0, 1).reshape(-1, padded.shape[1])[:n]
 
 
-def _from_main_process(accelerator: Any, compute: Callable[[], T]) -> T:
+def from_main_process(accelerator: Any, compute: Callable[[], T]) -> T:
     """What `compute` returns on the main process, on all of them; an error there is raised everywhere."""
     if accelerator is None:
         return compute()

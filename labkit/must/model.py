@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from labkit.devices import full_precision
 from labkit.errors import BackboneError
 from labkit.must.losses import to_float32
+
+if TYPE_CHECKING:
+    from labkit.encoders import Backbone
 
 
 class Output(NamedTuple):
@@ -144,6 +147,15 @@ class MaskedClassifier(nn.Module):
             backbone.project(patches) if self.alignment else None,
             backbone.reconstruct(patches) if self.masked_image else None,
         )
+
+
+def image_tower(backbone: Backbone) -> Any:
+    """The image tower of an image-text model, whose patches MUST can hide, or a BackboneError."""
+    clip = getattr(backbone.model, "clip", None)
+    if clip is None:
+        raise BackboneError(f'{backbone.name!r} has no text tower. MUST starts from an image-text model: "pocket-vit".')
+    check_maskable(clip.visual)
+    return clip.visual
 
 
 def check_maskable(visual: nn.Module) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -136,8 +136,8 @@ class Run:
 
     # ------------------------------------------------------------------------------------------------- to and from disk
 
-    def pack(self) -> tuple[dict[str, Tensor], dict[str, str]]:
-        """Everything as tensors and texts."""
+    def pack(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything as tensors, and as settings for JSON."""
         state = self.trainer.state
         tensors = {f"student/{name}": tensor for name, tensor in state.student.state_dict().items()}
         tensors |= {f"teacher/{name}": tensor for name, tensor in state.teacher.state_dict().items()}
@@ -147,24 +147,23 @@ class Run:
         tensors |= {f"sums/{name}": tensor for name, tensor in self.sums.items()}
         tensors |= {"moving_mean": state.moving_mean, "labels": self.labels}
         tensors |= {f"epochs/{i}": labels for i, labels in enumerate(self.labels_of_epochs)}
-        texts = {
-            "labkit": "must checkpoint",
-            "step": str(state.step),
-            "history": json.dumps(self.history),
-            "best_epoch": str(self.best_epoch),
+        settings = {
+            "step": state.step,
+            "history": self.history,
+            "best_epoch": self.best_epoch,
             "dtype": str(self.trainer.dtype),
-            "scaler": json.dumps(self.trainer.scaler.state_dict()),
+            "scaler": self.trainer.scaler.state_dict(),
         }
-        return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, texts
+        return tensors, settings
 
-    def unpack(self, tensors: dict[str, Tensor], texts: dict[str, str]) -> None:
+    def unpack(self, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
         """Become what `pack` was given, whatever the device and the precision that it ran in."""
         state = self.trainer.state
-        if texts["dtype"] != str(self.trainer.dtype):
+        if settings["dtype"] != str(self.trainer.dtype):
             logger.warning(
                 "The run began in %s and goes on in %s: it ends as if it had not been stopped up to rounding, not bit "
                 "by bit.",
-                texts["dtype"],
+                settings["dtype"],
                 self.trainer.dtype,
             )
         state.student.load_state_dict(part(tensors, "student/"))
@@ -180,13 +179,13 @@ class Run:
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         state.moving_mean = tensors["moving_mean"].to(self.trainer.device)
-        state.step = int(texts["step"])
+        state.step = settings["step"]
         self.sums = {name: tensors[f"sums/{name}"].to(self.trainer.device) for name in self.sums}  # in their order
         self.labels = tensors["labels"].to(self.trainer.device)
-        self.history, self.best_epoch = json.loads(texts["history"]), int(texts["best_epoch"])
+        self.history, self.best_epoch = settings["history"], settings["best_epoch"]
         self.labels_of_epochs = [tensors[f"epochs/{i}"] for i in range(len(self.history))]
-        if scaler := json.loads(texts["scaler"]):
-            self.trainer.scaler.load_state_dict(scaler)
+        if settings["scaler"]:
+            self.trainer.scaler.load_state_dict(settings["scaler"])
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import numbers
 import os
@@ -13,17 +12,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import check_array, check_is_fitted, check_random_state, validate_data
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from labkit._files import atomic_write
 from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
-from labkit.errors import CheckpointError, CollapseWarning, FitError
+from labkit.errors import CollapseWarning, FitError
 from labkit.turtle.objective import linear
+from labkit.turtle.saved import read_turtle, write_turtle
 from labkit.turtle.solver import TurtleSolver
 from labkit.turtle.transform import EXPECTED, FeatureTransform, block_of, blocks, centred, power_of_two
 
@@ -364,44 +361,22 @@ class Turtle(ClusterMixin, BaseEstimator):
     # -------------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write settings and everything fitted to one safetensors file, atomically."""
+        """Write settings and everything fitted to one safetensors file, whole or not at all.
+
+        Raises:
+            CheckpointError: the file cannot be written.
+        """
         check_is_fitted(self)
-        arrays = {f"history/{name}": values for name, values in self.history_.items()}
-        for k, (weight, bias) in enumerate(self.restarts_):
-            arrays |= {f"weight/{k}": weight, f"bias/{k}": bias, f"mean/{k}": self.means_[k]}
-        arrays |= {name: getattr(self, name) for name in ("labels_", "confidence_", "n_found_")}
-        settings = {name: value for name, value in self.get_params().items() if _is_plain(value)}
-        metadata = {"labkit": "turtle", "settings": json.dumps(settings), "best_restart": str(self.best_restart_)}
-        with atomic_write(path) as temporary:
-            save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, temporary, metadata)
+        write_turtle(self, path)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Turtle:
         """Read what `save` wrote; the device is chosen anew where it was "auto".
 
         Raises:
-            CheckpointError: the file is missing, damaged, or something else.
+            CheckpointError: the file is missing, damaged, of a newer labkit, or something else.
         """
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata, arrays = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{path} cannot be read as a saved Turtle ({error}). Fit and save it again."
-            ) from error
-        if metadata.get("labkit") != "turtle":
-            raise CheckpointError(f"{path} holds no saved Turtle. Expected a file written by Turtle.save.")
-        turtle = cls(**json.loads(metadata["settings"]))
-        n_spaces = sum(name.startswith("weight/") for name in arrays)
-        turtle.restarts_ = [(arrays[f"weight/{k}"], arrays[f"bias/{k}"]) for k in range(n_spaces)]
-        turtle.means_ = [arrays[f"mean/{k}"] for k in range(n_spaces)]
-        turtle.history_ = {name: arrays[f"history/{name}"] for name in ("inner_loss", "entropy", "outer_loss")}
-        turtle.labels_, turtle.confidence_, turtle.n_found_ = (
-            arrays[name] for name in ("labels_", "confidence_", "n_found_")
-        )
-        turtle.best_restart_ = int(metadata["best_restart"])
-        turtle.n_features_in_ = sum(weight.shape[-1] for weight, _ in turtle.restarts_)
-        return turtle
+        return read_turtle(cls, path)
 
 
 def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
@@ -428,7 +403,3 @@ def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
 def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:
     """Row numbers in order: all n, or a random part where there are more than `most`."""
     return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most].sort().values
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)

@@ -275,10 +275,10 @@ def test_a_damaged_or_foreign_file_is_not_loaded(tmp_path: Path) -> None:
     path = tmp_path / "turtle.safetensors"
     quick(n_outer_steps=2).fit(x).save(path)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="cannot be read as a saved Turtle"):
+    with pytest.raises(CheckpointError, match="cannot be read"):
         Turtle.load(path)
     save_file({"a": x}, path)
-    with pytest.raises(CheckpointError, match="holds no saved Turtle"):
+    with pytest.raises(CheckpointError, match="holds no turtle"):
         Turtle.load(path)
     with pytest.raises(CheckpointError):
         Turtle.load(tmp_path / "missing")

@@ -1,0 +1,83 @@
+"""A fitted Turtle as a file, and back; what is read is checked before it becomes one."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from labkit._saved import read_saved, write_saved
+from labkit.errors import CheckpointError, quote
+
+if TYPE_CHECKING:
+    from labkit.turtle.estimator import Turtle
+
+HISTORY = ("inner_loss", "entropy", "outer_loss")
+
+
+def write_turtle(turtle: Turtle, path: str | os.PathLike[str]) -> None:
+    arrays = {f"history/{name}": turtle.history_[name] for name in HISTORY}
+    for k, (weight, bias) in enumerate(turtle.restarts_):
+        arrays |= {f"weight/{k}": weight, f"bias/{k}": bias, f"mean/{k}": turtle.means_[k]}
+    arrays |= {name: getattr(turtle, name) for name in ("labels_", "confidence_", "n_found_")}
+    settings = {name: plain for name, value in turtle.get_params().items() if (plain := _plain(value)) is not ...}
+    tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+    try:
+        write_saved(path, "turtle", {"settings": settings, "best_restart": turtle.best_restart_}, tensors)
+    except OSError as error:
+        raise CheckpointError(f"the Turtle cannot be written to {path} ({error}). Choose another place.") from error
+
+
+def read_turtle(cls: type[Turtle], path: str | os.PathLike[str]) -> Turtle:
+    kept, tensors = read_saved(path, "turtle", "Fit and save it again.")
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    try:
+        return _restored(cls, kept, arrays)
+    except (KeyError, TypeError, ValueError, IndexError) as error:  # its digest is right, so it was made like that
+        raise CheckpointError(f"{path} holds no whole Turtle ({error}). Fit and save it again.") from error
+
+
+def _restored(cls: type[Turtle], kept: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Turtle:
+    unknown = sorted(set(kept["settings"]) - set(cls().get_params()))
+    if unknown:
+        raise ValueError(f"it has settings that this labkit does not know: {quote(unknown)}")
+    turtle = cls(**kept["settings"])
+    n_spaces = sum(name.startswith("weight/") for name in arrays)
+    turtle.restarts_ = [(arrays[f"weight/{k}"], arrays[f"bias/{k}"]) for k in range(n_spaces)]
+    turtle.means_ = [arrays[f"mean/{k}"] for k in range(n_spaces)]
+    turtle.history_ = {name: arrays[f"history/{name}"] for name in HISTORY}
+    turtle.labels_, turtle.confidence_, turtle.n_found_ = (
+        arrays[name] for name in ("labels_", "confidence_", "n_found_")
+    )
+    turtle.best_restart_ = kept["best_restart"]
+    restarts, clusters = len(turtle.confidence_), turtle.n_clusters
+    _expect(n_spaces > 0 and turtle.labels_.ndim == 1, "a space and a label for each sample")
+    for (weight, bias), mean in zip(turtle.restarts_, turtle.means_, strict=True):
+        shapes = (weight.shape, bias.shape, mean.shape)
+        _expect(shapes == ((restarts, clusters, len(mean)), (restarts, clusters), (len(mean),)), "weights that fit")
+        _expect(all(np.isfinite(array).all() for array in (weight, bias, mean)), "finite weights")
+    _expect(all(values.shape[1:] == (restarts,) for values in turtle.history_.values()), "a history of each restart")
+    _expect(turtle.n_found_.shape == turtle.confidence_.shape == (restarts,), "scores of each restart")
+    _expect(isinstance(turtle.best_restart_, int) and 0 <= turtle.best_restart_ < restarts, "a restart that was kept")
+    _expect(turtle.labels_.dtype == np.int64 and len(turtle.labels_) > 0, "class numbers")
+    _expect(bool(((turtle.labels_ >= 0) & (turtle.labels_ < clusters)).all()), f"clusters from 0 to {clusters - 1}")
+    turtle.n_features_in_ = sum(len(mean) for mean in turtle.means_)
+    return turtle
+
+
+def _expect(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"expected {what}")
+
+
+def _plain(value: object) -> Any:
+    """A setting as JSON holds it; `...` where it cannot, as with a NumPy RandomState."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    return value if value is None or isinstance(value, bool | str) else ...
