@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import reprlib
+import itertools
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 LONGEST_QUOTE = 60  # characters of anything given that an error message repeats
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxlong = _short.maxother = LONGEST_QUOTE
-_short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.maxdict = _short.maxarray = 4
-_short.maxlevel = 3
-
-
-def quote(value: object) -> str:
-    """Anything as at most 60 printable characters, for an error message; a large value costs no more than a small."""
-    try:
-        text = _short.repr(value)
-    except Exception:  # whatever an object's own repr does
-        text = f"<{type(value).__name__}>"
-    text = text.encode("ascii" if not text.isprintable() else "utf-8", "backslashreplace").decode()
-    return text if len(text) <= LONGEST_QUOTE else f"{text[: LONGEST_QUOTE - 1]}…"
 
 
 class LabkitError(Exception):
@@ -48,3 +36,65 @@ class CheckpointError(LabkitError, ValueError):
 
 class CollapseWarning(UserWarning):
     """Every restart left at least one of the requested clusters empty."""
+
+
+def quote(value: object) -> str:
+    """Anything as at most 60 printable characters, for an error message; a large value costs no more than a small."""
+    try:
+        text = _brief(value, depth=2)
+    except Exception:  # an object that cannot even be looked at
+        text = f"<{type(value).__name__}>"
+    return shorten(text)
+
+
+def shorten(text: str, limit: int = LONGEST_QUOTE) -> str:
+    """A text of at most `limit` characters, of which the middle may be left out; what does not print is escaped."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _ends(text, limit + 1))
+    return text if len(text) <= limit else f"{text[: limit // 2]}…{text[len(text) - (limit - 1) // 2 :]}"
+
+
+def shown(name: str | os.PathLike[str]) -> str:
+    """A path or its part as text that any file can hold: bytes of it that are not UTF-8 read \\xe9."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _ends(text: str, limit: int) -> str:
+    half = (limit + 1) // 2
+    return text if len(text) <= 2 * half else text[:half] + text[-half:]
+
+
+def _brief(value: object, depth: int) -> str:
+    """Like repr(), but of a few items only, and never an unknown object's own repr(), which may be of any length."""
+    if isinstance(value, str):
+        return str.__repr__(_ends(value, 2 * LONGEST_QUOTE))
+    if isinstance(value, bytes):
+        return bytes.__repr__(value[:LONGEST_QUOTE])
+    if isinstance(value, os.PathLike):
+        return _brief(os.fspath(value), depth)
+    if value is None or isinstance(value, bool | float | complex | range):
+        return float.__repr__(value) if isinstance(value, float) else repr(value)
+    if isinstance(value, int):
+        return int.__repr__(value) if value.bit_length() < 512 else f"a whole number of {value.bit_length()} bits"
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, Mapping):
+        pairs = [f"{_brief(key, depth - 1)}: {_brief(item, depth - 1)}" for key, item in _first(value.items(), depth)]
+        return f"{{{_joined(pairs, len(value))}}}"
+    if isinstance(value, list | tuple | set | frozenset):
+        left, right = ("[", "]") if isinstance(value, list) else ("(", ")") if isinstance(value, tuple) else ("{", "}")
+        items = [_brief(item, depth - 1) for item in _first(value, depth)]
+        return f"{left}{_joined(items, len(value))}{right}" if value else repr(type(value)())
+    shape = getattr(value, "shape", None)
+    if shape == () and callable(getattr(value, "item", None)):  # NumPy's numbers
+        return _brief(value.item(), depth)  # type: ignore[attr-defined]
+    if isinstance(shape, tuple):  # of arrays and tensors
+        return f"{type(value).__name__} of shape {tuple(shape)} and type {getattr(value, 'dtype', 'mixed')}"
+    return f"<{type(value).__name__}>"
+
+
+def _first(items: Iterable[Any], depth: int) -> list[Any]:
+    return list(itertools.islice(items, 6 if depth > 0 else 0))
+
+
+def _joined(items: list[str], n: int) -> str:
+    return ", ".join(items + ["…"] * (n > len(items)))
