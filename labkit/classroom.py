@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from labkit import exercises, pocket
-from labkit._files import cache_dir
+from labkit._files import own_dir, user_path
 from labkit._results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarise
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, quote
 from labkit.exercises import TODO
 
 if TYPE_CHECKING:
@@ -111,8 +111,8 @@ def pick_profile(name: str = "auto") -> Profile:
             import torch
 
             asked = "standard" if torch.cuda.is_available() else "pocket"
-    if asked not in PROFILES:
-        raise LabkitError(f'{given_by} is {asked!r}. Expected one of {", ".join(PROFILES)}, or "auto".')
+    if not isinstance(asked, str) or asked not in PROFILES:
+        raise LabkitError(f'{given_by} is {quote(asked)}. Expected one of {", ".join(PROFILES)}, or "auto".')
     return PROFILES[asked]
 
 
@@ -133,6 +133,7 @@ def setup(profile: str = "auto", *, notebook: str = "") -> Lab:
 
     Raises:
         LabkitError: there is no such profile.
+        DataError: the user has no home folder, and $LABKIT_RESULTS names no file.
     """
     import matplotlib as mpl
 
@@ -141,8 +142,10 @@ def setup(profile: str = "auto", *, notebook: str = "") -> Lab:
 
     chosen = pick_profile(profile)
     mpl.rcParams.update(plots.STYLE)
-    default = cache_dir() / "results" / f"{chosen.name}.jsonl"
-    lab = Lab(chosen, str(pick_device()), notebook, Path(os.environ.get("LABKIT_RESULTS") or default))
+    given = os.environ.get("LABKIT_RESULTS")
+    # the user's own folder: $LABKIT_CACHE may be one that a class shares, and cannot write to
+    results_path = user_path(given) if given else own_dir() / "results" / f"{chosen.name}.jsonl"
+    lab = Lab(chosen, str(pick_device()), notebook, results_path)
     print(f"labkit is ready. Profile {chosen.name}: {chosen.summary}.")
     return lab
 
@@ -233,16 +236,19 @@ class Lab:
 
         Raises:
             LabkitError: an unknown method or metric, or a value that is not finite.
-            DataError: the results file cannot be written.
+            DataError: something else than text or a number was given, or the results file cannot be written.
         """
         if method not in METHODS:
-            raise LabkitError(f"method is {method!r}. Expected one of {', '.join(METHODS)}.")
+            raise LabkitError(f"method is {quote(method)}. Expected one of {', '.join(METHODS)}.")
         if metric not in METRICS:
-            raise LabkitError(f"metric is {metric!r}. Expected one of {', '.join(METRICS)}.")
-        if not -1 <= value <= 1:
-            raise LabkitError(f"value is {value}. Expected a fraction (0.72, not 72); only ari can be below 0.")
+            raise LabkitError(f"metric is {quote(metric)}. Expected one of {', '.join(METRICS)}.")
+        fraction = _number("value", value)
+        if not -1 <= fraction <= 1:
+            raise LabkitError(f"value is {quote(value)}. Expected a fraction (0.72, not 72); only ari can be below 0.")
         if isinstance(spaces, str):
-            raise LabkitError(f"spaces is the text {spaces!r}. Expected a list of backbone names: [{spaces!r}].")
+            raise LabkitError(
+                f"spaces is the text {quote(spaces)}. Expected a list of backbone names: [{quote(spaces)}]."
+            )
         row = {
             "notebook": self.notebook,
             "dataset": dataset,
@@ -251,11 +257,11 @@ class Lab:
             "variant": variant,
             "spaces": list(spaces),
             "metric": metric,
-            "value": float(value),
+            "value": fraction,
             "seed": None if seed is None else int(seed),
             "selected_without_labels": bool(selected_without_labels),
             "labels_used": bool(labels_used),
-            "seconds": None if seconds is None else round(float(seconds), 3),
+            "seconds": None if seconds is None else round(_number("seconds", seconds), 3),
             "profile": self.profile.name,
         }
         append_result(self.results_path, "row", row)
@@ -264,7 +270,12 @@ class Lab:
         """Say whether a number lies where it was measured before, `low` to `high`; the number itself is shown as HTML.
 
         A band is a promise for the pocket profile; other profiles only show the number.
+
+        Raises:
+            LabkitError: one of the three is no number.
+            DataError: the results file cannot be written.
         """
+        value, low, high = _number("value", value), _number("low", low), _number("high", high)
         if self.profile.name != "pocket":
             verdict, text = "no band", f"no band for profile {self.profile.name}"
         else:
@@ -275,9 +286,9 @@ class Lab:
         band = {
             "notebook": self.notebook,
             "name": name,
-            "value": float(value) if math.isfinite(value) else None,  # JSON has no NaN
-            "low": float(low),
-            "high": float(high),
+            "value": value if math.isfinite(value) else None,  # JSON has no NaN
+            "low": low,
+            "high": high,
             "verdict": verdict,
             "profile": self.profile.name,
         }
@@ -352,6 +363,13 @@ def _display_html(text: str) -> None:
     from IPython.display import display
 
     display({"text/html": text, "text/plain": "<HTML>"}, raw=True)
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LabkitError(f"{name} is {quote(value)}. Expected a number.") from error
 
 
 def _digits(number: float) -> str:

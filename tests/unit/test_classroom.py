@@ -60,9 +60,9 @@ def test_auto_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     assert setup("standard").profile.name == "standard"
 
 
-@pytest.mark.parametrize("profile", ["pokcet", "", "Pocket"])
+@pytest.mark.parametrize("profile", ["pokcet", "", "Pocket", ["pocket"], "x" * 10_000])
 def test_unknown_profiles_are_refused(profile: str) -> None:
-    with pytest.raises(LabkitError, match=r"profile is .* Expected one of pocket, standard, paper"):
+    with pytest.raises(LabkitError, match=r"profile is .{1,60}\. Expected one of pocket, standard, paper"):
         setup(profile)
 
 
@@ -137,10 +137,44 @@ def test_results_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
         setup("pocket").record(**ROW)
 
 
-def test_results_lie_in_the_cache_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_everybody_has_an_own_table_where_all_share_a_cache_that_they_cannot_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("LABKIT_RESULTS")
-    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path))
-    assert setup("pocket").results_path == tmp_path / "results" / "pocket.jsonl"
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "shared"))
+    for name in ("ada", "bob"):
+        monkeypatch.setattr("labkit._files.user_cache_dir", lambda app, name=name: str(tmp_path / name / app))
+        lab = setup("pocket")
+        assert lab.results_path == tmp_path / name / "labkit" / "results" / "pocket.jsonl"
+        lab.record(**ROW)
+        assert len(lab.results()) == 1
+    assert not (tmp_path / "shared").exists()
+
+
+def test_the_results_path_may_begin_with_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LABKIT_RESULTS", "~/table.jsonl")
+    assert setup("pocket").results_path == tmp_path / "table.jsonl"
+    monkeypatch.setenv("LABKIT_RESULTS", "~nobody-of-that-name/table.jsonl")
+    assert setup("pocket").results_path == Path("~nobody-of-that-name/table.jsonl")
+
+
+def test_numbers_and_texts_that_are_none_are_refused_in_one_line(tmp_path: Path) -> None:
+    lab = setup("pocket", notebook="04_x")
+    for changes, message in (
+        ({"value": "much"}, "value is 'much'. Expected a number"),
+        ({"seconds": "long"}, "seconds is 'long'. Expected a number"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"dataset": Path("digits")}, "dataset is"),
+        ({"spaces": [Path("pixels")]}, "spaces is"),
+        ({"method": ["turtle"]}, "method is"),
+    ):
+        with pytest.raises(LabkitError, match=message):
+            lab.record(**{**ROW, **changes})
+    for band in ((None, 0, 1), (0.5, "0", []), (0.5, float("nan"), 1)):
+        with pytest.raises(LabkitError, match=r"(value|high|low) is"):
+            lab.band("loss", *band)
+    assert not (tmp_path / "results.jsonl").exists()
 
 
 def test_bands_print_verdicts_and_show_numbers(capsys: pytest.CaptureFixture[str], shown: list[Any]) -> None:
@@ -216,4 +250,4 @@ def test_names_agree_with_the_schema() -> None:
     assert tuple(row["metric"]["enum"]) == _results.METRICS
     assert set(row) == set(_results.ROW_KEYS)
     assert set(schema["row"]["required"]) == set(row) - {"variant"}
-    assert schema["profile"]["enum"] == list(classroom.PROFILES)
+    assert schema["profile"]["enum"] == list(classroom.PROFILES) == list(_results.PROFILE_NAMES)
