@@ -214,12 +214,15 @@ def locked_folder(folder: str | os.PathLike[str], *, wait: bool) -> Iterator[Non
     Raises:
         OSError: another process holds it and we do not wait, or it cannot be made or written to.
     """
-    Path(folder).mkdir(parents=True, exist_ok=True)
     lock = FileLock(Path(folder, LOCK), timeout=-1 if wait else 0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise BlockingIOError(errno.EAGAIN, "another process is writing to it", os.fspath(folder)) from error
+    while not lock.is_locked:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except FileNotFoundError:  # whoever held it took the folder away just now
+            continue
+        except Timeout as error:
+            raise BlockingIOError(errno.EAGAIN, "another process is writing to it", os.fspath(folder)) from error
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -17,10 +18,11 @@ from PIL import Image
 from torch import nn
 
 import labkit as lk
+from labkit import _saved
 from labkit import features as features_module
 from labkit.datasets import ImageDataset
 from labkit.errors import DataError
-from labkit.features import extract_features, feature_path, read_features
+from labkit.features import extract_features, feature_key, feature_path, read_features, write_features
 
 
 @pytest.fixture
@@ -44,6 +46,19 @@ def pixels() -> lk.Backbone:
     return lk.load_backbone("pixels", image_size=4, device="cpu")
 
 
+def path_of(backbone: lk.Backbone, manifest: lk.Manifest, split: str = "train", dtype: str = "float32") -> Path:
+    return feature_path(backbone, manifest.id, split, feature_key(backbone, manifest.images(), dtype))
+
+
+def parts_of(backbone: lk.Backbone, manifest: lk.Manifest) -> Path:
+    return path_of(backbone, manifest).with_suffix(f".parts-{os.getuid()}")
+
+
+def kept(backbone: lk.Backbone, manifest: lk.Manifest) -> np.ndarray:
+    """The kept features of a folder."""
+    return read_features(path_of(backbone, manifest), feature_key(backbone, manifest.images()))
+
+
 def count_calls(backbone: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     original = type(backbone).encode_image
@@ -61,8 +76,8 @@ def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sizes: list[int] = []
     original = features_module.read_features
 
-    def counting(path: Path) -> np.ndarray:
-        features = original(path)
+    def counting(path: Path, key: dict[str, object]) -> np.ndarray:
+        features = original(path, key)
         sizes.append(len(features))
         return features
 
@@ -89,10 +104,7 @@ def test_the_second_time_nothing_is_computed(
     calls = count_calls(pixels, monkeypatch)
     np.testing.assert_array_equal(extract_features(pixels, manifest), first)
     assert calls == []
-    assert {path.suffix for path in feature_path(pixels, manifest, "train").parent.iterdir()} <= {
-        ".safetensors",
-        ".lock",
-    }
+    assert list(path_of(pixels, manifest).parent.iterdir()) == [path_of(pixels, manifest)]
 
 
 def test_without_the_cache_nothing_is_written(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
@@ -105,13 +117,13 @@ def test_the_key_holds_all_that_matters(
 ) -> None:
     other_size = lk.load_backbone("pixels", image_size=5, device="cpu")
     paths = {
-        feature_path(pixels, manifest, "train"),
-        feature_path(pixels, manifest, "test"),
-        feature_path(pixels, manifest, "train", "float16"),
-        feature_path(other_size, manifest, "train"),
+        path_of(pixels, manifest, "train"),
+        path_of(pixels, manifest, "test"),
+        path_of(pixels, manifest, "train", "float16"),
+        path_of(other_size, manifest, "train"),
     }
     Image.new("L", (12, 9), 77).save(tmp_path / "images" / "50.png")
-    paths.add(feature_path(pixels, lk.load_manifest(tmp_path / "images"), "train"))
+    paths.add(path_of(pixels, lk.load_manifest(tmp_path / "images"), "train"))
     assert len(paths) == 5
 
 
@@ -120,16 +132,16 @@ def test_a_damaged_file_is_noticed_and_computed_again(
     cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     good = extract_features(pixels, manifest)
-    path = feature_path(pixels, manifest, "train")
+    path = path_of(pixels, manifest, "train")
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes({"truncated": content[:-40], "flipped": content, "empty": b""}[damage])
     with pytest.raises(DataError, match=r"cannot be read|is damaged"):
-        read_features(path)
+        kept(pixels, manifest)
     with caplog.at_level(logging.WARNING):
         np.testing.assert_array_equal(extract_features(pixels, manifest), good)
     assert "computed again" in caplog.text
-    np.testing.assert_array_equal(read_features(path), good)
+    np.testing.assert_array_equal(kept(pixels, manifest), good)
 
 
 def test_an_extraction_that_failed_midway_goes_on_from_its_last_part(
@@ -156,22 +168,118 @@ def test_an_extraction_that_failed_midway_goes_on_from_its_last_part(
     assert sum(sizes) == 50 - 24  # three parts of 8 had been saved
     assert read == [8, 8, 8]  # each of them once
     np.testing.assert_allclose(features[:, 0], np.arange(50) / 255, atol=1e-6)
-    np.testing.assert_array_equal(read_features(feature_path(pixels, manifest, "train")), features)
+    np.testing.assert_array_equal(kept(pixels, manifest), features)
 
 
 def test_a_part_that_is_damaged_or_of_another_size_is_computed_again(
     cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(features_module, "PART", 8)
-    folder = feature_path(pixels, manifest, "train").with_suffix(".parts")
-    good = extract_features(pixels, manifest, cache=False)
-    features_module.write_features(folder / "000000000.safetensors", good[:8])
-    features_module.write_features(folder / "000000008.safetensors", good[8:13])  # too short
+    folder = parts_of(pixels, manifest)
+    good, key = extract_features(pixels, manifest, cache=False), feature_key(pixels, manifest.images())
+    write_features(folder / "000000000.safetensors", good[:8], key | {"first": 0, "rows": 8})
+    write_features(folder / "000000008.safetensors", good[8:13], key | {"first": 8, "rows": 8})  # too short
     (folder / "000000016.safetensors").write_bytes(b"damaged")
     sizes = count_calls(pixels, monkeypatch)
     np.testing.assert_array_equal(extract_features(pixels, manifest), good)
     assert sum(sizes) == 50 - 8
     assert not folder.exists()
+
+
+def test_an_extraction_that_was_killed_before_the_final_file_ends_from_its_parts(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    final = path_of(pixels, manifest)
+    final.unlink()
+    write_features(parts_of(pixels, manifest) / "000000000.safetensors", good, key | {"first": 0})
+    calls = count_calls(pixels, monkeypatch)
+    np.testing.assert_array_equal(extract_features(pixels, manifest), good)
+    assert calls == []
+    assert list(final.parent.iterdir()) == [final]
+
+
+def test_parts_that_were_left_beside_the_final_file_go(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
+    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    write_features(parts_of(pixels, manifest) / "000000000.safetensors", good, key | {"first": 0})
+    np.testing.assert_array_equal(extract_features(pixels, manifest), good)
+    assert not parts_of(pixels, manifest).exists()
+
+
+def test_folders_of_equal_names_sizes_and_times_have_features_of_their_own(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, tmp_path: Path
+) -> None:
+    ours, theirs = tmp_path / "images", tmp_path / "elsewhere" / "images"
+    theirs.mkdir(parents=True)
+    for i in range(50):
+        Image.new("L", (12, 9), 255 - i).save(theirs / f"{i:02d}.bmp")
+        Image.new("L", (12, 9), i).save(ours / f"{i:02d}.bmp")
+        (ours / f"{i:02d}.png").unlink()
+    for folder in (ours, theirs):
+        for path in folder.iterdir():
+            os.utime(path, (10**9, 10**9))
+    assert {(path.name, path.stat().st_size) for path in ours.iterdir()} == {
+        (path.name, path.stat().st_size) for path in theirs.iterdir()
+    }
+    first, second = (extract_features(pixels, lk.load_manifest(folder)) for folder in (ours, theirs))
+    np.testing.assert_allclose(first[:, 0], np.arange(50) / 255, atol=1e-6)
+    np.testing.assert_allclose(second[:, 0], 1 - np.arange(50) / 255, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"rows": 40}, {"width": 15}, {"images": "0" * 64}, {"backbone": "0" * 64}, {"dtype": "float16"}, {"first": 0}],
+)
+def test_a_whole_file_of_other_features_is_not_taken(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, other: dict[str, object], caplog: pytest.LogCaptureFixture
+) -> None:
+    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    theirs = np.zeros((other.get("rows", 50), other.get("width", 16)), other.get("dtype", "float32"))  # type: ignore[arg-type]
+    write_features(path_of(pixels, manifest), theirs, key | other)
+    np.testing.assert_array_equal(extract_features(pixels, manifest), good)
+    assert "of other images or another backbone" in caplog.text
+    write_features(path_of(pixels, manifest), theirs[:5], key)  # and one whose key is a lie about its shape
+    np.testing.assert_array_equal(extract_features(pixels, manifest), good)
+
+
+def tree(folder: Path) -> list[tuple[str, int]]:
+    """Everything below a folder, with the time at which it was changed."""
+    return [(str(path), path.lstat().st_mtime_ns) for path in sorted(folder.rglob("*"))]
+
+
+OTHER_USER = """
+import os, sys
+import labkit as lk
+backbone, manifest = lk.load_backbone("pixels", image_size=4, device="cpu"), lk.load_manifest(sys.argv[1])
+lk.extract_features(backbone, manifest, cache=False)  # all that is imported on the way may belong to root alone
+os.setgid(4242), os.setuid(4242)
+type(backbone).encode_image = None  # nothing is extracted
+assert len(lk.extract_features(backbone, lk.load_manifest(sys.argv[1]))) == 50
+try:
+    open(os.environ["LABKIT_CACHE"] + "/mine", "w")
+except PermissionError:
+    sys.exit(sys.argv[2] != "closed")
+os.unlink(os.environ["LABKIT_CACHE"] + "/mine")
+sys.exit(sys.argv[2] != "open")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "getuid") or os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("mode", "is_open"), [(0o755, "closed"), (0o777, "open")])
+def test_another_user_reads_a_shared_cache_and_writes_nothing(
+    cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, tmp_path: Path, mode: int, is_open: str
+) -> None:
+    extract_features(pixels, manifest)
+    for folder in [cache, *(path for path in cache.rglob("*") if path.is_dir())]:
+        folder.chmod(mode)
+    for folder in [tmp_path, *tmp_path.parents][:-1]:  # pytest's own are for their owner
+        if folder != Path(tempfile.gettempdir()):
+            folder.chmod(0o755)
+    before = tree(cache)
+    command = [sys.executable, "-c", OTHER_USER, str(tmp_path / "images"), is_open]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stderr
+    assert tree(cache) == before
 
 
 def test_grey_and_colour_pictures_share_a_batch(cache: Path) -> None:
@@ -238,7 +346,7 @@ def test_a_full_disk_is_explained_and_leaves_no_half_file(
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(features_module, "save_file", full)
+    monkeypatch.setattr(_saved, "save_file", full)
     with pytest.raises(DataError, match="No space left on device"):
         extract_features(pixels, manifest)
     assert list(cache.rglob("*.safetensors*")) == []
