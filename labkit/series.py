@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import ast
 import base64
+import concurrent.futures
 import datetime
 import functools
+import hashlib
 import html
 import importlib.metadata
 import importlib.resources
@@ -22,13 +24,12 @@ import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from labkit._files import atomic_write
+from labkit._files import atomic_write, expect_writable, locked_folder, open_regular, temporary_folder, user_path
 from labkit._results import ROW_KEYS, read_results, summarise
 from labkit.classroom import pick_profile
 from labkit.errors import DataError, LabkitError
@@ -52,10 +53,11 @@ def run_series(
     """Run the numbered notebooks one after another and collect what they record.
 
     Writes to `out`: each executed notebook as .ipynb and .html, results.json (rewritten after every notebook, so that
-    an interrupted run keeps what it has) and index.html. A notebook that fails does not stop the others.
+    an interrupted run keeps what it has) and index.html. A notebook that fails does not stop the others. Every file
+    appears whole, and what a killed run left is swept by the next.
 
     Args:
-        out: folder for the results; files of an earlier run are replaced.
+        out: folder for the results; files of an earlier run are replaced, but nothing that somebody edited.
         profile: "pocket", "standard", "paper" or "auto".
         only: numbers of the notebooks to run, such as ("02", "03"); empty runs all.
         notebooks: folder of the notebooks; the series that comes with labkit unless given.
@@ -65,14 +67,15 @@ def run_series(
         profile a band that was missed is a failure too.
 
     Raises:
-        LabkitError: no such profile or notebook, or `out` is the folder of the notebooks.
-        DataError: `out` cannot be written.
+        LabkitError: no such profile or notebook, or files in `out` that are not an earlier run's would be replaced.
+        DataError: `out` cannot be written, or another run is writing to it.
     """
     name = pick_profile(profile).name
     paths = find_notebooks(notebooks, only)
-    out = Path(out).resolve()
+    out = user_path(out).resolve()
     if out == paths[0].parent.resolve():
         raise LabkitError(f"the results would replace the notebooks in {out}. Expected another folder for them.")
+    _expect_replaceable(out, paths)
     report: dict[str, Any] = {
         "schema": 1,
         "profile": name,
@@ -84,24 +87,29 @@ def run_series(
         "failures": [],
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        pages = []
-        folder = tempfile.TemporaryDirectory(prefix="labkit-", ignore_cleanup_errors=True)
-        with folder as scratch, ThreadPoolExecutor(1) as writer:
-            results_path = Path(scratch) / "results.jsonl"
+        with (
+            locked_folder(out, wait=False),
+            temporary_folder(tempfile.gettempdir(), "labkit-") as scratch,
+            concurrent.futures.ThreadPoolExecutor(1) as writer,
+        ):
+            pages = []
             for path in paths:
-                failure = _run_notebook(path, out / path.name, name, Path(scratch), results_path)
+                executed = scratch / "executed" / path.name
+                failure = _run_notebook(path, executed, name, scratch)
                 report["failures"] += [failure] if failure else []
-                report["timings"][path.stem] = _timings(out / path.name)
-                report["results"], report["bands"] = read_results(results_path)
-                _write_results(out / "results.json", report)
-                if (out / path.name).exists():
+                report["timings"][path.stem] = _timings(executed)
+                report["results"], report["bands"] = read_results(scratch / "results.jsonl")
+                if _publish(executed, out):
                     pages.append(writer.submit(_write_html, out / path.name))  # while the next notebook begins
-        report["failures"] += [_missed(band) for band in report["bands"] if band["verdict"] == "outside"]
-        _write_results(out / "results.json", report)
-        _write_page(out, report)
-        for page in pages:
-            page.result()  # raises what its writer raised
+                _write_results(out / "results.json", report)
+            report["failures"] += [_missed(band) for band in report["bands"] if band["verdict"] == "outside"]
+            _write_results(out / "results.json", report)
+            concurrent.futures.wait(pages)  # to those that were written the index leads
+            _write_page(out, report)
+            for page in pages:
+                page.result()  # raises what its writer raised
+    except BlockingIOError as error:
+        raise DataError(f"another run writes to {out}. Wait for its end, or choose another folder.") from error
     except OSError as error:
         raise DataError(f"the run cannot be written to {out} ({error}). Choose another folder.") from error
     return report
@@ -114,7 +122,7 @@ def find_notebooks(folder: str | os.PathLike[str] | None = None, only: Sequence[
         LabkitError: there are none, or one of the numbers in `only` is not there.
     """
     inside = PACKAGE_DIR / "notebooks"
-    place = Path(folder) if folder else inside if inside.is_dir() else PACKAGE_DIR.parent / "notebooks"
+    place = user_path(folder) if folder else inside if inside.is_dir() else PACKAGE_DIR.parent / "notebooks"
     paths = sorted(place.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise LabkitError(f"no notebooks named 00_….ipynb to 99_….ipynb in {place}.")
@@ -146,16 +154,94 @@ def kernel_environment(results_path: Path, *, alike_everywhere: bool = False) ->
     return env
 
 
+# ------------------------------------------------------------------------------------------------ what may be replaced
+
+
+def _expect_replaceable(out: Path, paths: Sequence[Path]) -> None:
+    """Refuse to replace what an earlier run did not write, and what somebody edited since; before any notebook runs.
+
+    Raises:
+        LabkitError: there are such files; the message names them.
+        DataError: a file may not be written.
+    """
+    report, index = out / "results.json", out / "index.html"
+    foreign = [out / path.name for path in paths if not _is_as_written(out / path.name, path)]
+    # a page carries no digest: it is an earlier run's where its notebook is
+    foreign += [
+        page
+        for page in [(out / path.name).with_suffix(".html") for path in paths]
+        if os.path.lexists(page) and not page.with_suffix(".ipynb").exists()
+    ]
+    is_ours = _is_report(report)
+    foreign += [report] if os.path.lexists(report) and not is_ours else []
+    foreign += [index] if os.path.lexists(index) and not is_ours else []
+    if foreign:
+        named = ", ".join(path.name for path in foreign)
+        raise LabkitError(
+            f"the run would replace files in {out} that were edited, or that labkit did not write: {named}. Move them "
+            "to another place, or choose another folder for the run."
+        )
+    try:
+        notebooks = [out / path.name for path in paths]
+        for path in (report, index, *notebooks, *(path.with_suffix(".html") for path in notebooks)):
+            if path.exists():
+                expect_writable(path)
+    except OSError as error:
+        raise DataError(f"the run cannot be written to {out} ({error}). Choose another folder.") from error
+
+
+def _is_as_written(executed: Path, source: Path) -> bool:
+    """Whether there is no notebook, or one that a run wrote and nobody edited since (outputs do not count)."""
+    if not os.path.lexists(executed):
+        return True
+    try:
+        notebook, shipped = _read_notebook(executed), _read_notebook(source)
+        digest, seal = _sources_digest(notebook), notebook.metadata.get("labkit")
+        if isinstance(seal, dict):
+            return bool(seal.get("sources") == digest)
+        return "papermill" in notebook.metadata and digest == _sources_digest(shipped)  # labkit 0.1 left no digest
+    except Exception:  # whatever a malformed notebook leads to
+        return False
+
+
+def _is_report(path: Path) -> bool:
+    """Whether there is a results.json of labkit."""
+    try:
+        with open_regular(path) as file:
+            validate_results(json.load(file))
+    except (OSError, ValueError, RecursionError):  # DataError is a ValueError
+        return False
+    return True
+
+
+def _read_notebook(path: Path) -> Any:
+    """A notebook; None where there is none that can be read."""
+    try:
+        with open_regular(path) as file:
+            return nbformat.reads(file.read().decode(), as_version=4)
+    except Exception:  # nbformat raises whatever a malformed notebook leads to
+        return None
+
+
+def _sources_digest(notebook: Any) -> str:
+    """SHA-256 of what an author writes: types and sources of all cells but those that papermill adds."""
+    cells = [[cell.cell_type, cell.source] for cell in notebook.cells if not _is_added(cell)]
+    return hashlib.sha256(json.dumps(cells).encode()).hexdigest()
+
+
+def _is_added(cell: Any) -> bool:
+    return bool({"injected-parameters", "papermill-error-cell-tag"} & set(cell.metadata.get("tags", ())))
+
+
 # -------------------------------------------------------------------------------------------------------- one notebook
 
 
-def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_path: Path) -> dict[str, Any] | None:
-    """Execute one notebook, save it, and say what failed."""
+def _run_notebook(path: Path, executed: Path, profile: str, scratch: Path) -> dict[str, Any] | None:
+    """Execute one notebook in the folder `scratch`, save it, and say what failed."""
     import papermill
 
     failure: dict[str, Any] | None = None
-    for stale in (executed, executed.with_suffix(".html")):
-        stale.unlink(missing_ok=True)
+    executed.parent.mkdir(exist_ok=True)
     try:
         _check_parameters(path, ("profile",))
         papermill.execute_notebook(
@@ -163,9 +249,9 @@ def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_p
             str(executed),
             parameters={"profile": profile},
             kernel_name="python3",
-            cwd=str(cwd),
+            cwd=str(scratch),
             progress_bar={"desc": path.stem, "file": sys.stderr},
-            kernel_manager_class=_own_kernel(results_path),
+            kernel_manager_class=_own_kernel(scratch / "results.jsonl"),
             shutdown_kernel="immediate",  # all is recorded by then; its own way out takes seconds
         )
     except Exception as error:  # whatever a notebook does, the others still run
@@ -175,6 +261,19 @@ def _run_notebook(path: Path, executed: Path, profile: str, cwd: Path, results_p
         failure = {"notebook": path.stem, "cell": cell, "error": f"{name}: {message}" if message else name}
         logger.warning("%s failed in cell %s: %s", path.stem, cell, failure["error"])
     return failure
+
+
+def _publish(executed: Path, out: Path) -> bool:
+    """Put an executed notebook into `out`, with the digest that shows whether somebody edits it; whether it began."""
+    notebook, target = _read_notebook(executed), out / executed.name
+    if notebook is None:
+        for stale in (target, target.with_suffix(".html")):
+            stale.unlink(missing_ok=True)
+        return False
+    notebook.metadata["labkit"] = {"sources": _sources_digest(notebook)}
+    with atomic_write(target) as temporary:
+        nbformat.write(notebook, temporary)
+    return True
 
 
 def _check_parameters(path: Path, expected: Iterable[str]) -> None:
@@ -205,25 +304,25 @@ def _own_kernel(results_path: Path) -> type:
     return OwnKernel
 
 
-def _code_cells(executed: Path) -> list[Any]:
-    """The author's code cells of an executed notebook, without the one that papermill adds; none if it never began."""
-    if not executed.exists():
-        return []
-    cells = nbformat.read(executed, as_version=4).cells
-    return [c for c in cells if c.cell_type == "code" and "injected-parameters" not in c.metadata.get("tags", ())]
+def _code_cells(notebook: Any) -> list[Any]:
+    """The author's code cells of an executed notebook, without the one that papermill adds."""
+    return [cell for cell in notebook.cells if cell.cell_type == "code" and not _is_added(cell)]
 
 
 def _last_started(executed: Path) -> int | None:
     """Number, from 1, of the code cell that ran last: papermill stops at the first that fails."""
-    started = [i for i, cell in enumerate(_code_cells(executed), 1) if cell.metadata.papermill.get("start_time")]
+    notebook = _read_notebook(executed)
+    cells = [] if notebook is None else _code_cells(notebook)
+    started = [i for i, cell in enumerate(cells, 1) if cell.metadata.get("papermill", {}).get("start_time")]
     return started[-1] if started else None
 
 
 def _timings(executed: Path) -> dict[str, Any]:
-    if not executed.exists():
+    notebook = _read_notebook(executed)
+    if notebook is None:  # it never began
         return {"seconds": 0.0, "cells": []}
-    seconds = nbformat.read(executed, as_version=4).metadata.papermill.get("duration") or 0.0
-    cells = [cell.metadata.papermill.get("duration") for cell in _code_cells(executed)]
+    seconds = notebook.metadata.get("papermill", {}).get("duration") or 0.0
+    cells = [cell.metadata.get("papermill", {}).get("duration") for cell in _code_cells(notebook)]
     return {"seconds": round(seconds, 3), "cells": [None if s is None else round(s, 3) for s in cells]}
 
 
@@ -309,7 +408,7 @@ def _write_html(executed: Path) -> None:
     page, _ = _exporter().from_notebook_node(notebook, {"metadata": {"name": executed.stem}})
     page = re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', page)  # to the page of another notebook
     with atomic_write(executed.with_suffix(".html")) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # an output may hold odd bytes
 
 
 @functools.cache
@@ -418,16 +517,14 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
         f"<body>\n{body}\n</body></html>\n"
     )
     with atomic_write(out / "index.html") as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")  # a name may hold odd bytes
 
 
 def _title(executed: Path) -> str:
     """The first heading of a notebook, or its name."""
-    try:
-        first = nbformat.read(executed, as_version=4).cells[0].source.splitlines()[0]
-    except (OSError, IndexError):
-        return executed.stem
-    return first.removeprefix("# ") if first.startswith("# ") else executed.stem
+    notebook = _read_notebook(executed)
+    lines = notebook.cells[0].source.splitlines() if notebook is not None and notebook.cells else []
+    return lines[0].removeprefix("# ") if lines and lines[0].startswith("# ") else executed.stem
 
 
 def describe_failure(failure: dict[str, Any]) -> str:

@@ -6,8 +6,8 @@ Numbers go to HTML and pictures (see labkit.classroom), which are not compared; 
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,17 +22,16 @@ def pytest_configure(config: Any) -> None:
         return
     option.nbval_sanitize_with = option.nbval_sanitize_with or str(HERE / "nbval_sanitize.cfg")
     option.nbval_current_env = not option.nbval_kernel_name  # this interpreter, whatever kernels are registered
-    config._labkit_results = tempfile.mkdtemp(prefix="labkit-nbval-")
     if (HERE.parent / "labkit").is_dir():
         sys.path.insert(0, str(HERE.parent))  # the labkit of this checkout, installed or not
+    from labkit._files import temporary_folder
     from labkit.series import kernel_environment
 
-    results_path = Path(config._labkit_results, "results.jsonl")  # the user's own table stays as it is
+    until_the_end = contextlib.ExitStack()
+    config.add_cleanup(until_the_end.close)
+    folder = until_the_end.enter_context(temporary_folder(tempfile.gettempdir(), "labkit-nbval-"))
+    results_path = folder / "results.jsonl"  # the user's own table stays as it is
     os.environ.update(kernel_environment(results_path, alike_everywhere=True))  # kernels inherit it
-
-
-def pytest_unconfigure(config: Any) -> None:
-    shutil.rmtree(getattr(config, "_labkit_results", ""), ignore_errors=True)
 
 
 def pytest_collectstart(collector: Any) -> None:

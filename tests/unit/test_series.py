@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +19,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from labkit import series
+from labkit._files import locked_folder
 from labkit.errors import DataError, LabkitError
 
 PARAMETERS = 'profile = "auto"'
@@ -51,6 +57,15 @@ def write_notebook(folder: Path, name: str, sources: list[str], parameters: str 
     return path
 
 
+def write_executed(out: Path, name: str) -> Path:
+    """A notebook as a run leaves it, or nearly so."""
+    path = write_notebook(out, name, ["1 + 1"])
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["labkit"] = {"sources": series._sources_digest(notebook)}
+    nbformat.write(notebook, path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """The report and the folder of one run over good and bad notebooks, on a machine with a broken python3 kernel."""
@@ -61,6 +76,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]
     write_notebook(folder, "04_good", GOOD)
     write_notebook(folder, "05_outside", ['lab.band("accuracy", 0.2, 0.7, 0.8)'])
     (folder / "06_broken.ipynb").write_text("{")
+    write_executed(out, "06_broken")  # of an earlier run
     (out / "06_broken.html").write_text("of an earlier run")
     stray = tmp_path_factory.mktemp("jupyter") / "kernels" / "python3"
     stray.mkdir(parents=True)
@@ -113,6 +129,7 @@ def test_pages(run: tuple[dict[str, Any], Path]) -> None:
     assert 'href="04_good.html"' in page
     assert 'href="06_broken.html"' not in page
     assert not (out / "06_broken.html").exists()
+    assert not (out / "06_broken.ipynb").exists()
     assert "01_raises, code cell 4: ValueError: boom" in page
     assert not re.search(r'(src|href)="https?:', page)
     assert '<a href="04_good.html">About 04_good</a>' in page
@@ -234,3 +251,186 @@ def test_kernels_are_headless_and_the_tests_of_stored_outputs_also_offline_and_w
     assert "CUDA_VISIBLE_DEVICES" not in plain  # a run of the series uses the GPU that is there
     assert plain.items() <= alike.items()
     assert (alike["CUDA_VISIBLE_DEVICES"], alike["HF_HUB_OFFLINE"], alike["LABKIT_PROFILE"]) == ("", "1", "pocket")
+
+
+# ---------------------------------------------------------------------------------------- what somebody wrote or edited
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def edit(path: Path, source: str = "my own solution") -> None:
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[-1].source = source
+    nbformat.write(notebook, path)
+
+
+@pytest.fixture
+def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every notebook ended at once with an error, before its first cell."""
+    monkeypatch.setattr(series, "_run_notebook", lambda path, *args: None)
+
+
+@pytest.mark.parametrize("notebook", ["01_a", "02_b"])
+def test_notebooks_that_somebody_edited_stop_the_run_before_it_begins(
+    notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("01_a", "02_b"):
+        write_notebook(tmp_path, name, ["1 + 1", "1 / 0"] if name == "02_b" else ["1 + 1"])
+    out = tmp_path / "out"
+    series.run_series(out, notebooks=tmp_path)
+    written = nbformat.read(out / "02_b.ipynb", as_version=4)
+    assert any("papermill-error-cell-tag" in cell.metadata.get("tags", ()) for cell in written.cells)
+    for cell in written.cells:  # run again in JupyterLab, which is no edit
+        cell.pop("outputs", None) if cell.cell_type == "markdown" else cell.update(outputs=[], execution_count=None)
+    nbformat.write(written, out / "02_b.ipynb")
+    series.run_series(out, notebooks=tmp_path)
+    edit(out / f"{notebook}.ipynb")
+    before = snapshot(out)
+    monkeypatch.setattr(series, "_run_notebook", None)
+    with pytest.raises(LabkitError, match=rf"edited.*: {notebook}\.ipynb\. Move them"):
+        series.run_series(out, notebooks=tmp_path)
+    assert snapshot(out) == before
+
+
+def test_other_notebooks_may_run_beside_an_edited_one(tmp_path: Path, no_run: None) -> None:
+    for name in ("01_a", "02_b"):
+        write_notebook(tmp_path, name, [])
+    out = tmp_path / "out"
+    out.mkdir()
+    edit(write_executed(out, "01_a"))
+    (out / "notes.txt").write_text("mine")
+    before = snapshot(out)
+    series.run_series(out, notebooks=tmp_path, only=["02"])
+    assert before.items() <= snapshot(out).items()
+
+
+FOREIGN = {
+    "a copy": ("01_a.ipynb", None),
+    "no notebook": ("01_a.ipynb", "{"),
+    "no cells": ("01_a.ipynb", '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}'),
+    "odd tags": (
+        "01_a.ipynb",
+        '{"nbformat": 4, "nbformat_minor": 4, "metadata": {"papermill": {}}, "cells": [{"cell_type": "raw", "source": '
+        '"", "metadata": {"tags": 3}}]}',
+    ),
+    "not UTF-8": ("01_a.ipynb", b"\xff\xfe"),
+    "a page": ("01_a.html", "<p>mine"),
+    "an index": ("index.html", "<p>mine"),
+    "other results": ("results.json", '{"mine": 1}'),
+    "results of a list": ("results.json", "[]"),
+    "half of results": ("results.json", '{"schema": 1, '),
+}
+
+
+@pytest.mark.parametrize("case", [*FOREIGN, "pipe", "folder"])
+def test_files_that_labkit_did_not_write_stop_the_run(case: str, tmp_path: Path, no_run: None) -> None:
+    source = write_notebook(tmp_path, "01_a", [])
+    out = tmp_path / "out"
+    out.mkdir()
+    name, content = FOREIGN.get(case, ("01_a.ipynb", None))
+    if case == "pipe":
+        os.mkfifo(out / name)
+    elif case == "folder":
+        (out / name).mkdir()
+    elif content is None:
+        (out / name).write_bytes(source.read_bytes())
+    else:
+        (out / name).write_bytes(content.encode() if isinstance(content, str) else content)
+    before = snapshot(out) if case != "pipe" else None
+    with pytest.raises(LabkitError, match=f"labkit did not write: {re.escape(name)}\\. Move them"):
+        series.run_series(out, notebooks=tmp_path)
+    assert case == "pipe" or snapshot(out) == before
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_a_run_of_labkit_0_1_is_replaced_where_nobody_edited_it(edited: bool, tmp_path: Path) -> None:
+    write_notebook(tmp_path, "01_a", ["1 + 1"])
+    out = tmp_path / "out"
+    series.run_series(out, notebooks=tmp_path)
+    notebook = nbformat.read(out / "01_a.ipynb", as_version=4)
+    del notebook.metadata["labkit"]
+    nbformat.write(notebook, out / "01_a.ipynb")
+    if edited:
+        edit(out / "01_a.ipynb")
+        with pytest.raises(LabkitError, match=r"edited.*01_a\.ipynb"):
+            series.run_series(out, notebooks=tmp_path)
+    else:
+        assert series.run_series(out, notebooks=tmp_path)["failures"] == []
+
+
+def test_what_may_not_be_replaced_is_said_before_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notebook(tmp_path, "01_a", [])
+    out = tmp_path / "out"
+    out.mkdir()
+    write_executed(out, "01_a").chmod(0o400)
+    monkeypatch.setattr(series, "_run_notebook", None)
+    with pytest.raises(DataError, match="read-only"):
+        series.run_series(out, notebooks=tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------- several, and killed
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notebook(tmp_path, "01_a", [])
+    monkeypatch.setattr(series, "_run_notebook", None)
+    with (
+        locked_folder(tmp_path / "out", wait=False),
+        pytest.raises(DataError, match=r"another run writes to .*Wait for its end, or choose another folder"),
+    ):
+        series.run_series(tmp_path / "out", notebooks=tmp_path)
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notebooks, out, temporary = tmp_path / "notebooks", tmp_path / "out", tmp_path / "tmp"
+    notebooks.mkdir()
+    temporary.mkdir()
+    write_notebook(notebooks, "01_good", GOOD[1:3])
+    wait = write_notebook(notebooks, "02_waits", ["Path('began').touch()\nimport time\ntime.sleep(600)"])
+    code = "import sys\nfrom labkit.series import run_series\nrun_series(sys.argv[1], notebooks=sys.argv[2])"
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(series.PACKAGE_DIR.parent)}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(out), str(notebooks)], env=environment, stdout=log, stderr=log
+        )
+        try:
+            until = time.monotonic() + 120
+            while not list(temporary.glob("labkit-*/began")) and time.monotonic() < until:
+                time.sleep(0.2)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert list(temporary.glob("labkit-*/began")), (tmp_path / "log").read_text()
+    assert len(json.loads((out / "results.json").read_text())["results"]) == 1
+    wait.unlink()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    report = series.run_series(out, notebooks=notebooks)
+    assert report["failures"] == []
+    assert len(report["results"]) == 1
+    assert not list(temporary.glob("labkit-*"))
+    assert {path.name for path in out.iterdir() if path.name != ".labkit-lock"} == {
+        "01_good.ipynb", "01_good.html", "index.html", "results.json"
+    }  # fmt: skip
+
+
+def test_a_killed_test_of_the_notebooks_leaves_nothing_that_the_next_one_does_not_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = series.PACKAGE_DIR.parent / "notebooks" / "conftest.py"
+    code = (
+        f"import importlib.util, os, types\nspec = importlib.util.spec_from_file_location('c', {str(path)!r})\n"
+        "module = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(module)\nends = []\n"
+        "option = types.SimpleNamespace(nbval=True, nbval_sanitize_with=None, nbval_kernel_name=None)\n"
+        "module.pytest_configure(types.SimpleNamespace(option=option, add_cleanup=ends.append))\n"
+        "print(os.environ['LABKIT_RESULTS'])\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    for end, left in (("os._exit(0)", 1), ("[end() for end in ends]", 0)):
+        command = [sys.executable, "-c", f"{code}import sys; sys.stdout.flush(); {end}"]
+        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        assert said.startswith(str(tmp_path / "labkit-nbval-"))
+        assert len(list(tmp_path.iterdir())) == left
