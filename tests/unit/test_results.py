@@ -28,7 +28,8 @@ BAND: dict[str, Any] = {
 }  # fmt: skip
 ODD = (
     b"3", b"null", b"[]", b"{}", b'"row"', b'{"row": 3}', b'{"row": {"noteb', b"\xff\xfe\x00", b"\0\0\0",
-    b"[" * 100_000, b'{"row": {}}', b'{"other": {}}', b'{"row": {}, "band": {}}', b'{"row": NaN}', b"9" * 5000, b"x" * (3 << 20),
+    b"[" * 100_000, b'{"row": {}}', b'{"other": {}}', b'{"row": {}, "band": {}}', b'{"row": NaN}',
+    b"9" * 5000, b"x" * (3 << 20),
 )  # fmt: skip
 
 
