@@ -7,168 +7,30 @@ import functools
 import gzip
 import hashlib
 import inspect
+import math
 import os
+import struct
 import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from labkit._files import file_sha256, open_regular
-from labkit.errors import DataError
-from labkit.folders import data_dir, read_image
+from labkit._files import expect_regular, file_sha256, open_regular
+from labkit.errors import DataError, quote, shorten, shown
+from labkit.folders import data_dir
+from labkit.images import HubImages, ImageDataset, TorchvisionImages
 from labkit.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
 
 POCKET_DATA = Path(__file__).parent / "pocket" / "data"  # the datasets that ship
 TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
-SAMPLE = 4096  # bytes that are read at three places of a file, to tell it from others
 FASHION_FILES = {"train": "train", "test": "t10k"}
+MAX_IDX = 1 << 30  # bytes in one idx file; all digits of EMNIST are half of that
 
-
-@dataclass(frozen=True, eq=False)
-class ImageDataset:
-    """Images with class numbers: `ds[i]` is (PIL image, int), decoded when it is asked for.
-
-    Attributes:
-        labels: (n,) int64, -1 where unknown.
-        classes: names of the class numbers.
-        array: all images, uint8 (n, h, w) grey or (n, h, w, 3) RGB, where they are held in memory; else None.
-        files: the image files in the order of the samples, where there is one a sample; else None.
-        names: what each image shows, finer than its class, where the data tells; else None.
-        root: the folder that the files lie in; None is the deepest that holds all of them.
-    """
-
-    labels: np.ndarray
-    classes: list[str]
-    array: np.ndarray | None = None
-    files: list[Path] | None = None
-    decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
-    names: list[str] | None = None
-    root: Path | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """One image and its class number.
-
-        Raises:
-            DataError: the image is missing, truncated or not an image.
-        """
-        i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
-        return self._image(i), int(self.labels[i])
-
-    @functools.cached_property
-    def identity(self) -> str:
-        """A SHA-256 that tells these images from all others, in this order; their labels have no part in it.
-
-        Of all pixels where they are in memory; of files by path below `root`, size, time and a sample of the content;
-        else of the pixels of 32 images.
-
-        Raises:
-            DataError: a file is missing, or an image cannot be read.
-        """
-        digest = hashlib.sha256(str(len(self)).encode())
-        if self.array is not None:
-            digest.update(str(self.array.shape).encode())
-            digest.update(np.ascontiguousarray(self.array).data)
-        elif self.files is not None:
-            root = self.root or os.path.commonpath([path.parent for path in self.files])
-            for path in self.files:
-                digest.update(_file_identity(path, root))
-        else:
-            for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
-                image = self._image(i)
-                digest.update(f"{i} {image.mode} {image.size}".encode())
-                digest.update(image.tobytes())
-        return digest.hexdigest()
-
-    def subset(self, rows: Sequence[int]) -> ImageDataset:
-        """Only these images, in this order; files are not read.
-
-        Raises:
-            DataError: a row is beyond the end.
-        """
-        chosen = np.arange(len(self))
-        try:
-            chosen = chosen[np.asarray(rows, dtype=np.int64)]
-        except IndexError as error:
-            raise DataError(
-                f"{error}: the dataset has {len(self)} images. Expected rows from 0 to {len(self) - 1}."
-            ) from error
-        return ImageDataset(
-            self.labels[chosen],
-            self.classes,
-            array=None if self.array is None else self.array[chosen],
-            files=None if self.files is None else [self.files[i] for i in chosen],
-            decode=None if self.decode is None else ChosenImages(self.decode, chosen.tolist()),
-            names=None if self.names is None else [self.names[i] for i in chosen],
-            root=self.root,
-        )
-
-    def _image(self, i: int) -> Image.Image:
-        if self.array is not None:
-            return Image.fromarray(self.array[i])
-        if self.files is not None:
-            return read_image(self.files[i])
-        assert self.decode is not None
-        try:
-            return self.decode(i)
-        except Exception as error:  # whatever the library that owns the data raises
-            raise DataError(
-                f"image {i} cannot be read ({error}). Delete the damaged file and fetch it again."
-            ) from error
-
-
-def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
-    """Path below the root, size, time, and a sample of the content: its first, middle and last 4 KiB."""
-    try:
-        with open_regular(path) as file:
-            stat = os.fstat(file.fileno())
-            sample = file.read(SAMPLE if stat.st_size > 3 * SAMPLE else 3 * SAMPLE)
-            for start in (stat.st_size // 2, stat.st_size - SAMPLE) if stat.st_size > 3 * SAMPLE else ():
-                file.seek(start)
-                sample += file.read(SAMPLE)
-    except OSError as error:
-        raise DataError(f"the image {path} cannot be read ({error}). Look whether it is there.") from error
-    facts = (os.fsencode(Path(os.path.relpath(path, root)).as_posix()), str(stat.st_size).encode(), str(stat.st_mtime_ns).encode())
-    return b"\0".join((*facts, hashlib.sha256(sample).digest()))
-
-
-@dataclass(frozen=True)
-class ChosenImages:
-    """Decodes image i of a subset; a class, so that worker processes can be sent it."""
-
-    decode: Callable[[int], Image.Image]
-    rows: list[int]
-
-    def __call__(self, i: int) -> Image.Image:
-        return self.decode(self.rows[i])
-
-
-@dataclass(frozen=True)
-class TorchvisionImages:
-    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
-
-    pairs: Any
-
-    def __call__(self, i: int) -> Image.Image:
-        return self.pairs[i][0].convert("RGB")
-
-
-@dataclass(frozen=True)
-class HubImages:
-    """Decodes image i of a table from the Hugging Face hub; a class, so that worker processes can be sent it."""
-
-    rows: Any
-    column: str
-
-    def __call__(self, i: int) -> Image.Image:
-        return self.rows[i][self.column].convert("RGB")
+__all__ = ["HubImages", "ImageDataset", "TorchvisionImages", "load_dataset", "read_idx"]
 
 
 def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> ImageDataset:
@@ -183,9 +45,11 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
     """
     manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     if split not in manifest.splits:
-        raise DataError(f"{manifest.id} has no split {split!r}. Expected one of {', '.join(manifest.splits)}.")
+        raise DataError(f"{manifest.id} has no split {quote(split)}. Expected one of {', '.join(manifest.splits)}.")
     source = manifest.source
     if isinstance(source, Builtin):
+        if split not in FASHION_FILES:
+            raise DataError(f"what labkit brings has the splits train and test, and {manifest.id} asks for {split}.")
         dataset = BUILDERS[source.builder](manifest, split)
     elif isinstance(source, Torchvision):
         dataset = _torchvision(manifest, source.dataset, source.args[split])
@@ -195,7 +59,13 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
     else:
         dataset = _folder(manifest, split)
         _check_files(manifest.root, manifest.sha256)
-    promised, labels = manifest.splits[split].size, dataset.labels
+    promised, labels, array = manifest.splits[split].size, dataset.labels, dataset.array
+    if labels.ndim != 1 or (array is not None and (len(array) != len(labels) or array.ndim < 3 or 0 in array.shape)):
+        shape = "" if array is None else f", its images {array.shape}"
+        raise DataError(
+            f"the class numbers of {manifest.id} in split {split} have shape {labels.shape}{shape}. Expected one "
+            "number and (height, width) for every image: fetch the data again."
+        )
     if len(dataset) != promised:
         raise DataError(
             f"{manifest.id} has {len(dataset)} images in split {split}, but its manifest promises {promised}. "
@@ -213,10 +83,11 @@ def _check_files(folder: Path, sha256: Mapping[str, str]) -> None:
     for name, expected in sha256.items():
         path = folder / name
         try:
+            expect_regular(path)
             stat = path.stat()
             actual = _sha256_once(path, stat.st_size, stat.st_mtime_ns)
-        except OSError as error:
-            raise DataError(f"the file {path} is missing ({error}). Fetch the dataset again.") from error
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise DataError(f"the file {shown(path)} is missing ({error}). Fetch the dataset again.") from error
         _compare(path, actual, expected)
 
 
@@ -228,7 +99,7 @@ def _sha256_once(path: Path, size: int, mtime_ns: int) -> str:
 def _compare(path: Path, actual: str, expected: str) -> None:
     if actual != expected:
         raise DataError(
-            f"{path} is not the file that the manifest names: its sha256 is {actual}, expected {expected}. "
+            f"{shown(path)} is not the file that the manifest names: its sha256 is {actual}, expected {expected}. "
             "Fetch the file again, or correct `sha256` in the manifest if you changed the data on purpose."
         )
 
@@ -238,19 +109,29 @@ def _mosaic(manifest: Manifest, split: str) -> ImageDataset:
     builder = getattr(manifest.source, "builder", "")
     folder, side = POCKET_DATA / builder, TILE[builder]
     _check_files(folder, manifest.sha256)
-    with (folder / "index.csv").open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
     try:
-        with Image.open(folder / f"{split}.png") as image:
-            mosaic = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"{folder / f'{split}.png'} cannot be read ({error}). Install labkit again.") from error
+        rows = [row for row in _index(folder / "index.csv") if row["split"] == split]
+        labels = np.array([int(row["label"]) for row in rows], dtype=np.int64)
+        names = [row["name"] for row in rows] if rows and "name" in rows[0] else None
+        array = _tiles(folder / f"{split}.png", side)[: len(rows)]  # the last row may not be full
+    except Exception as error:  # of text, of CSV, of PNG
+        reason = shorten(str(error) or type(error).__name__, 200)
+        raise DataError(f"the data in {shown(folder)} cannot be read ({reason}). Install labkit again.") from error
+    return ImageDataset(labels, manifest.classes, array=array, names=names)
+
+
+def _index(path: Path) -> list[dict[str, str]]:
+    with open_regular(path) as file:
+        return list(csv.DictReader(file.read().decode("utf-8").splitlines()))
+
+
+def _tiles(path: Path, side: int) -> np.ndarray:
+    """The images in a mosaic: (n, side, side) grey or (n, side, side, 3)."""
+    with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
+        mosaic = np.asarray(image)
     height, width, *channels = mosaic.shape
     tiles = mosaic.reshape(height // side, side, width // side, side, *channels).swapaxes(1, 2)
-    array = tiles.reshape(-1, side, side, *channels)[: len(rows)]  # the last row may not be full
-    labels = np.array([int(row["label"]) for row in rows], dtype=np.int64)
-    names = [row["name"] for row in rows] if rows and "name" in rows[0] else None
-    return ImageDataset(labels, manifest.classes, array=array, names=names)
+    return tiles.reshape(-1, side, side, *channels)
 
 
 def _digits(manifest: Manifest, split: str) -> ImageDataset:
@@ -273,7 +154,7 @@ def _fashion_mnist(manifest: Manifest, split: str) -> ImageDataset:
     folders = [data_dir() / "fashion-mnist", data_dir() / "FashionMNIST" / "raw", DEBIAN_FASHION]
     names = [f"{FASHION_FILES[split]}-images-idx3-ubyte", f"{FASHION_FILES[split]}-labels-idx1-ubyte"]
     for folder in folders:
-        if all((folder / name).exists() or (folder / f"{name}.gz").exists() for name in names):
+        if all(any(os.path.exists(folder / f"{name}{end}") for end in ("", ".gz")) for name in names):  # noqa: PTH110
             images, labels = (read_idx(folder, name, manifest.sha256.get(name)) for name in names)
             return ImageDataset(labels.astype(np.int64), manifest.classes, array=images)
     return _torchvision(manifest, "FashionMNIST", [{"train": split == "train"}])
@@ -283,20 +164,40 @@ def read_idx(folder: Path, name: str, sha256: str | None = None) -> np.ndarray:
     """An array (uint8) from a file in MNIST's idx format, plain or as `name`.gz; `sha256` is of the plain content.
 
     Raises:
-        DataError: the file is missing, truncated or has another digest.
+        DataError: the file is missing, truncated, too large or has another digest.
     """
     path = folder / name
     try:
-        content = path.read_bytes() if path.exists() else gzip.decompress((folder / f"{name}.gz").read_bytes())
+        content = _idx_content(path if path.exists() else folder / f"{name}.gz")
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}). Fetch the file again.") from error
+        raise DataError(f"{shown(path)} cannot be read ({error}). Fetch the file again.") from error
     if sha256 is not None:
         _compare(path, hashlib.sha256(content).hexdigest(), sha256)
-    n_dims = content[3] if content[:3] == b"\x00\x00\x08" else 0  # 8 = unsigned bytes, then the number of dimensions
-    shape = np.frombuffer(content[4 : 4 + 4 * n_dims], dtype=">u4").astype(int)
-    if not n_dims or len(content) != 4 + 4 * n_dims + shape.prod():
-        raise DataError(f"{path} is not a complete idx file of bytes. Fetch the file again.")
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * n_dims).reshape(shape).copy()
+    shape = _idx_shape(content)
+    if not shape or len(content) != _idx_size(shape):
+        raise DataError(f"{shown(path)} is not a complete idx file of bytes. Fetch the file again.")
+    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * len(shape)).reshape(shape).copy()
+
+
+def _idx_shape(content: bytes) -> tuple[int, ...]:
+    """What the header of an idx file says; nothing where it is none of bytes in up to four dimensions."""
+    n_dims = content[3] if content[:3] == b"\x00\x00\x08" and len(content) > 3 else 0  # 8 = unsigned bytes
+    lengths = content[4 : 4 + 4 * n_dims]
+    return struct.unpack(f">{n_dims}I", lengths) if n_dims <= 4 and len(lengths) == 4 * n_dims else ()
+
+
+def _idx_size(shape: tuple[int, ...]) -> int:
+    return 4 + 4 * len(shape) + math.prod(shape)
+
+
+def _idx_content(path: Path) -> bytes:
+    """What is in an idx file, unpacked; no more than its header says and one byte, so that nothing can fill memory."""
+    with open_regular(path) as packed, gzip.open(packed) if path.suffix == ".gz" else packed as file:
+        head = file.read(4 + 4 * 4)
+        size = _idx_size(_idx_shape(head))
+        if size > MAX_IDX:
+            raise OSError(f"its header says {size:,} bytes, expected at most {MAX_IDX:,}")
+        return head + file.read(max(0, size + 1 - len(head)))
 
 
 BUILDERS: dict[str, Callable[[Manifest, str], ImageDataset]] = {
@@ -311,9 +212,11 @@ def _torchvision(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> 
     import torchvision.datasets
     from torch.utils.data import ConcatDataset
 
-    factory = getattr(torchvision.datasets, name, None)
-    if factory is None:
-        raise DataError(f"torchvision has no dataset {name!r}. Correct `source.dataset` in the manifest {manifest.id}.")
+    factory = getattr(torchvision.datasets, name, None) if name in torchvision.datasets.__all__ else None
+    if not isinstance(factory, type) or not issubclass(factory, torchvision.datasets.VisionDataset):
+        raise DataError(
+            f"torchvision has no dataset {quote(name)}. Correct `source.dataset` in the manifest {manifest.id}."
+        )
     # torchvision downloads only what is not there
     download = {"download": True} if "download" in inspect.signature(factory).parameters else {}
     root = data_dir()
@@ -321,18 +224,25 @@ def _torchvision(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> 
         parts = [factory(root=str(root), **download, **kwargs) for kwargs in calls]
     except Exception as error:  # no network, no such host, a damaged archive, wrong arguments: all kinds
         raise DataError(
-            f"torchvision.datasets.{name} cannot be had from {root} nor downloaded ({type(error).__name__}: {error}). "
+            f"torchvision.datasets.{name} cannot be had from {shown(root)} nor downloaded "
+            f"({type(error).__name__}: {shorten(str(error), 300)}). "
             f"Connect to the network once, or put the files (homepage: {manifest.homepage}) where torchvision looks "
             "for them (set LABKIT_DATA to that folder); if the error names an argument, correct `source.args`."
         ) from error
-    named = getattr(parts[0], "classes", manifest.classes)
+    try:
+        named = [str(name) for name in getattr(parts[0], "classes", manifest.classes)]
+        labels = np.concatenate([_torchvision_labels(part) for part in parts])
+        arrays = [_torchvision_array(part) for part in parts]
+    except Exception as error:  # boxes, captions or texts instead of class numbers
+        raise DataError(
+            f"torchvision.datasets.{name} has no class number for each image ({type(error).__name__}). Choose another "
+            f"`source.dataset` in the manifest {manifest.id}."
+        ) from error
     if list(map(_plain, named)) != list(map(_plain, manifest.classes)):
         raise DataError(
             f"torchvision.datasets.{name} has the classes {', '.join(named):.200}, but the manifest {manifest.id} has "
             f"{', '.join(manifest.classes):.200}. Give `classes` in that order."
         )
-    labels = np.concatenate([_torchvision_labels(part) for part in parts])
-    arrays = [_torchvision_array(part) for part in parts]
     if all(array is not None for array in arrays):
         return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]
     joined: ConcatDataset[Any] = ConcatDataset(parts)
@@ -368,26 +278,38 @@ def _huggingface(manifest: Manifest, source: HuggingFace, split: str) -> ImageDa
             f"{manifest.id} comes from the Hugging Face hub and needs the library `datasets`. "
             "Install it: pip install datasets"
         ) from error
+    if os.path.lexists(source.repo):
+        raise DataError(
+            f"there is a file or folder {source.repo} here, which the library would read instead of the Hugging Face "
+            "hub. Work in another folder."
+        )
+    # older versions of the library run programs that come with the data, where they are told to or a person says yes
+    untrusted = inspect.signature(datasets.load_dataset).parameters.keys() & {"trust_remote_code"}
+    options = {"split": source.splits[split], "revision": source.revision, **dict.fromkeys(untrusted, False)}
     try:
-        rows = datasets.load_dataset(source.repo, source.config, split=source.splits[split], revision=source.revision)
+        rows = datasets.load_dataset(source.repo, source.config, **options)
         labels = np.full(len(rows), -1) if source.label is None else np.array(rows[source.label])
+        labels = labels.astype(np.int64)
     except Exception as error:  # offline, no such repository, split or column
         raise DataError(
-            f"{source.repo} cannot be loaded from the Hugging Face hub ({type(error).__name__}: {error}). Connect to "
-            f"the network once, or correct `source` in the manifest {manifest.id}."
+            f"{source.repo} cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
+            f"{shorten(str(error), 300)}). Connect to the network once, or correct `source` in the manifest "
+            f"{manifest.id}."
         ) from error
-    return ImageDataset(labels.astype(np.int64), manifest.classes, decode=HubImages(rows, source.image))
+    return ImageDataset(labels, manifest.classes, decode=HubImages(rows, source.image))
 
 
 def _folder(manifest: Manifest, split: str) -> ImageDataset:
     found = manifest.scan()
     if split not in found:
-        raise DataError(f"{manifest.root} has no folder {split}/. Expected folders {', '.join(manifest.splits)}.")
+        raise DataError(
+            f"{shown(manifest.root)} has no folder {split}/. Expected folders {', '.join(manifest.splits)}."
+        )
     unknown = {name for _, name in found[split] if name is not None} - set(manifest.classes)
     if unknown and manifest.classes:
         raise DataError(
-            f"{manifest.root} has folders that are no class of {manifest.id}: {', '.join(sorted(unknown))}. "
-            f"Expected {', '.join(manifest.classes):.200}."
+            f"{shown(manifest.root)} has folders that are no class of {manifest.id}: "
+            f"{', '.join(sorted(unknown)):.200}. Expected {', '.join(manifest.classes):.200}."
         )
     numbers = {name: i for i, name in enumerate(manifest.classes)}
     labels = np.array([numbers.get(name or "", -1) for _, name in found[split]], dtype=np.int64)

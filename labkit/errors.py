@@ -55,7 +55,10 @@ def shorten(text: str, limit: int = LONGEST_QUOTE) -> str:
 
 def shown(name: str | os.PathLike[str]) -> str:
     """A path or its part as text that any file can hold: bytes of it that are not UTF-8 read \\xe9."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # no file can have this name
+        return os.fspath(name).encode("utf-8", "backslashreplace").decode()
 
 
 def _ends(text: str, limit: int) -> str:

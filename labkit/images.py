@@ -1,0 +1,167 @@
+"""Images with class numbers: in memory, in files, or in what another library reads."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from labkit._files import open_regular
+from labkit.errors import DataError, quote, shorten, shown
+from labkit.folders import read_image
+
+SAMPLE = 4096  # bytes that are read at three places of a file, to tell it from others
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Images with class numbers: `ds[i]` is (PIL image, int), decoded when it is asked for.
+
+    Attributes:
+        labels: (n,) int64, -1 where unknown.
+        classes: names of the class numbers.
+        array: all images, uint8 (n, h, w) grey or (n, h, w, 3) RGB, where they are held in memory; else None.
+        files: the image files in the order of the samples, where there is one a sample; else None.
+        names: what each image shows, finer than its class, where the data tells; else None.
+        root: the folder that the files lie in; None is the deepest that holds all of them.
+    """
+
+    labels: np.ndarray
+    classes: list[str]
+    array: np.ndarray | None = None
+    files: list[Path] | None = None
+    decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
+    names: list[str] | None = None
+    root: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        """One image and its class number.
+
+        Raises:
+            DataError: the image is missing, truncated or not an image.
+        """
+        i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
+        return self._image(i), int(self.labels[i])
+
+    @functools.cached_property
+    def identity(self) -> str:
+        """A SHA-256 that tells these images from all others, in this order; their labels have no part in it.
+
+        Of all pixels where they are in memory; of files by path below `root`, size, time and a sample of the content;
+        else of the pixels of 32 images.
+
+        Raises:
+            DataError: a file is missing, or an image cannot be read.
+        """
+        digest = hashlib.sha256(str(len(self)).encode())
+        if self.array is not None:
+            digest.update(str(self.array.shape).encode())
+            digest.update(np.ascontiguousarray(self.array).data)
+        elif self.files is not None:
+            root = self.root or os.path.commonpath([path.absolute().parent for path in self.files])
+            for path in self.files:
+                digest.update(_file_identity(path, root))
+        else:
+            for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
+                image = self._image(i)
+                digest.update(f"{i} {image.mode} {image.size}".encode())
+                digest.update(image.tobytes())
+        return digest.hexdigest()
+
+    def subset(self, rows: Sequence[int]) -> ImageDataset:
+        """Only these images, in this order; files are not read.
+
+        Raises:
+            DataError: a row is beyond the end.
+        """
+        chosen = np.arange(len(self))
+        try:
+            chosen = chosen[np.asarray(rows, dtype=np.int64)]
+        except (IndexError, TypeError, ValueError, OverflowError) as error:
+            raise DataError(
+                f"the rows are {quote(rows)}, but the dataset has {len(self)} images. Expected rows from 0 to "
+                f"{len(self) - 1}."
+            ) from error
+        return ImageDataset(
+            self.labels[chosen],
+            self.classes,
+            array=None if self.array is None else self.array[chosen],
+            files=None if self.files is None else [self.files[i] for i in chosen],
+            decode=None if self.decode is None else ChosenImages(self.decode, chosen.tolist()),
+            names=None if self.names is None else [self.names[i] for i in chosen],
+            root=self.root,
+        )
+
+    def _image(self, i: int) -> Image.Image:
+        if self.array is not None:
+            return Image.fromarray(self.array[i])
+        if self.files is not None:
+            return read_image(self.files[i])
+        assert self.decode is not None
+        try:
+            return self.decode(i)
+        except Exception as error:  # whatever the library that owns the data raises
+            raise DataError(
+                f"image {i} cannot be read ({shorten(str(error), 200)}). Delete the damaged file and fetch it again."
+            ) from error
+
+
+def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
+    """Path below the root, size, time, and a sample of the content: its first, middle and last 4 KiB."""
+    try:
+        with open_regular(path) as file:
+            stat = os.fstat(file.fileno())
+            sample = file.read(SAMPLE if stat.st_size > 3 * SAMPLE else 3 * SAMPLE)
+            for start in (stat.st_size // 2, stat.st_size - SAMPLE) if stat.st_size > 3 * SAMPLE else ():
+                file.seek(start)
+                sample += file.read(SAMPLE)
+    except OSError as error:
+        raise DataError(f"the image {shown(path)} cannot be read ({error}). Look whether it is there.") from error
+    facts = (
+        os.fsencode(Path(os.path.relpath(path, root)).as_posix()),
+        str(stat.st_size).encode(),
+        str(stat.st_mtime_ns).encode(),
+    )
+    return b"\0".join((*facts, hashlib.sha256(sample).digest()))
+
+
+@dataclass(frozen=True)
+class ChosenImages:
+    """Decodes image i of a subset; a class, so that worker processes can be sent it."""
+
+    decode: Callable[[int], Image.Image]
+    rows: list[int]
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.decode(self.rows[i])
+
+
+@dataclass(frozen=True)
+class TorchvisionImages:
+    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
+
+    pairs: Any
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.pairs[i][0].convert("RGB")
+
+
+@dataclass(frozen=True)
+class HubImages:
+    """Decodes image i of a table from the Hugging Face hub; a class, so that worker processes can be sent it."""
+
+    rows: Any
+    column: str
+
+    def __call__(self, i: int) -> Image.Image:
+        return self.rows[i][self.column].convert("RGB")
