@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import os
 import re
-from collections.abc import Hashable
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
-from labkit.errors import DataError, ManifestError
+from labkit import _yaml
+from labkit._files import open_regular, user_path
+from labkit.errors import DataError, ManifestError, quote, shorten, shown
 from labkit.folders import data_dir, scan_folder
 
 if TYPE_CHECKING:
@@ -30,7 +29,10 @@ class Strict(BaseModel):
     what: ClassVar[str] = "mapping"  # it is, in error messages
 
 
+PathText = InstanceOf[str]  # pydantic's own check of text refuses names of files that are not UTF-8
 Model = TypeVar("Model", bound=Strict)
+
+MOST_PROBLEMS = 20  # that one error message tells
 
 
 # The description of a field completes "expected ...": it is the cure that an error message offers.
@@ -57,8 +59,9 @@ class Torchvision(Strict):
 
     kind: Literal["torchvision"]
     dataset: str = Field(description="the name of a class in torchvision.datasets, such as CIFAR10")
-    args: dict[str, list[dict[str, Any]]] = Field(
-        description="for every split a list of keyword arguments, one item a call, such as {train: [{train: true}]}"
+    args: dict[str, Annotated[list[dict[str, Any]], Field(min_length=1)]] = Field(
+        description="for every split a list of keyword arguments, one item a call and at least one, such as "
+        "{train: [{train: true}]}"
     )
 
 
@@ -66,7 +69,7 @@ class HuggingFace(Strict):
     """A dataset on the Hugging Face hub, read with the `datasets` library."""
 
     kind: Literal["huggingface"]
-    repo: str = Field(description="owner/name of a dataset on the Hugging Face hub")
+    repo: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$", description="owner/name of a dataset on the Hugging Face hub")
     config: str | None = Field(default=None, description="the name of a configuration, or nothing")
     revision: str | None = Field(default=None, description="a commit or tag; without one the data may change under you")
     image: str = Field(description="the name of the column that holds the images")
@@ -80,7 +83,7 @@ class Folder(Strict):
     """A folder of images: sub-folders are classes, a flat folder has no labels; train/, val/, test/ may come first."""
 
     kind: Literal["folder"]
-    path: str = Field(description="a folder of images, relative to this file or absolute")
+    path: PathText = Field(description="a folder of images, relative to this file or absolute")
 
 
 class Manual(Strict):
@@ -118,14 +121,19 @@ class Manifest(Strict):
 
     what: ClassVar[str] = "manifest"
 
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="a short name: a-z, 0-9, dot, dash and underscore")
+    id: str = Field(
+        pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$", description="a short name: a-z, 0-9, dot, dash and underscore"
+    )
     title: str = Field(min_length=1, description="the dataset's full name")
     task: str = Field(min_length=1, description="one line that says what is to be told apart")
     classes: list[Annotated[str, Field(min_length=1)]] = Field(
         description="a list of class names in the order of the class numbers, each text ('7' and 'no' need quotes); "
         "[] where there are no labels"
     )
-    splits: dict[str, Split] = Field(min_length=1, description="at least one split, such as train: {size: 100, how: …}")
+    splits: dict[Annotated[str, Field(pattern=r"^\w[\w. -]{0,99}$")], Split] = Field(
+        min_length=1,
+        description="at least one split, such as train: {size: 100, how: …}, named with letters, digits, '.', '_', '-'",
+    )
     source: Annotated[Builtin | Torchvision | HuggingFace | Folder | Manual, Field(discriminator="kind")] = Field(
         description="a mapping with kind: builtin, torchvision, huggingface, folder or manual"
     )
@@ -135,23 +143,23 @@ class Manifest(Strict):
     licence: str = Field(min_length=1, description="the licence of the images, or 'unknown'")
     citation: str = Field(min_length=1, description="who to cite, or 'unknown'")
     homepage: str = Field(min_length=1, description="an address, or 'unknown'")
-    prompts: str | None = Field(
+    prompts: PathText | None = Field(
         default=None, description="the path of a YAML file of prompts, relative to this file, or null"
     )
     published: list[Published] = Field(default=[], description="a list of {method, metric, value, source}")
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
-        if len(set(self.classes)) < len(self.classes):
-            twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
-            raise ValueError(f"`classes` names {', '.join(twice)} more than once; class names must differ")
+        twice = sorted(name for name, count in Counter(self.classes).items() if count > 1)
+        if twice:
+            raise ValueError(f"`classes` names {_listed(twice)} more than once; class names must differ")
         if not self.classes and self.source.kind not in ("folder", "manual", "huggingface"):
             raise ValueError("`classes` is empty; list the class names in the order of the class numbers")
         per_split = {"torchvision": "args", "huggingface": "splits"}.get(self.source.kind)
         if per_split and set(getattr(self.source, per_split)) != set(self.splits):
-            given = ", ".join(getattr(self.source, per_split)) or "none"
+            given = _listed(getattr(self.source, per_split)) or "none"
             raise ValueError(
-                f"`source.{per_split}` is for {given}, but `splits` has {', '.join(self.splits)}: make them agree"
+                f"`source.{per_split}` is for {given}, but `splits` has {_listed(self.splits)}: make them agree"
             )
         if self.sha256 and (self.source.kind == "huggingface" or getattr(self.source, "builder", "") == "digits"):
             raise ValueError("`sha256` has files, but this source has no files that could be checked; remove it")
@@ -163,31 +171,16 @@ class Manifest(Strict):
         return len(self.classes)
 
     @property
-    def digest(self) -> str:
-        """Hexadecimal SHA-256 of what determines the images: source, split sizes and checksums (not labels or prose).
-
-        Of a folder it is the names, sizes and times of the image files instead of the path.
-        """
-        key: dict[str, Any] = {
-            "source": self.source.model_dump(),
-            "sizes": {name: split.size for name, split in self.splits.items()},
-            "sha256": self.sha256,
-        }
-        if isinstance(self.source, Folder | Manual):
-            files = [(path, path.stat()) for paths in self.scan().values() for path, _ in paths]
-            root = self.root
-            key["source"] = [(path.relative_to(root).as_posix(), s.st_size, s.st_mtime_ns) for path, s in files]
-        return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-
-    @property
     def root(self) -> Path:
         """The folder of a source of kind folder or manual; for the others the data folder."""
         return data_dir() / getattr(self.source, "path", "")
 
     def scan(self) -> dict[str, list[tuple[Path, str | None]]]:
         """Image files of a source of kind folder or manual: see `labkit.folders.scan_folder`."""
-        if isinstance(self.source, Manual) and not self.root.is_dir():
-            raise DataError(f"the images of {self.id} are not in {self.root}. {self.source.instructions.strip()}")
+        if isinstance(self.source, Manual) and not os.path.isdir(self.root):  # noqa: PTH112
+            raise DataError(
+                f"the images of {self.id} are not in {shown(self.root)}. {self.source.instructions.strip()}"
+            )
         return scan_folder(self.root)
 
     def images(self, split: str = "train") -> ImageDataset:
@@ -225,39 +218,32 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
         ManifestError: there is no such manifest, or it breaks a rule; the message names file, key and cure.
         DataError: the folder holds no images.
     """
-    name = os.fspath(name_or_path)
-    path = Path(name).expanduser()
+    name = os.fspath(name_or_path) if isinstance(name_or_path, str | os.PathLike) else None
+    if not isinstance(name, str) or not name:
+        raise ManifestError(
+            f"got {quote(name_or_path)} for a dataset. Expected a name, such as fashion-mini, or the path of a YAML "
+            "manifest or of a folder of images."
+        )
+    path = user_path(name)
     if isinstance(name_or_path, str) and name in list_manifests():
         return _read_manifest(manifests_dir() / f"{name}.yaml")
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (says no where pathlib raises)
         return _folder_manifest(path.resolve())
-    if path.is_file():
+    if os.path.isfile(path):  # noqa: PTH113
         return _read_manifest(path)
     raise ManifestError(
-        f"there is no dataset {name!r}.{closest(name, list_manifests())} "
+        f"there is no dataset {quote(name)}.{closest(name, list_manifests())} "
         f"Expected one of {', '.join(list_manifests())}, or the path of a YAML manifest or of a folder of images."
     )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key that is given twice is an error instead of silently the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.MarkedYAMLError(None, None, f"the key {key.value!r} is given twice", key.start_mark)
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 def _read_manifest(path: Path) -> Manifest:
     data = read_yaml(path, Manifest)
     source, folder = data.get("source"), path.resolve().parent
     if isinstance(source, dict) and source.get("kind") == "folder" and isinstance(source.get("path"), str):
-        data["source"] = source | {"path": str(folder / Path(source["path"]).expanduser())}
+        data["source"] = source | {"path": str(folder / user_path(source["path"]))}
     if isinstance(data.get("prompts"), str):
-        data["prompts"] = str(folder / data["prompts"])
+        data["prompts"] = str(folder / user_path(data["prompts"]))
     return validate(path, data, Manifest)
 
 
@@ -265,16 +251,24 @@ def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     """The mapping in a YAML file that is to become a `model`, not yet validated.
 
     Raises:
-        ManifestError: the file cannot be read, is not YAML or holds no mapping.
+        ManifestError: the file cannot be read, is larger than 1 MB, is not YAML, has an alias or an anchor or more than
+            32 levels, or holds no mapping.
     """
     try:
-        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ManifestError(f"{path} is not valid YAML: {error}. Correct the place it names.") from error
+        with open_regular(path) as file:
+            content = file.read(_yaml.MAX_BYTES + 1)
     except OSError as error:
-        raise ManifestError(f"{path} cannot be read: {error}.") from error
+        raise ManifestError(f"{shown(path)} cannot be read: {error.strerror}.") from error
+    if len(content) > _yaml.MAX_BYTES:
+        raise ManifestError(f"{shown(path)} is larger than {_yaml.MAX_BYTES:,} bytes: too large for what it should be.")
+    try:
+        data = _yaml.parse(content)
+    except ValueError as error:
+        raise ManifestError(f"{shown(path)} is not valid YAML: {error}. Correct that place.") from error
     if not isinstance(data, dict):
-        raise ManifestError(f"{path} holds {type(data).__name__}, expected a mapping with the keys {_keys(model)}.")
+        raise ManifestError(
+            f"{shown(path)} holds {type(data).__name__}, expected a mapping with the keys {_keys(model)}."
+        )
     return data
 
 
@@ -287,8 +281,9 @@ def validate(path: Path, data: dict[str, Any], model: type[Model]) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        problems = "\n  ".join(_explain(dict(item), model) for item in error.errors())
-        raise ManifestError(f"{path} is not a valid {model.what}:\n  {problems}") from error
+        first = [_explain(dict(item), model) for item in error.errors(include_url=False)[:MOST_PROBLEMS]]
+        rest = [f"and {error.error_count() - len(first)} more."] * (error.error_count() > len(first))
+        raise ManifestError(f"{shown(path)} is not a valid {model.what}:\n  " + "\n  ".join(first + rest)) from error
 
 
 def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
@@ -301,18 +296,24 @@ def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
         model, field = KINDS[loc.pop(1)], loc[1]  # pydantic puts the kind of the source into the path of the key
     elif field in ("splits", "published") and len(loc) > 2:
         model, field = Split if field == "splits" else Published, loc[2]
-    key = ".".join(map(str, loc))
+    key = ".".join(shorten(str(part)) for part in loc)
     if error["type"] == "extra_forbidden":
         return f"`{key}`: unknown key.{closest(field, model.model_fields)} Allowed here: {_keys(model)}."
     known = model.model_fields.get(str(field))
     cure = known.description if known else error["msg"]
+    if field == "[key]" and error["type"] == "string_pattern_mismatch":
+        cure = "a name of letters, digits, '.', '_' and '-'"
     if error["type"] == "missing":
         return f"`{key}` is missing: add {cure}."
-    return f"`{key}`: got {error['input']!r:.60}, expected {cure}."
+    return f"`{key}`: got {quote(error['input'])}, expected {cure}."
 
 
 def _keys(model: type[BaseModel]) -> str:
     return ", ".join(model.model_fields)
+
+
+def _listed(names: Any) -> str:
+    return shorten(", ".join(names), 200)
 
 
 def closest(name: str, names: Any) -> str:
@@ -324,8 +325,8 @@ def closest(name: str, names: Any) -> str:
 def _folder_manifest(root: Path) -> Manifest:
     found = scan_folder(root)
     return Manifest(
-        id=re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-") or "folder",
-        title=root.name or str(root),
+        id=re.sub(r"[^a-z0-9]+", "-", root.name.lower()).strip("-")[:100] or "folder",
+        title=shown(root.name) or str(root),
         task="own images",
         classes=sorted({name for paths in found.values() for _, name in paths if name is not None}),
         splits={split: Split(size=len(paths), how="the images of the folder") for split, paths in found.items()},
