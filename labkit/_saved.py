@@ -30,7 +30,7 @@ def write_saved(
 
     Args:
         path: of the file.
-        kind: what it is, such as "turtle"; read back only as that.
+        kind: what it is, such as "Turtle"; read back only as that.
         settings: anything that JSON holds.
         tensors: on any device.
 
@@ -63,7 +63,7 @@ def read_saved(path: str | os.PathLike[str], kind: str, advice: str) -> tuple[di
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("labkit") != kind:
-                raise CheckpointError(f"{path} holds no {kind} that labkit saved. Expected a file written as one.")
+                raise CheckpointError(f"{path} holds no saved {kind}: it is something else. Choose another file or folder.")
             _expect_format(path, metadata.get("format", "0"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except CheckpointError:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SAVE_EVERY = 300.0  # seconds between two checkpoints; there is always one at the end
 CHECKPOINT, METRICS = "checkpoint.safetensors", "metrics.jsonl"
-KIND = "must checkpoint"
+KIND = "checkpoint of MUST"
 
 
 class Checkpointer:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from labkit.errors import FitError
+from labkit.devices import LARGEST_COUNT, is_number, is_whole
+from labkit.errors import FitError, quote
 
+LARGEST = 1e30  # of learning rates and weights
 PUBLISHED_BATCH = 1024  # images in a batch that learning rates, decays and warm-ups were published for
 
 

@@ -237,8 +237,10 @@ class MUST(BaseEstimator, ClassifierMixin):
         config = MustConfig() if self.config is None else self.config
         if not isinstance(config, MustConfig):
             raise FitError(f"config is {quote(config)}. Expected a MustConfig, such as PRESETS[…].")
-        if not isinstance(images, ImageDataset) or len(images) == 0:
-            raise FitError(f"images is {quote(images)}. Expected a dataset of at least one, such as manifest.images().")
+        if not isinstance(images, ImageDataset):
+            raise FitError(f"images is {quote(images)}. Expected a dataset, such as manifest.images().")
+        if len(images) == 0:
+            raise FitError("there are no images. Expected a dataset of at least one.")
         if not isinstance(self.prompts, Prompts):
             raise FitError(f"prompts is {quote(self.prompts)}. Expected those of load_prompts, or Prompts.of(names).")
         for name in ("random_state", "n_workers"):

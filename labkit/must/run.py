@@ -157,8 +157,16 @@ class Run:
         return tensors, settings
 
     def unpack(self, tensors: dict[str, Tensor], settings: dict[str, Any]) -> None:
-        """Become what `pack` was given, whatever the device and the precision that it ran in."""
-        state = self.trainer.state
+        """Become what `pack` was given, whatever the device and the precision that it ran in.
+
+        Raises:
+            KeyError, TypeError, ValueError, RuntimeError: a part is missing or does not fit.
+        """
+        state, step, history = self.trainer.state, settings["step"], settings["history"]
+        if not isinstance(step, int) or step < 0 or len(history) != step // self.per_epoch:
+            raise ValueError(f"step {step!r:.20} and a history of {len(history)} epochs do not agree")
+        if tensors["labels"].shape != (self.n,):
+            raise ValueError(f"it has labels of {tuple(tensors['labels'].shape)}, not one for each of {self.n} images")
         if settings["dtype"] != str(self.trainer.dtype):
             logger.warning(
                 "The run began in %s and goes on in %s: it ends as if it had not been stopped up to rounding, not bit "
@@ -179,10 +187,10 @@ class Run:
         groups = state.optimizer.state_dict()["param_groups"]
         state.optimizer.load_state_dict({"state": moments, "param_groups": groups})
         state.moving_mean = tensors["moving_mean"].to(self.trainer.device)
-        state.step = settings["step"]
+        state.step = step
         self.sums = {name: tensors[f"sums/{name}"].to(self.trainer.device) for name in self.sums}  # in their order
         self.labels = tensors["labels"].to(self.trainer.device)
-        self.history, self.best_epoch = settings["history"], settings["best_epoch"]
+        self.history, self.best_epoch = history, int(settings["best_epoch"])
         self.labels_of_epochs = [tensors[f"epochs/{i}"] for i in range(len(self.history))]
         if settings["scaler"]:
             self.trainer.scaler.load_state_dict(settings["scaler"])

@@ -40,7 +40,7 @@ def write_must(must: MUST, backbone: Backbone, path: str | os.PathLike[str]) -> 
     }
     tensors = {f"model/{name}": tensor for name, tensor in must.model_.state_dict().items()}
     try:
-        write_saved(path, "must", settings, tensors | {"pseudo_labels": torch.from_numpy(must.pseudo_labels_)})
+        write_saved(path, "MUST", settings, tensors | {"pseudo_labels": torch.from_numpy(must.pseudo_labels_)})
     except OSError as error:
         raise CheckpointError(f"the model cannot be written to {path} ({error}). Choose another place.") from error
 
@@ -48,7 +48,7 @@ def write_must(must: MUST, backbone: Backbone, path: str | os.PathLike[str]) -> 
 def read_must(
     cls: type[MUST], path: str | os.PathLike[str], backbone: Backbone | None, device: str
 ) -> tuple[MUST, Backbone]:
-    kept, tensors = read_saved(path, "must", "Fit and save it again.")
+    kept, tensors = read_saved(path, "MUST", "Fit and save it again.")
     try:
         return _restored(cls, path, kept, tensors, backbone, device)
     except LabkitError as error:

@@ -27,13 +27,13 @@ def write_turtle(turtle: Turtle, path: str | os.PathLike[str]) -> None:
     settings = {name: plain for name, value in turtle.get_params().items() if (plain := _plain(value)) is not ...}
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     try:
-        write_saved(path, "turtle", {"settings": settings, "best_restart": turtle.best_restart_}, tensors)
+        write_saved(path, "Turtle", {"settings": settings, "best_restart": turtle.best_restart_}, tensors)
     except OSError as error:
         raise CheckpointError(f"the Turtle cannot be written to {path} ({error}). Choose another place.") from error
 
 
 def read_turtle(cls: type[Turtle], path: str | os.PathLike[str]) -> Turtle:
-    kept, tensors = read_saved(path, "turtle", "Fit and save it again.")
+    kept, tensors = read_saved(path, "Turtle", "Fit and save it again.")
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
         return _restored(cls, kept, arrays)

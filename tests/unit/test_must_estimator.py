@@ -24,6 +24,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
+from labkit import _saved
 from labkit.backbones import load_backbone
 from labkit.datasets import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
@@ -88,6 +89,10 @@ def assert_same_folder(first: Path, second: Path) -> None:
 def metadata(folder: Path) -> dict[str, str]:
     with safe_open(folder / "checkpoint.safetensors", framework="pt") as file:
         return file.metadata()
+
+
+def saved_step(folder: Path) -> int:
+    return json.loads(metadata(folder)["settings"])["step"]
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -329,7 +334,7 @@ def test_a_backbone_without_texts_is_refused(name: str) -> None:
 
 
 def test_wrong_settings_are_explained_before_any_work(tmp_path: Path) -> None:
-    with pytest.raises(FitError, match=r"config is a dict. Expected a MustConfig"):
+    with pytest.raises(FitError, match=r"config is {'lr': 1}. Expected a MustConfig"):
         MUST(tiny.backbone(), Prompts.of(tiny.WORDS), {"lr": 1}, device="cpu").fit(IMAGES)  # type: ignore[arg-type]
     with pytest.raises(FitError, match="no images"):
         tiny.must().fit(ImageDataset(np.zeros(0, int), []))
@@ -488,7 +493,7 @@ def test_a_crash_goes_on_from_the_last_checkpoint_to_the_same_bits(
     folder = tmp_path / "crashed"
     with pytest.raises(Stop):
         tiny.must(**SETTINGS).fit(IMAGES, folder=folder, on_log=at_step(saved + 1, crash))
-    assert metadata(folder)["step"] == str(saved)
+    assert saved_step(folder) == saved
     assert lines(folder)[-1]["step"] == saved + 1  # this line is written again
     steps: list[float] = []
     must = tiny.must(**SETTINGS).fit(IMAGES, folder=folder, on_log=lambda records: steps.append(records[-1]["step"]))
@@ -507,7 +512,7 @@ def test_ctrl_c_or_sigterm_saves_and_the_same_fit_goes_on(
     with pytest.raises(KeyboardInterrupt, match=r"saved in .*interrupted; the same fit goes on from there"):
         tiny.must(**SETTINGS).fit(IMAGES, folder=folder, on_log=interrupt)
     assert signal.getsignal(number) is before
-    assert metadata(folder)["step"] == str(step)
+    assert saved_step(folder) == step
     must = tiny.must(**SETTINGS).fit(IMAGES, folder=folder)
     assert_same_fit(must, uninterrupted[0])
     assert_same_folder(folder, uninterrupted[1])
@@ -535,15 +540,14 @@ def test_checkpoints_are_written_by_time_and_at_the_end(tmp_path: Path, monkeypa
     """Of a large model one takes gigabytes, so not at the end of every epoch."""
     now, saved = [0.0], []
 
-    def spy(tensors: dict, path: Path, texts: dict) -> None:
-        saved.append(int(texts["step"]))
-        save_file(tensors, path, texts)
+    def spy(path: Path, kind: str, settings: dict, tensors: dict) -> None:
+        saved.append(settings["step"])
 
     def pass_time(records: list[dict[str, float]]) -> None:
         now[0] += 100.0
 
     monkeypatch.setattr(estimator, "LOG_EVERY", 1)
-    monkeypatch.setattr(checkpoint, "save_file", spy)
+    monkeypatch.setattr(checkpoint, "write_saved", spy)
     monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
     tiny.must(epochs=4).fit(IMAGES, folder=tmp_path, on_log=pass_time)
     assert saved == [4, 8, 12]  # more than 300 seconds after one another, and at the end
@@ -607,11 +611,11 @@ def test_killed_then_interrupted_it_still_ends_at_the_same_bits(
 ) -> None:
     folder = tmp_path / "run"
     assert run_until(8, signal.SIGKILL, tiny_files, folder)[0] == -signal.SIGKILL
-    killed = int(metadata(folder)["step"])
+    killed = saved_step(folder)
     status, said = run_until(killed + 8, signal.SIGINT, tiny_files, folder)
     assert status in (-signal.SIGINT, 130)
     assert "the same fit goes on from there" in said
-    interrupted = int(metadata(folder)["step"])
+    interrupted = saved_step(folder)
     assert killed >= 7
     assert killed + 8 <= interrupted < 600
     steps: list[float] = []
@@ -645,22 +649,20 @@ def test_a_full_disk_is_explained_and_the_last_checkpoint_stays(
         save_file(tensors, path, texts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "save_file", fill)
+        patch.setattr(_saved, "save_file", fill)
         with pytest.raises(CheckpointError, match=r"cannot be kept in .*full.*No space left.*Make room or choose"):
             tiny.must(**SETTINGS).fit(IMAGES, folder=folder)
-    assert metadata(folder)["step"] == "4"
+    assert saved_step(folder) == 4
     assert sorted(path.name for path in folder.iterdir()) == ["checkpoint.safetensors", "metrics.jsonl"]
     assert_same_fit(tiny.must(**SETTINGS).fit(IMAGES, folder=folder), uninterrupted[0])
     assert_same_folder(folder, uninterrupted[1])
 
 
-def test_a_disk_without_room_for_a_line_of_metrics_is_explained(tmp_path: Path, every_step: None) -> None:
-    full = Path("/dev/full")
-    if not full.exists():
-        pytest.skip("needs /dev/full")
-    (tmp_path / "metrics.jsonl").symlink_to(full)
-    with pytest.raises(CheckpointError, match="No space left"):
+def test_metrics_that_cannot_be_written_are_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics.jsonl").symlink_to("/dev/null")
+    with pytest.raises(CheckpointError, match="a pipe, a socket or a device") as caught:
         tiny.must().fit(IMAGES, folder=tmp_path)
+    assert "checkpoint" not in str(caught.value)  # there is none that could be whole
 
 
 @pytest.fixture
@@ -686,7 +688,7 @@ def test_a_disk_that_is_really_full_is_explained_and_the_last_checkpoint_stays(
 ) -> None:
     with pytest.raises(CheckpointError, match=r"cannot be kept in .*disk.*Make room or choose another folder"):
         tiny.must().fit(IMAGES, folder=small_disk)
-    assert metadata(small_disk)["step"] == "1"
+    assert saved_step(small_disk) == 1
     assert len(load_file(small_disk / "checkpoint.safetensors")) > 50
     assert sorted(path.name for path in small_disk.iterdir()) == ["checkpoint.safetensors", "metrics.jsonl"]
 
@@ -712,32 +714,52 @@ def scramble(path: Path) -> None:
     path.write_bytes(np.random.default_rng(0).bytes(5000))
 
 
+def rewrite(path: Path, change: Callable[[dict, dict], object]) -> None:
+    """A checkpoint with something changed and a digest that is right."""
+    settings, tensors = _saved.read_saved(path, checkpoint.KIND, "")
+    change(settings, tensors)
+    _saved.write_saved(path, checkpoint.KIND, settings, tensors)
+
+
 def lose_a_tensor(path: Path) -> None:
-    tensors = load_file(path)
-    del tensors["student/head.weight"]
-    save_file(tensors, path, metadata(path.parent))
+    rewrite(path, lambda settings, tensors: tensors.pop("student/head.weight"))
 
 
 def lose_the_sums(path: Path) -> None:
-    tensors = load_file(path)
-    del tensors["labels"]
-    save_file(tensors, path, metadata(path.parent))
+    rewrite(path, lambda settings, tensors: tensors.pop("labels"))
 
 
 def change_a_shape(path: Path) -> None:
-    tensors = load_file(path)
-    tensors["teacher/head.weight"] = torch.zeros(2, 2)
-    save_file(tensors, path, metadata(path.parent))
+    rewrite(path, lambda settings, tensors: tensors.update({"teacher/head.weight": torch.zeros(2, 2)}))
 
 
 def lose_the_step(path: Path) -> None:
-    texts = metadata(path.parent)
-    del texts["step"]
-    save_file(load_file(path), path, texts)
+    rewrite(path, lambda settings, tensors: settings.pop("step"))
+
+
+def count_in_words(path: Path) -> None:
+    rewrite(path, lambda settings, tensors: settings.update(step="three"))
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1000] ^= 1
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize(
-    "damage", [truncate, empty, scramble, lose_a_tensor, lose_the_sums, change_a_shape, lose_the_step]
+    "damage",
+    [
+        truncate,
+        empty,
+        scramble,
+        flip_a_bit,
+        lose_a_tensor,
+        lose_the_sums,
+        change_a_shape,
+        lose_the_step,
+        count_in_words,
+    ],
 )
 def test_a_damaged_checkpoint_is_refused(damage: Callable[[Path], None], tmp_path: Path) -> None:
     tiny.must(epochs=1).fit(IMAGES, folder=tmp_path)
@@ -745,7 +767,7 @@ def test_a_damaged_checkpoint_is_refused(damage: Callable[[Path], None], tmp_pat
     damage(path)
     before = path.read_bytes()
     with pytest.raises(
-        CheckpointError, match=r"(?s)checkpoint.safetensors (cannot be read|is damaged) .*Delete it to begin anew"
+        CheckpointError, match=r"(?s)checkpoint.safetensors (cannot be read|is damaged).*Delete it to begin anew"
     ):
         tiny.must(epochs=1).fit(IMAGES, folder=tmp_path)
     assert path.read_bytes() == before
@@ -753,7 +775,7 @@ def test_a_damaged_checkpoint_is_refused(damage: Callable[[Path], None], tmp_pat
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "checkpoint.safetensors")
-    with pytest.raises(CheckpointError, match=r"is no checkpoint of MUST. Choose another folder"):
+    with pytest.raises(CheckpointError, match=r"holds no saved checkpoint of MUST.*Choose another"):
         tiny.must().fit(IMAGES, folder=tmp_path)
 
 
@@ -783,17 +805,43 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
-def test_files_of_other_names_are_other_pictures(tmp_path: Path) -> None:
+def test_other_pictures_under_the_same_names_are_refused(tmp_path: Path) -> None:
     from PIL import Image
 
-    for name in "abcdefghijkl":
-        Image.fromarray(IMAGES.array[ord(name) - 97]).save(tmp_path / f"{name}.png")
-    files = [
-        ImageDataset(np.full(9, -1), [], files=[tmp_path / f"{x}.png" for x in n]) for n in ("abcdefghi", "defghijkl")
-    ]
-    tiny.must(epochs=1).fit(files[0], folder=tmp_path / "run")
-    with pytest.raises(CheckpointError, match="images"):
-        tiny.must(epochs=1).fit(files[1], folder=tmp_path / "run")
+    def folder(name: str, seed: int, names: str) -> ImageDataset:
+        (tmp_path / name).mkdir()
+        for picture, stem in zip(tiny.pictures(seed=seed).array, names, strict=False):
+            Image.fromarray(picture).save(tmp_path / name / f"{stem}.bmp")
+            os.utime(tmp_path / name / f"{stem}.bmp", (10**9, 10**9))
+        return ImageDataset(np.full(9, -1), [], files=sorted((tmp_path / name).iterdir()))
+
+    ours = folder("ours", 0, "abcdefghi")
+    tiny.must(epochs=1).fit(ours, folder=tmp_path / "run")
+    for theirs in (folder("pixels", 1, "abcdefghi"), folder("names", 0, "defghijkl")):
+        with pytest.raises(CheckpointError, match="images"):
+            tiny.must(epochs=1).fit(theirs, folder=tmp_path / "run")
+    (tmp_path / "ours").rename(tmp_path / "moved")  # but they are the same wherever they lie
+    moved = ImageDataset(np.full(9, 1), [], files=sorted((tmp_path / "moved").iterdir()))
+    tiny.must(epochs=1).fit(moved, folder=tmp_path / "run", on_log=lambda records: crash())
+
+
+def test_two_fits_at_once_cannot_share_a_folder(tmp_path: Path, every_step: None) -> None:
+    def another(records: list[dict[str, float]]) -> None:
+        with pytest.raises(CheckpointError, match=r"another fit is writing to .* at this moment"):
+            tiny.must(epochs=1).set_params(random_state=1).fit(IMAGES, folder=tmp_path)
+
+    must = tiny.must(epochs=1).fit(IMAGES, folder=tmp_path, on_log=another)
+    assert_same_fit(must, tiny.must(epochs=1).fit(IMAGES, folder=tmp_path))  # and afterwards it is free
+
+
+@pytest.mark.parametrize("line", ["3", "null", "[]", '{"loss": 1}', '{"step": 1, "lo', "\x00\x00", '{"step": "x"}'])
+def test_lines_of_metrics_that_are_no_records_are_passed_over(line: str, tmp_path: Path, every_step: None) -> None:
+    with pytest.raises(Stop):
+        tiny.must().fit(IMAGES, folder=tmp_path, on_log=at_step(4, crash))
+    with (tmp_path / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")
+    tiny.must().fit(IMAGES, folder=tmp_path)
+    assert [record["step"] for record in lines(tmp_path)] == [1, 2, 3, 4, 5, 6]
 
 
 def test_metrics_that_were_cut_off_are_mended(tmp_path: Path, every_step: None) -> None:
@@ -833,9 +881,12 @@ def test_a_backbone_at_another_size_is_loaded_at_that_size(tmp_path: Path) -> No
 def test_a_backbone_that_its_name_does_not_give_is_refused(tmp_path: Path) -> None:
     """Such as one with a geometry of its own: loaded by name it would see other pixels, and predict others."""
     model = load_backbone(tiny.NAME, geometry=Geometry(resize=20, crop=16), device="cpu")
-    tiny.must(model, epochs=1).fit(IMAGES).save(tmp_path / "must.safetensors")
-    with pytest.raises(CheckpointError, match=r"with other weights or another geometry.*Fit it again"):
+    must = tiny.must(model, epochs=1).fit(IMAGES)
+    must.save(tmp_path / "must.safetensors")
+    with pytest.raises(CheckpointError, match=r"with other weights or another geometry.*backbone=…"):
         MUST.load(tmp_path / "must.safetensors", device="cpu")
+    loaded = MUST.load(tmp_path / "must.safetensors", backbone=model, device="cpu")
+    np.testing.assert_array_equal(loaded.predict_proba(IMAGES), must.predict_proba(IMAGES))
 
 
 def test_loading_leaves_the_global_random_state_alone(tmp_path: Path) -> None:
@@ -874,7 +925,7 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: py
         temporary.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(estimator, "save_file", fail)
+    monkeypatch.setattr(_saved, "save_file", fail)
     with pytest.raises(KeyboardInterrupt):
         must.save(path)
     assert path.read_bytes() == before
