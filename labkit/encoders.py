@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from labkit.devices import autocast, autocast_dtype
 from labkit.errors import BackboneError
-from labkit.geometry import Geometry, Preprocess
+from labkit.geometry import LONGEST, Geometry, Middle, Preprocess
 from labkit.weights import fingerprint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -171,9 +171,21 @@ def library_preprocess(transform: Any) -> tuple[Preprocess, list[str]]:
     steps = [step for step in transform.transforms if not isinstance(step, to_floats)]
     treatment = [getattr(step, "__name__", repr(step)) for step in steps]  # a function's repr holds its address
     geometry = [step for step, name in zip(steps, treatment, strict=True) if name not in TO_RGB]
+    first = [Middle(longest) for step in geometry if (longest := _longest_taken(step))]
     # these two do to one channel what they do to three equal ones; others may pad with a colour
     grey_too = all(isinstance(step, transforms.Resize | transforms.CenterCrop) for step in geometry)
-    return Preprocess(transforms.Compose(geometry), ("L", "RGB") if grey_too else ("RGB",)), treatment
+    return Preprocess(transforms.Compose([*first, *geometry]), ("L", "RGB") if grey_too else ("RGB",)), treatment
+
+
+def _longest_taken(step: Any) -> int | None:
+    """How many times longer than wide an image may be, so that a step makes neither gigabytes nor nothing of it."""
+    from torchvision import transforms
+
+    if hasattr(step, "longest"):  # ResizeKeepRatio of timm and of open_clip: 1 is the longer side, 0 the shorter one
+        return min(step.size) if step.longest == 1 else LONGEST
+    if not isinstance(step, transforms.Resize) or step.max_size is not None:
+        return None
+    return LONGEST if isinstance(step.size, int) or len(step.size) == 1 else None
 
 
 def own_preprocess(geometry: Geometry) -> tuple[Preprocess, list[str]]:

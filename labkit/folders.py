@@ -28,7 +28,8 @@ SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # those of Pillow that the suffixes stand for
 SPLITS = ("train", "val", "test")
 
-MAX_PIXELS = 128_000_000  # of one image; decoding takes up to ten bytes each
+MAX_PIXELS = 128_000_000  # of one image; decoding takes up to ten bytes each,
+MAX_PIXELS_WEBP = 80_000_000  # but of this format sixteen
 MAX_SIDE = 65_535  # in pixels
 MAX_BYTES = 1 << 30  # of the file of one image
 ALONE = 32_000_000  # images of more pixels are decoded one at a time, so that threads do not add up
@@ -227,9 +228,9 @@ def _on_white(image: Image.Image) -> Image.Image:
 def read_image(path: Path) -> Image.Image:
     """Decode an image file as 8-bit RGB, the right way up (see `plain_image`).
 
-    Formats are those of `FORMATS`, whatever the name of the file. Peak memory is about ten bytes a pixel, and images of
-    more than 32 million pixels wait for each other. Pillow's warnings are silenced, here and for the whole process:
-    what they tell is either harmless or an error here.
+    Formats are those of `FORMATS`, whatever the name of the file. Peak memory is about ten bytes a pixel (of WebP 16),
+    and images of more than 32 million pixels wait for each other. Pillow's warnings are silenced, here and for the
+    whole process: what they tell is either harmless or an error here.
 
     Raises:
         DataError: the file is missing, truncated, too large or not an image.
@@ -276,7 +277,7 @@ def _decode_as_it_is(file: BinaryIO) -> Image.Image:
         image: Image.Image = Image.open(file, formats=FORMATS)
     except UnidentifiedImageError:
         raise _NotReadError(_why_not_identified(file)) from None
-    _check_size(image.size)
+    _check_size(image.size, MAX_PIXELS_WEBP if image.format == "WEBP" else MAX_PIXELS)
     with _large if image.width * image.height > ALONE else contextlib.nullcontext():
         image.load()
         turn = _turn(image)
@@ -287,12 +288,12 @@ def _decode_as_it_is(file: BinaryIO) -> Image.Image:
         return image.convert("RGB")
 
 
-def _check_size(size: tuple[int, int]) -> None:
+def _check_size(size: tuple[int, int], limit: int) -> None:
     width, height = size
-    if width * height > MAX_PIXELS or max(size) > MAX_SIDE:
+    if width * height > limit or max(size) > MAX_SIDE:
         raise _NotReadError(
-            f"it has {width:,} x {height:,} pixels, expected at most {MAX_PIXELS:,} in all and {MAX_SIDE:,} a side. "
-            "Save it smaller, or take it away."
+            f"it has {width:,} x {height:,} pixels, expected at most {limit:,} in all and {MAX_SIDE:,} a side. Save it "
+            "smaller, or take it away."
         )
 
 

@@ -8,18 +8,40 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labkit.errors import BackboneError
+from labkit.errors import BackboneError, quote
 from labkit.folders import plain_image
 
 if TYPE_CHECKING:
     from PIL import Image
 
+LONGEST = 16  # times its shorter side an image may be long, before a resize of the shorter side
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The middle of an image that is more than `longest` times as long as wide; any other image is itself.
+
+    A resize of the shorter side would enlarge a line of one pixel to gigabytes, most of which a crop at the centre then
+    takes away; a resize of the longer side would leave nothing of it.
+    """
+
+    longest: int
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        width, height = image.size
+        longest = self.longest * min(image.size)
+        if max(image.size) <= longest:
+            return image
+        left, top = max(0, width - longest) // 2, max(0, height - longest) // 2
+        return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
 @dataclass(frozen=True)
 class Geometry:
     """Resize the shorter side, then crop the centre: PIL image -> PIL image (crop, crop), as torchvision does both.
+
+    Of an image longer than 16:1 only the middle is resized (see `Middle`).
 
     Attributes:
         resize: length in pixels that the shorter side becomes; the longer one keeps the ratio.
@@ -38,7 +60,7 @@ class Geometry:
         for name in ("resize", "crop"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise BackboneError(f"{name} is {value!r}. Expected a whole number of pixels from 1 on.")
+                raise BackboneError(f"{name} is {quote(value)}. Expected a whole number of pixels from 1 on.")
         if self.crop > self.resize:
             raise BackboneError(
                 f"crop is {self.crop} and resize is {self.resize}. Expected a crop no larger than the resized image, "
@@ -46,14 +68,14 @@ class Geometry:
             )
         if self.interpolation not in INTERPOLATIONS:
             raise BackboneError(
-                f"interpolation is {self.interpolation!r}. Expected one of {', '.join(INTERPOLATIONS)}."
+                f"interpolation is {quote(self.interpolation)}. Expected one of {', '.join(INTERPOLATIONS)}."
             )
 
     def __call__(self, image: Image.Image) -> Image.Image:
         from torchvision.transforms import InterpolationMode
         from torchvision.transforms import functional as F
 
-        resized = F.resize(image, self.resize, InterpolationMode(self.interpolation))
+        resized = F.resize(Middle(LONGEST)(image), self.resize, InterpolationMode(self.interpolation))
         return F.center_crop(resized, self.crop)
 
 

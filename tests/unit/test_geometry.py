@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
 import pytest
 import timm
-from PIL import Image
+from PIL import Image, ImageFilter
 from torchvision import transforms
 
+from labkit.encoders import library_preprocess, own_preprocess
 from labkit.errors import BackboneError
 from labkit.folders import plain_image, read_image
-from labkit.geometry import Geometry, Preprocess, Squash
+from labkit.geometry import LONGEST, Geometry, Middle, Preprocess, Squash
 from labkit.papers import SPACES
 
 REAL = Path(os.environ.get("LABKIT_REAL") or Path(__file__).parents[3] / "shared" / "real")
@@ -126,3 +129,63 @@ def test_preprocessing_survives_pickle(geometry: object) -> None:
     preprocess = Preprocess(geometry, ("L", "RGB"))  # type: ignore[arg-type]
     image = image_of("RGB", (40, 50))
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(preprocess))(image), preprocess(image))
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """What a call needs at most, beyond what was there (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")  # the highest memory so far begins anew
+    before = highest()
+    run()
+    return highest() - before
+
+
+def highest() -> int:
+    return 1024 * int(re.findall(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[0])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured by Linux")
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+@pytest.mark.parametrize("resize_mode", ["own", "timm", "open_clip"])
+def test_a_line_is_cropped_before_it_is_enlarged(size: tuple[int, int], resize_mode: str) -> None:
+    library = {
+        "own": lambda: own_preprocess(Geometry(224, 224)),
+        "timm": lambda: library_preprocess(timm.data.create_transform(224)),
+        "open_clip": lambda: library_preprocess(open_clip.image_transform(224, is_train=False)),
+    }
+    preprocess, _ = library[resize_mode]()
+    image = image_of("RGB", size)
+    assert preprocess(image).shape[:2] == (224, 224)
+    assert peak_bytes(lambda: preprocess(image)) < 64e6
+
+
+def test_the_middle_is_what_a_crop_at_the_centre_shows() -> None:
+    for size in ((16, 1), (1, 16), (160, 10), (7, 100), (1, 1)):
+        image = image_of("RGB", size)
+        assert Middle(16)(image) is image
+    assert Middle(16)(image_of("RGB", (1000, 10))).size == (160, 10)
+    line = Image.fromarray(np.arange(101, dtype=np.uint8)[None])
+    assert np.asarray(Middle(16)(line)).tolist() == [list(range(42, 58))]
+    geometry = Geometry(8, 8)
+    strip = image_of("RGB", (1200, 20)).filter(ImageFilter.GaussianBlur(9))
+    resized = transforms.functional.resize(strip, 8, transforms.InterpolationMode.BICUBIC)
+    expected = np.array(transforms.functional.center_crop(resized, 8)).astype(int)
+    assert np.abs(np.array(geometry(strip)).astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("transform", "longest"),
+    [
+        (open_clip.image_transform(32, is_train=False, resize_mode="shortest"), LONGEST),
+        (open_clip.image_transform(32, is_train=False, resize_mode="longest"), 32),
+        (open_clip.image_transform(32, is_train=False, resize_mode="squash"), None),
+        (timm.data.create_transform(32, crop_mode="center"), LONGEST),
+        (timm.data.create_transform(32, crop_mode="border", crop_pct=1), 32),
+        (timm.data.create_transform(32, crop_mode="squash"), None),
+    ],
+)
+def test_a_strip_is_cropped_only_as_far_as_a_librarys_resize_needs_it(transform: Any, longest: int | None) -> None:
+    preprocess, treatment = library_preprocess(transform)
+    first = preprocess.geometry.transforms[0]  # type: ignore[attr-defined]
+    assert (first == Middle(longest)) if longest else not isinstance(first, Middle)
+    assert "Middle" not in str(treatment)  # features of all other images are the same as before
+    assert pickle.loads(pickle.dumps(preprocess))(image_of("RGB", (999, 3))).shape[:2] == (32, 32)
