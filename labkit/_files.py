@@ -182,10 +182,11 @@ def temporary_folder(parent: str | os.PathLike[str], prefix: str) -> Iterator[Pa
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = FileLock(folder / LOCK)
-        lock.acquire()
+        with contextlib.suppress(FileNotFoundError):
+            lock.acquire()
         if (folder / LOCK).exists():
             break
-        lock.release()  # another process took it for abandoned before the lock was there
+        lock.release()  # another process took the folder for abandoned before the lock was there
     try:
         yield folder
     finally:
