@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import numbers
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -13,21 +11,49 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.utils.validation import check_array, check_is_fitted, check_random_state, validate_data
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
-from labkit.errors import CollapseWarning, FitError
+from labkit.devices import (
+    DTYPES,
+    LARGEST_COUNT,
+    column_names,
+    expect_columns,
+    explain_out_of_memory,
+    fast_dtype,
+    is_number,
+    is_seed,
+    is_whole,
+    named_spaces,
+    pick_device,
+    real_matrix,
+)
+from labkit.errors import CollapseWarning, FitError, quote
 from labkit.turtle.objective import linear
 from labkit.turtle.saved import read_turtle, write_turtle
 from labkit.turtle.solver import TurtleSolver
-from labkit.turtle.transform import EXPECTED, FeatureTransform, block_of, blocks, centred, power_of_two
+from labkit.turtle.transform import (
+    EXPECTED,
+    ORDINARY,
+    FeatureTransform,
+    block_of,
+    blocks,
+    centred,
+    power_of_two,
+    refuse_far_rows,
+)
 
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
 LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
+SMALLEST_IN_FIT = 1e-8  # the epsilon of Adam, beside which gradients with smaller features vanish
 LARGEST_SETTING = 1e30  # that float32 holds, divided by anything that it is divided by
 LARGEST_IN_PREDICTION = 1e30  # a sum of such features times weights near 1 is far from 3e38
+
+
+class UnfittedError(FitError, NotFittedError):
+    """What scikit-learn expects of an estimator that was not fitted."""
 
 
 class Turtle(ClusterMixin, BaseEstimator):
@@ -151,7 +177,11 @@ class Turtle(ClusterMixin, BaseEstimator):
             f"n_components (now {self.n_components or 'all'}) says how many features are kept of every space."
         )
         with explain_out_of_memory(advice):
-            self._optimise(spaces)
+            try:
+                self._optimise(spaces)
+            except FitError:
+                refuse_far_rows(spaces)
+                raise
             self._choose_restart(spaces)
         return self
 
@@ -186,7 +216,8 @@ class Turtle(ClusterMixin, BaseEstimator):
         seed = int(self._random_state().randint(2**31 - 1))
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
         sample = _some_rows(n, SAMPLE, order)
-        settings = (self.n_components, self.whitening, self.feature_scale, self._exact)
+        scale = None if self.feature_scale is None else float(self.feature_scale)
+        settings = (self.n_components, float(self.whitening), scale, self._exact)
         transforms = [FeatureTransform.from_rows(space, sample, *settings) for space in spaces]
         drawn = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
         solver = TurtleSolver(
@@ -197,10 +228,10 @@ class Turtle(ClusterMixin, BaseEstimator):
             self.n_clusters,
             torch.Generator(device).manual_seed(seed),
             n_restarts=self.n_restarts,
-            entropy_weight=self.entropy_weight,
+            entropy_weight=float(self.entropy_weight),
             n_inner_steps=self.n_inner_steps,
-            outer_lr=self.outer_lr,
-            inner_lr=self.inner_lr,
+            outer_lr=float(self.outer_lr),
+            inner_lr=float(self.inner_lr),
             inner_start=self.inner_start,
             batch_size=self.batch_size,
         )
@@ -216,10 +247,11 @@ class Turtle(ClusterMixin, BaseEstimator):
         Raises:
             FitError: X has other spaces than those of the fit or is not finite, or there is no such restart.
         """
-        check_is_fitted(self)
+        if not hasattr(self, "restarts_"):
+            raise UnfittedError("this Turtle was not fitted. Call fit(features) first.")
         chosen, n_restarts = self.best_restart_ if restart is None else restart, len(self.confidence_)
-        if not isinstance(chosen, numbers.Integral) or not 0 <= chosen < n_restarts:
-            raise FitError(f"restart is {restart!r}. Expected a whole number from 0 to {n_restarts - 1}, or None.")
+        if not is_whole(chosen, 0, n_restarts - 1):
+            raise FitError(f"restart is {quote(restart)}. Expected a whole number from 0 to {n_restarts - 1}, or None.")
         spaces = self._read_spaces(X, reset=False)
         labelings = self._labelings(spaces, slice(int(chosen), int(chosen) + 1))
         return np.concatenate([probs[0].T.numpy() for probs in labelings])
@@ -234,12 +266,26 @@ class Turtle(ClusterMixin, BaseEstimator):
     ) -> Tensor:
         """These rows of a space as the solver gets them; the space itself where that is the same."""
         if transform.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
-            return self._check_range(transform(space), LARGEST_IN_FIT)
+            return self._check_fit_range(transform(space), vary=bool(space.any()))
         width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
         result = torch.empty(len(rows), width, dtype=dtype, device=device)
         for part, some in blocks(result, rows, space.shape[1]):
             part.copy_(self._check_range(transform(space[some]), LARGEST_IN_FIT))
-        return result
+        return self._check_fit_range(result, vary=bool(transform.factor.any()) and bool(space.any()))
+
+    def _check_fit_range(self, features: Tensor, *, vary: bool) -> Tensor:
+        """Features that neither overflow nor vanish beside Adam's epsilon; others raise.
+
+        `vary` is false where they are all zero or constant, as they were given.
+        """
+        largest = max(abs(float(extreme)) for extreme in self._check_range(features, LARGEST_IN_FIT).aminmax())
+        if largest < SMALLEST_IN_FIT and vary:
+            raise FitError(
+                f"the features reach {largest:.0e} in the matrix products. Expected at least {SMALLEST_IN_FIT:.0e}, "
+                f"since Adam takes no steps for smaller ones: multiply them, or raise feature_scale (now "
+                f"{self.feature_scale})."
+            )
+        return features
 
     def _check_range(self, features: Tensor, most: float) -> Tensor:
         """Features of which none is larger than `most`, beyond which products could overflow; others raise."""
@@ -290,6 +336,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         self.best_restart_ = int(np.where(self.n_found_ == most, self.confidence_, -1).argmax())
         self.labels_ = labels[self.best_restart_].astype(np.int64)
         if most < self.n_clusters:
+            refuse_far_rows(spaces)
             warnings.warn(
                 f"the labeling collapsed: of {self.n_clusters} clusters at most {most} hold a tenth of an equal share, "
                 f"in the best of {self.n_restarts} restarts. Raise entropy_weight (now {self.entropy_weight}) or "
@@ -302,61 +349,70 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     def _read_spaces(self, X: Any, *, reset: bool) -> list[Tensor]:
         """Check X and bring it to a list of K tensors (n, d_k) that share its memory where they can."""
-        several = isinstance(X, list | tuple) and len(X) > 0 and all(np.ndim(space) == 2 for space in X)
-        if several:
-            spaces = [_to_tensor(space, check_array) for space in X]
-        else:
-            spaces = [_to_tensor(X, functools.partial(validate_data, self, reset=reset))]
-        lengths = [len(space) for space in spaces]
+        named = named_spaces(X)
+        spaces = [_to_tensor(name, space) for name, space in named.items()]
+        lengths, dims = [len(space) for space in spaces], [space.shape[1] for space in spaces]
         if len(set(lengths)) > 1:
             raise FitError(
                 f"the spaces have {lengths} rows. Expected the same samples in the same order in every space: "
                 "extract all of them from the same split."
             )
-        dims = [space.shape[1] for space in spaces]
+        if "X" in named:
+            try:
+                validate_data(self, X if column_names(X) else spaces[0], reset=reset, skip_check_array=True)
+            except ValueError as error:
+                raise FitError(str(error)) from error
+        columns = [column_names(space) for space in named.values()]
         if reset:
-            self.n_features_in_ = sum(dims)
+            self.n_features_in_, self._columns = sum(dims), columns
         elif dims != [weight.shape[-1] for weight, _ in self.restarts_]:
             expected = [weight.shape[-1] for weight, _ in self.restarts_]
             raise FitError(f"the spaces have {dims} features. Expected {expected}, in the order given to fit.")
+        else:
+            for name, found, fitted in zip(named, columns, getattr(self, "_columns", ()), strict=False):
+                expect_columns(name, found, fitted)
         return spaces
 
     def _random_state(self) -> np.random.RandomState:
-        try:
-            return check_random_state(self.random_state)
-        except ValueError as error:
+        if not is_seed(self.random_state) and self.random_state is not np.random:
             raise FitError(
-                f"random_state is {self.random_state!r}. Expected a whole number from 0 to 2**32 - 1, a NumPy "
+                f"random_state is {quote(self.random_state)}. Expected a whole number from 0 to 2**32 - 1, a NumPy "
                 "RandomState or None."
-            ) from error
+            )
+        return check_random_state(self.random_state)
 
     def _check_settings(self, n: int) -> None:
         """Raise a FitError for settings that make no sense for n samples."""
-        if not isinstance(self.n_clusters, numbers.Integral) or not 2 <= self.n_clusters <= n:
+        if not is_whole(self.n_clusters, 2, n):
             raise FitError(
-                f"n_clusters is {self.n_clusters!r}. Expected a whole number from 2 to the number of samples, "
+                f"n_clusters is {quote(self.n_clusters)}. Expected a whole number from 2 to the number of samples, "
                 f"n_samples = {n}."
             )
         for name in ("n_restarts", "n_outer_steps", "n_inner_steps", "batch_size", "n_components"):
-            value = getattr(self, name)
-            if value is None and name in ("batch_size", "n_components"):
-                continue
-            if not isinstance(value, numbers.Integral) or value < 1:
-                raise FitError(f"{name} is {value!r}. Expected a whole number of at least 1.")
+            value, can_be_none = getattr(self, name), name in ("batch_size", "n_components")
+            if not is_whole(value, 1) and not (value is None and can_be_none):
+                or_none = " or None" if can_be_none else ""
+                raise FitError(
+                    f"{name} is {quote(value)}. Expected a whole number from 1 to {LARGEST_COUNT:,}{or_none}."
+                )
         for name in ("outer_lr", "inner_lr", "entropy_weight", "feature_scale"):
             value = getattr(self, name)
             if value is None and name == "feature_scale":
                 continue
             least = 0.0 if name == "entropy_weight" else math.ulp(0.0)
-            if not isinstance(value, numbers.Real) or not least <= float(value) <= LARGEST_SETTING:
+            if not is_number(value, least, LARGEST_SETTING):
                 range_ = "from 0" if name == "entropy_weight" else "above 0"
-                raise FitError(f"{name} is {value!r}. Expected a number {range_} and at most {LARGEST_SETTING:.0e}.")
-        if not isinstance(self.whitening, numbers.Real) or not 0 <= self.whitening <= 1:
-            raise FitError(f"whitening is {self.whitening!r}. Expected a number from 0 (none) to 1 (all of it).")
-        if self.inner_start not in ("cold", "warm"):
-            raise FitError(f'inner_start is {self.inner_start!r}. Expected "cold" or "warm".')
-        if self.dtype != "auto" and self.dtype not in DTYPES:
-            raise FitError(f'dtype is {self.dtype!r}. Expected "auto" or one of {sorted(DTYPES)}.')
+                raise FitError(
+                    f"{name} is {quote(value)}. Expected a number {range_} and at most {LARGEST_SETTING:.0e}."
+                )
+        if not is_number(self.whitening, 0, 1):
+            raise FitError(f"whitening is {quote(self.whitening)}. Expected a number from 0 (none) to 1 (all of it).")
+        for name, known in (("inner_start", ("cold", "warm")), ("dtype", ("auto", *sorted(DTYPES)))):
+            value = getattr(self, name)
+            if not isinstance(value, str) or value not in known:
+                raise FitError(f"{name} is {quote(value)}. Expected {_either(known)}.")
+        if not isinstance(self.progress, bool):
+            raise FitError(f"progress is {quote(self.progress)}. Expected True or False.")
 
     # -------------------------------------------------------------------------------------------------- save and load
 
@@ -379,25 +435,27 @@ class Turtle(ClusterMixin, BaseEstimator):
         return read_turtle(cls, path)
 
 
-def _to_tensor(space: Any, check: Callable[..., np.ndarray]) -> Tensor:
-    """One space as a tensor on the CPU that shares its memory where it can, after scikit-learn's `check` of it.
+def _to_tensor(name: str, space: Any) -> Tensor:
+    """One space as a tensor on the CPU that shares its memory where it can.
 
     Whether all is finite is looked at later, block by block.
     """
-    if isinstance(space, Tensor):
-        space = space.detach().cpu()
-        if space.dtype == torch.bfloat16 and space.ndim == 2 and min(space.shape) > 0:
-            return space  # NumPy has no such type
-        space = space.float().numpy() if space.dtype == torch.bfloat16 else space.numpy()
-    try:
-        array = check(space, dtype=[np.float32, np.float64, np.float16], ensure_all_finite=False)
-    except (ValueError, OverflowError) as error:
-        raise FitError(f"{error} {EXPECTED}") from error
+    array = real_matrix(name, space, EXPECTED)
+    if isinstance(space, Tensor) and space.dtype == torch.bfloat16:
+        return space.detach().cpu()  # NumPy has no such type
+    if array.dtype not in (np.float16, np.float32, np.float64) or not hasattr(space, "shape"):
+        ordinary = max(abs(float(array.min())), abs(float(array.max()))) < ORDINARY
+        array = array.astype(np.float32 if ordinary else np.float64)
     if any(stride < 0 for stride in array.strides):
         array = array.copy()  # PyTorch knows no backward steps
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor do we write to it
         return torch.from_numpy(array)
+
+
+def _either(names: Sequence[str]) -> str:
+    *first, last = (f'"{name}"' for name in names)
+    return f"{', '.join(first)} or {last}"
 
 
 def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:

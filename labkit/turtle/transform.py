@@ -6,7 +6,7 @@ Not in the paper, whose features go in as they are. See notebook 04 for what it 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +16,8 @@ from labkit.errors import FitError
 
 EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
 ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling
+SMALLEST = 2.0**-1000  # deviation that can be told apart: 1e6 times the inverse is a number as well
+FAR = 1e8  # times what is usual: beside such a row float32 sees no difference among the others
 
 
 @dataclass
@@ -45,13 +47,19 @@ class FeatureTransform:
         """The transform of a space (n, d) by some of its rows, whose numbers are (m,); settings as in `Turtle`.
 
         Raises:
-            FitError: the rows hold NaN or infinity.
+            FitError: the rows hold NaN or infinity, or differ by less than can be computed with.
         """
         if n_components is None and feature_scale is None and not whitening:
             nothing = torch.zeros(space.shape[1], dtype=torch.float64)
             return cls(nothing, torch.ones_like(nothing), None, 1.0, dtype)
         mean, deviation = _mean_and_deviation(space, rows)
-        unit = max(power_of_two(float(deviation.max())), 2.0**-900)  # 1e30 times the inverse is a number as well
+        largest = float(deviation.max())
+        if 0 < largest < SMALLEST:
+            raise FitError(
+                f"the features differ by at most {largest:.0e}. Expected differences of at least {SMALLEST:.0e}: "
+                "multiply the features by 1e300."
+            )
+        unit = power_of_two(largest)
         factor = (deviation > 0).double() / unit
         sample = torch.empty(len(rows), space.shape[1], dtype=dtype)
         for part, some in blocks(sample, rows, space.shape[1]):
@@ -109,6 +117,23 @@ def power_of_two(number: float) -> float:
     if not 0 < number < math.inf:
         return 1.0
     return 2.0 ** (math.frexp(number)[1] - 1)
+
+
+def refuse_far_rows(spaces: Sequence[Tensor]) -> None:
+    """Look for a row beside which all others look the same, once something went wrong; spaces are (n, d_k).
+
+    Raises:
+        FitError: a row is that much larger than what is usual, the median of all rows that are not zero.
+    """
+    for k, space in enumerate(spaces):
+        sizes = torch.cat([part.double().abs().amax(1) for part in space.split(block_of(space.shape[1]))])
+        positive, row = sizes[sizes > 0], int(sizes.argmax())
+        if len(positive) > 0 and sizes[row].isfinite() and sizes[row] > FAR * positive.median():
+            raise FitError(
+                f"row {row}{f' of space {k}' if len(spaces) > 1 else ''} reaches {sizes[row]:.0e}, where "
+                f"{positive.median():.0e} is usual. Expected no row beside which all others look the same: correct it "
+                "or leave it out."
+            )
 
 
 def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:

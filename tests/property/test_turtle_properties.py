@@ -102,7 +102,7 @@ def test_whatever_the_features_the_outcome_is_finite_or_refused(
     found = outcome(x, min(n, 5), **SETTINGS[name])
     as_given = SETTINGS[name].get("feature_scale", 8.0) is None  # then features may be too large by definition
     if found is None:
-        assert as_given or not np.isfinite(x).all()
+        assert as_given or kind == "one huge row" or not np.isfinite(x).all()
         return
     labels, probabilities = found
     assert probabilities.shape == (n, min(n, 5))
