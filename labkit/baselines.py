@@ -5,42 +5,84 @@ Both are scikit-learn's, and take the spaces that `Turtle` takes: one (n, d), or
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from scipy.linalg import eigh
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
-from sklearn.utils import check_array
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
 
-from labkit.errors import FitError
+from labkit.devices import (
+    LARGEST_COUNT,
+    column_names,
+    expect_columns,
+    finite_matrix,
+    is_number,
+    is_seed,
+    is_whole,
+    named_spaces,
+    plain_array,
+)
+from labkit.errors import FitError, quote
+from labkit.turtle.transform import ORDINARY, refuse_far_rows
 
+EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
 SEARCH_DIM = 64  # principal directions in which K-means looks for its starts
 PARALLEL_SIZE = 10**8  # numbers; below, K-means runs in one thread: on busy cores more of them take ten times longer
+LARGEST_IN_PREDICTION = 1e30  # in the units of the fit: products with it stay within float32
+LARGEST_PENALTY = 1e15  # or its inverse
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fitted scikit-learn estimator and how it joins spaces: `predict(spaces)` gives labels (n,)."""
+    """A fitted scikit-learn estimator and how it joins spaces: `predict(spaces)` gives labels (n,).
+
+    Attributes:
+        exponents: of the power of two that each space is divided by; 0 where its numbers are of ordinary size.
+        widths: features of each space.
+        columns: names of the features of each space that was given as a frame.
+    """
 
     estimator: Any
     variant: str
+    exponents: tuple[int, ...]
+    widths: tuple[int, ...]
+    columns: tuple[list[str] | None, ...]
 
     def predict(self, spaces: Any) -> np.ndarray:
-        """Label of each sample; spaces as they were given to the fit, of any split."""
-        joined = join_spaces(spaces, self.variant)
-        if joined.shape[1] != self.estimator.n_features_in_:
+        """Label of each sample, cluster numbers or what the probe was given; spaces as in the fit, of any split.
+
+        Raises:
+            FitError: they are other spaces, or hold numbers that are far too large for this estimator.
+        """
+        arrays = read_spaces(spaces)
+        widths = tuple(array.shape[1] for array in arrays)
+        if widths != self.widths:
+            found, expected = (" + ".join(map(str, several)) for several in (widths, self.widths))
             raise FitError(
-                f"the spaces have {joined.shape[1]} features together. Expected {self.estimator.n_features_in_}: the "
-                "same spaces as in the fit."
+                f"the spaces have {found} features together. Expected {expected}: the same spaces as in the fit."
             )
-        return self.estimator.predict(joined).astype(np.int64)
+        for (name, space), columns in zip(named_spaces(spaces).items(), self.columns, strict=True):
+            expect_columns(name, column_names(space), columns)
+        joined = _join(arrays, self.variant, self.exponents)
+        if np.abs(joined).max() > LARGEST_IN_PREDICTION:
+            raise FitError(
+                f"the features reach {np.abs(joined).max():.0e} in the units of the fit. Expected at most "
+                f"{LARGEST_IN_PREDICTION:.0e}: leave out samples that are far from all others."
+            )
+        try:
+            labels = self.estimator.predict(joined)
+        except ValueError as error:  # a feature that hardly varied in the fit, standardised
+            raise FitError(f"the features are too far from those of the fit to compute with. {EXPECTED}") from error
+        return labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
 
 
 def kmeans(
@@ -67,21 +109,33 @@ def kmeans(
     Raises:
         FitError: spaces or settings that cannot be fitted.
     """
-    joined = join_spaces(spaces, variant)
-    if not 2 <= n_clusters <= len(joined):
-        raise FitError(f"n_clusters is {n_clusters}. Expected a whole number from 2 to n_samples = {len(joined)}.")
+    _check_variant(variant)
+    arrays = read_spaces(spaces)
+    exponents = (0,) * len(arrays)
+    if variant == "raw":
+        exponents = (_exponent(max(map(_largest, arrays))),) * len(arrays)  # one: spaces count by their size
+    joined, form = _joined_for_fit(arrays, variant, exponents), _form(spaces, arrays)
+    if not is_whole(n_clusters, 2, len(joined)):
+        raise FitError(
+            f"n_clusters is {quote(n_clusters)}. Expected a whole number from 2 to n_samples = {len(joined)}."
+        )
+    if not is_whole(n_init, 1):
+        raise FitError(f"n_init is {quote(n_init)}. Expected a whole number from 1 to {LARGEST_COUNT:,}.")
+    if not is_seed(random_state):
+        raise FitError(f"random_state is {quote(random_state)}. Expected a whole number from 0 to 2**32 - 1, or None.")
     search = KMeans(n_clusters, n_init=n_init, random_state=random_state)
     n_threads = 1 if joined.size < PARALLEL_SIZE else None
     if min(joined.shape) <= SEARCH_DIM:
         with threadpool_limits(n_threads):
-            return Baseline(search.fit(joined), variant)
+            return Baseline(search.fit(joined), variant, exponents, *form)
     mean = joined.mean(0)
     centred, last = joined - mean, joined.shape[1] - 1
     directions = eigh(centred.T @ centred, subset_by_index=(last - SEARCH_DIM + 1, last))[1]  # the widest; all threads
     with threadpool_limits(n_threads):
         starts = search.fit(centred @ directions).cluster_centers_ @ directions.T + mean
         del centred  # a copy of all features
-        return Baseline(KMeans(n_clusters, init=starts, n_init=1).fit(joined), variant)
+        final = KMeans(n_clusters, init=starts, n_init=1)
+        return Baseline(final.fit(joined), variant, exponents, *form)
 
 
 def linear_probe(spaces: Any, labels: ArrayLike, *, inverse_penalty: float = 1e-2) -> Baseline:
@@ -92,29 +146,133 @@ def linear_probe(spaces: Any, labels: ArrayLike, *, inverse_penalty: float = 1e-
 
     Args:
         spaces: one space (n, d) or a list of K spaces (n, d_k); several are put side by side.
-        labels: class of each sample, (n,).
+        labels: class of each sample, (n,), whole numbers or texts; predictions are some of these.
         inverse_penalty: C of scikit-learn's LogisticRegression; smaller is a stronger L2 penalty.
 
     Raises:
-        FitError: spaces that cannot be fitted, or labels of another length.
+        FitError: spaces or a penalty that cannot be fitted, or labels that are none, of one class or another length.
     """
-    joined, y = join_spaces(spaces, "raw"), np.asarray(labels)
-    if len(y) != len(joined):
-        raise FitError(f"there are {len(y)} labels for {len(joined)} samples. Expected one for each: the same split.")
+    arrays = read_spaces(spaces)
+    exponents = tuple(map(exponent_of, arrays))
+    joined, form = _joined_for_fit(arrays, "raw", exponents), _form(spaces, arrays)
+    y = read_classes(labels, len(joined))
+    if len(np.unique(y)) < 2:
+        raise FitError(f"all labels are {quote(y[0])}. Expected at least two classes.")
+    if not is_number(inverse_penalty, 1 / LARGEST_PENALTY, LARGEST_PENALTY):
+        raise FitError(
+            f"inverse_penalty is {quote(inverse_penalty)}. Expected a number from {1 / LARGEST_PENALTY:.0e} to "
+            f"{LARGEST_PENALTY:.0e}."
+        )
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=2000, tol=1e-3))
     with threadpool_limits(1, user_api="blas"):  # products with few columns: more threads take five times longer
-        return Baseline(probe.fit(joined, y), "raw")
+        return Baseline(probe.fit(joined, y), "raw", exponents, *form)
 
 
 def join_spaces(spaces: Any, variant: str = "raw") -> np.ndarray:
-    """K spaces side by side, (n, Σ d_k) float32, each sample of each space scaled to length 1 where "normalized"."""
-    if variant not in ("raw", "normalized"):
-        raise FitError(f'variant is {variant!r}. Expected "raw" or "normalized".')
-    several: Sequence[Any] = spaces if isinstance(spaces, list | tuple) else [spaces]
-    try:
-        arrays = [check_array(space, dtype=np.float32) for space in several]
-    except ValueError as error:
-        raise FitError(f"{error}\nExpected one space (n, d) or a list of spaces (n, d_k), finite.") from error
+    """K spaces side by side, (n, Σ d_k) float32, each sample of each space scaled to length 1 where "normalized".
+
+    Raises:
+        FitError: spaces that are none, of unequal length, or, where "raw", that float32 cannot hold.
+    """
+    _check_variant(variant)
+    arrays = read_spaces(spaces)
+    joined = _join(arrays, variant, (0,) * len(arrays))
+    lost = [k for k, array in enumerate(arrays) if 0 < _largest(array) < float(np.finfo(np.float32).tiny)]
+    if variant == "raw" and (lost or not np.isfinite(joined).all()):
+        sizes = ", ".join(f"{_largest(array):.0e}" for array in arrays)
+        raise FitError(f"the largest numbers of the spaces are {sizes}. Expected what float32 holds: scale the spaces.")
+    return joined
+
+
+def read_classes(labels: ArrayLike, n: int) -> np.ndarray:
+    """The class of each of n samples, (n,) of int64 or of texts.
+
+    Raises:
+        FitError: they are neither, of another length, or negative (−1 stands for an unknown class).
+    """
+    expected = "Expected a whole number or a text for each sample, (n,)."
+    array = plain_array("labels", labels, expected)
+    if array.dtype == object or (array.dtype.kind in "US" and not hasattr(labels, "dtype")):
+        values = list(labels)  # type: ignore[arg-type] # NumPy would make texts of numbers beside texts
+        if all(isinstance(value, str) for value in values):
+            array = np.array(values, dtype=str)
+        elif all(is_whole(value, -np.inf, np.inf) for value in values):
+            array = np.array(values)
+        else:
+            raise FitError(f"labels is {quote(labels)}, of several types. {expected}")
+    if array.ndim != 1:
+        raise FitError(f"labels has shape {array.shape}. {expected}")
+    if len(array) != n:
+        raise FitError(f"there are {len(array)} labels for {n} samples. Expected one for each: the same split.")
+    if array.dtype.kind not in "iuUT":
+        raise FitError(f"labels holds {array.dtype}. {expected}")
+    if array.dtype.kind in "iu" and array.min() < 0:
+        raise FitError(
+            f"labels holds {array.min()}. Expected labels from 0; −1 stands for an unknown class: fit on the samples "
+            "whose class is known (y >= 0)."
+        )
+    return array
+
+
+def moderate_rows(array: np.ndarray) -> np.ndarray:
+    """Rows (n, d) as float32, those of extraordinary size divided by a power of two: for what knows no lengths."""
+    sizes = np.abs(array if array.dtype.kind == "f" else array.astype(np.float64)).max(1)
+    odd = (sizes > 0) & ((sizes < 1 / ORDINARY) | (sizes > ORDINARY))
+    if odd.any():
+        array = array.astype(np.float64)
+        array[odd] = np.ldexp(array[odd], -np.frexp(sizes[odd].astype(np.float64))[1][:, None])
+    return array.astype(np.float32, copy=False)
+
+
+def exponent_of(array: np.ndarray) -> int:
+    """Of the power of two by which numbers (n, d) become of ordinary size; 0 where they are, and where all are 0."""
+    return _exponent(_largest(array))
+
+
+def read_spaces(spaces: Any) -> list[np.ndarray]:
+    """One space, or several, as arrays (n, d_k) of finite real numbers.
+
+    Raises:
+        FitError: they are none, or of unequal length.
+    """
+    arrays = [finite_matrix(name, space, EXPECTED) for name, space in named_spaces(spaces).items()]
     if len({len(array) for array in arrays}) != 1:
         raise FitError(f"the spaces have {[len(a) for a in arrays]} rows. Expected the same samples in every space.")
-    return np.concatenate([normalize(array) if variant == "normalized" else array for array in arrays], axis=1)
+    return arrays
+
+
+def _form(spaces: Any, arrays: Sequence[np.ndarray]) -> tuple[tuple[int, ...], tuple[list[str] | None, ...]]:
+    """The width of each space, and the names of its columns."""
+    columns = tuple(map(column_names, named_spaces(spaces).values()))
+    return tuple(array.shape[1] for array in arrays), columns
+
+
+def _check_variant(variant: object) -> None:
+    if not isinstance(variant, str) or variant not in ("raw", "normalized"):
+        raise FitError(f'variant is {quote(variant)}. Expected "raw" or "normalized".')
+
+
+def _joined_for_fit(arrays: Sequence[np.ndarray], variant: str, exponents: tuple[int, ...]) -> np.ndarray:
+    if any(exponents):
+        refuse_far_rows([torch.from_numpy(array.astype(np.float64)) for array in arrays])
+    return _join(arrays, variant, exponents)
+
+
+def _join(arrays: Sequence[np.ndarray], variant: str, exponents: tuple[int, ...]) -> np.ndarray:
+    """Spaces (n, d_k) side by side in float32, divided by powers of two or normalised."""
+    if variant == "normalized":
+        return np.concatenate([normalize(moderate_rows(array)) for array in arrays], axis=1)
+    with np.errstate(over="ignore"):  # what float32 does not hold is looked for in what comes out
+        parts = [
+            (np.ldexp(array.astype(np.float64), -exponent) if exponent else array).astype(np.float32, copy=False)
+            for array, exponent in zip(arrays, exponents, strict=True)
+        ]
+    return np.concatenate(parts, axis=1)
+
+
+def _largest(array: np.ndarray) -> float:
+    return max(abs(float(array.min())), abs(float(array.max())))
+
+
+def _exponent(largest: float) -> int:
+    return 0 if largest == 0 or 1 / ORDINARY <= largest <= ORDINARY else math.frexp(largest)[1]
