@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator
-from sklearn.utils import check_array
 
 from labkit.backbones import Backbone
-from labkit.errors import DataError, FitError
+from labkit.baselines import moderate_rows
+from labkit.devices import finite_matrix, is_number, is_whole, plain_array
+from labkit.errors import BackboneError, DataError, FitError, quote
 from labkit.features import feature_path, kept_features, write_features
 from labkit.prompts import Prompts
+
+LARGEST_SCALE = 1e30  # or its inverse: products with cosines stay within float32
 
 
 def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True) -> np.ndarray:
@@ -35,9 +38,10 @@ def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True)
         cache: read and write the cache ($LABKIT_CACHE, else the user's cache folder).
 
     Raises:
-        BackboneError: the backbone has no text tower.
+        BackboneError: it is no backbone, or has no text tower.
         DataError: there are no classes, or the cache cannot be written.
     """
+    _check_texts(backbone, prompts)
     texts = [prompts.texts(i) for i in range(len(prompts.classes))]
     if not texts or not all(texts):
         raise DataError("the prompts have no classes, or a class without a sentence. Give every class a word.")
@@ -58,6 +62,13 @@ def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True)
         if cache:
             write_features(path, weights, key)
     return weights
+
+
+def _check_texts(backbone: object, prompts: object) -> None:
+    if not hasattr(backbone, "encode_text"):
+        raise BackboneError(f'the backbone is {quote(backbone)}. Expected one: load_backbone("pocket-clip").')
+    if not isinstance(prompts, Prompts):
+        raise DataError(f"prompts is {quote(prompts)}. Expected Prompts: Prompts.of(words), or load_prompts(manifest).")
 
 
 class ZeroShot(BaseEstimator):
@@ -105,6 +116,7 @@ class ZeroShot(BaseEstimator):
         Raises:
             BackboneError, DataError: as `text_classifier`.
         """
+        _check_texts(backbone, prompts)
         if prompts.words == "synonyms":
             return cls(text_classifier(backbone, prompts, cache=cache), backbone.logit_scale, center=center)
         members = [word for words in prompts.phrases for word in words]
@@ -122,11 +134,9 @@ class ZeroShot(BaseEstimator):
             y: ignored; there for scikit-learn's pipelines.
 
         Raises:
-            FitError: the features are not those of the classifier's backbone, or not finite; or `center` is none of
+            FitError: the features are not those of the classifier's backbone, or not finite; or a setting is none of
                 its values.
         """
-        if self.center not in (True, False, "auto"):
-            raise FitError(f'center is {self.center!r}. Expected True, False or "auto".')
         features, weights = map(_unit, self._read(X))
         self.mean_ = features.mean(0)
         self.centered_ = bool(self.center)
@@ -151,8 +161,10 @@ class ZeroShot(BaseEstimator):
             FitError: k is not a number of classes.
         """
         probs = self.predict_proba(X)
-        if not 1 <= k <= probs.shape[1]:
-            raise FitError(f"k is {k}. Expected a whole number from 1 to the number of classes, {probs.shape[1]}.")
+        if not is_whole(k, 1, probs.shape[1]):
+            raise FitError(
+                f"k is {quote(k)}. Expected a whole number from 1 to the number of classes, {probs.shape[1]}."
+            )
         best = np.argsort(-probs, axis=1, kind="stable")[:, :k]
         return best, np.take_along_axis(probs, best, axis=1)
 
@@ -169,6 +181,10 @@ class ZeroShot(BaseEstimator):
             raise FitError(
                 f"center={self.center!r} needs the mean picture. Call fit(features) with the target's features first."
             )
+        if self.center and self.mean_.shape != weights.shape[1:]:
+            raise FitError(
+                f"fit saw features of {len(self.mean_)} numbers. Expected {weights.shape[1]}: call it again."
+            )
         return self._of_units(features, weights, bool(self.center) and self.centered_)
 
     def _of_units(self, features: np.ndarray, weights: np.ndarray, centered: bool) -> np.ndarray:
@@ -182,27 +198,32 @@ class ZeroShot(BaseEstimator):
         return np.stack([logsumexp(cosines[:, class_of == c], axis=1) for c in range(class_of.max() + 1)], 1)
 
     def _read(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, d) and weights (C, d), checked."""
-        try:
-            weights = check_array(self.weights, dtype=np.float32, input_name="weights")
-            features = check_array(X, dtype=np.float32, input_name="X")
-        except ValueError as error:
-            raise FitError(f"{error}\nExpected features (n, d) and weights (C, d) of finite numbers.") from error
+        """Features (n, d) and weights (C, d), checked, their rows of ordinary size."""
+        self._check_settings()
+        expected = "Expected features (n, d) and weights (C, d) of finite numbers."
+        weights = moderate_rows(finite_matrix("weights", self.weights, expected))  # lengths do not matter
+        features = moderate_rows(finite_matrix("X", X, expected))
         if features.shape[1] != weights.shape[1]:
             raise FitError(
                 f"the features have {features.shape[1]} numbers each, but the weights {weights.shape[1]}. Expected "
                 "both from the same backbone."
             )
         if self.class_of is not None:
-            given, classes = np.asarray(self.class_of), np.unique(self.class_of)
-            if given.shape != weights.shape[:1] or not np.array_equal(classes, np.arange(len(classes))):
-                raise FitError(
-                    f"class_of is {given!r}. Expected the number of a class for each of the {len(weights)} weights, "
-                    "and no number left out."
-                )
-        if not 0 < self.logit_scale < np.inf:
-            raise FitError(f"logit_scale is {self.logit_scale!r}. Expected a finite number above 0.")
+            expected = f"Expected the number of a class for each of the {len(weights)} weights, and no number left out."
+            given = plain_array("class_of", self.class_of, expected)
+            whole = given.dtype.kind in "iu" and given.shape == weights.shape[:1]
+            if not whole or not np.array_equal(np.unique(given), np.arange(len(np.unique(given)))):
+                raise FitError(f"class_of is {quote(self.class_of)}. {expected}")
         return features, weights
+
+    def _check_settings(self) -> None:
+        if not isinstance(self.center, bool) and not (isinstance(self.center, str) and self.center == "auto"):
+            raise FitError(f'center is {quote(self.center)}. Expected True, False or "auto".')
+        if not is_number(self.logit_scale, 1 / LARGEST_SCALE, LARGEST_SCALE):
+            raise FitError(
+                f"logit_scale is {quote(self.logit_scale)}. Expected a number from {1 / LARGEST_SCALE:.0e} to "
+                f"{LARGEST_SCALE:.0e}, such as backbone.logit_scale."
+            )
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -26,6 +26,7 @@ class Texts:
     """Stands for a backbone: a text's embedding is a function of its letters, of length 1."""
 
     name: str = "fake:texts"
+    dim: int = 8
     fingerprint: str = "0" * 64
     dtype: torch.dtype = torch.float32
     logit_scale: float = 7.0
