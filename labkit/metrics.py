@@ -12,7 +12,13 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from sklearn import metrics as _sklearn
 
-from labkit.errors import DataError
+from labkit.devices import is_whole, plain_array, real_array
+from labkit.errors import DataError, quote
+
+LARGEST_TABLE = 2**28  # entries of a table of classes by clusters: 2 GiB
+SMALL_TABLE = 2**22  # beyond, numbers that do not occur are left out where that changes no result
+LARGEST_LABEL = 2**63 - 1
+MOST_BINS = 10**6
 
 
 def match_clusters(y_true: ArrayLike, y_pred: ArrayLike, n_classes: int | None = None) -> np.ndarray:
@@ -28,13 +34,17 @@ def match_clusters(y_true: ArrayLike, y_pred: ArrayLike, n_classes: int | None =
         predicted classes. A cluster that no class is left for maps to −1.
 
     Raises:
-        DataError: the labels differ in length, are empty, not whole numbers, or negative (−1 stands for unknown).
+        DataError: the labels differ in length, are empty, not whole numbers, negative (−1 stands for unknown), or so
+            large that a table of all numbers up to them does not fit.
     """
     true, pred = _read(y_true, y_pred)
     found = int(true.max()) + 1
-    if n_classes is not None and n_classes < found:
-        raise DataError(f"y_true holds class {found - 1} but n_classes is {n_classes}. Expected at least {found}.")
-    counts = _contingency(true, pred, n_classes or found)  # (C, clusters)
+    if n_classes is not None and not is_whole(n_classes, found, LARGEST_LABEL):
+        raise DataError(
+            f"y_true holds class {found - 1} but n_classes is {quote(n_classes)}. Expected a whole number of at least "
+            f"{found}."
+        )
+    counts = _contingency(true, pred, found if n_classes is None else int(n_classes))  # (C, clusters)
     classes, clusters = linear_sum_assignment(counts, maximize=True)
     mapping = np.full(counts.shape[1], -1, dtype=np.int64)
     mapping[clusters] = classes
@@ -46,7 +56,7 @@ def clustering_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
     The matching is made on the same samples, as in the TURTLE paper; with few samples a class this flatters.
     """
-    true, pred = _read(y_true, y_pred)
+    true, pred = _renumbered(*_read(y_true, y_pred))
     return float(np.mean(match_clusters(true, pred)[pred] == true))
 
 
@@ -55,7 +65,7 @@ def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 
     Large and small classes count the same; the matching is that of `clustering_accuracy`.
     """
-    true, pred = _read(y_true, y_pred)
+    true, pred = _renumbered(*_read(y_true, y_pred))
     right = np.bincount(true, weights=match_clusters(true, pred)[pred] == true)
     total = np.bincount(true)
     return float(np.mean(right[total > 0] / total[total > 0]))
@@ -66,8 +76,8 @@ def normalized_mutual_info(y_true: ArrayLike, y_pred: ArrayLike, average: str = 
 
     `average` is "geometric" (as in the TURTLE paper; Strehl & Ghosh, 2002) or "arithmetic" (scikit-learn's default).
     """
-    if average not in ("geometric", "arithmetic"):
-        raise DataError(f'average is {average!r}. Expected "geometric" or "arithmetic".')
+    if not isinstance(average, str) or average not in ("geometric", "arithmetic"):
+        raise DataError(f'average is {quote(average)}. Expected "geometric" or "arithmetic".')
     value = _sklearn.normalized_mutual_info_score(*_read(y_true, y_pred), average_method=average)
     return float(np.clip(value, 0.0, 1.0))  # rounding may leave 1 + 1e-16
 
@@ -97,7 +107,8 @@ def calibration(
     Raises:
         DataError: the arrays differ in length, are empty, or hold something else.
     """
-    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
+    sure = real_array("confidence", confidence, "Expected probabilities, (n,).", DataError).astype(np.float64)
+    right = plain_array("correct", correct, "Expected whether each prediction is right, (n,) of bool.", DataError)
     if sure.ndim != 1 or len(sure) == 0 or sure.shape != right.shape:
         raise DataError(
             f"confidence has shape {sure.shape} and correct {right.shape}. Expected one number for each prediction, "
@@ -107,8 +118,8 @@ def calibration(
         raise DataError(f"correct holds {right.dtype}. Expected whether each prediction is right: y_pred == y_true.")
     if not (np.isfinite(sure).all() and sure.min() >= 0 and sure.max() <= 1 + 1e-6):
         raise DataError(f"confidence holds numbers from {sure.min()} to {sure.max()}. Expected probabilities.")
-    if n_bins < 1:
-        raise DataError(f"n_bins is {n_bins}. Expected a whole number of at least 1.")
+    if not is_whole(n_bins, 1, MOST_BINS):
+        raise DataError(f"n_bins is {quote(n_bins)}. Expected a whole number from 1 to {MOST_BINS:,}.")
     bins = np.searchsorted(np.arange(1, n_bins) / n_bins, sure)
     counts = np.bincount(bins, minlength=n_bins)
     total = np.where(counts > 0, counts, np.nan)
@@ -126,29 +137,54 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
 
 
 def _contingency(true: np.ndarray, pred: np.ndarray, n_classes: int) -> np.ndarray:
-    """How many samples of each class fell into each cluster, (classes, clusters)."""
+    """How many samples of each class fell into each cluster, (classes, clusters).
+
+    Raises:
+        DataError: there are too many of both for a table.
+    """
     n_clusters = int(pred.max()) + 1
+    if n_classes * n_clusters > LARGEST_TABLE:
+        raise DataError(
+            f"the labels ask for a table of {n_classes:,} classes by {n_clusters:,} clusters. Expected at most "
+            f"{LARGEST_TABLE:,} entries: number both from 0 without gaps, np.unique(labels, return_inverse=True)[1]."
+        )
     return np.bincount(true * n_clusters + pred, minlength=n_classes * n_clusters).reshape(n_classes, n_clusters)
+
+
+def _renumbered(true: np.ndarray, pred: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both from 0 without gaps where a table of all numbers would be large; else as they are.
+
+    Not always: of several matchings that are as good, another might be found.
+    """
+    if (int(true.max()) + 1) * (int(pred.max()) + 1) <= SMALL_TABLE:
+        return true, pred
+    return np.unique(true, return_inverse=True)[1], np.unique(pred, return_inverse=True)[1]
+
+
+def read_labels(name: str, given: ArrayLike) -> np.ndarray:
+    """Labels as an int64 array (n,), or a DataError that says what is wrong."""
+    expected = "Expected whole numbers: np.unique(names, return_inverse=True)[1]."
+    array = plain_array(name, given, expected, DataError)
+    if array.ndim != 1 or len(array) == 0:
+        raise DataError(f"{name} has shape {array.shape}. Expected one label for each sample, (n,) with n ≥ 1.")
+    if array.dtype == object:
+        array = real_array(name, array, expected, DataError)
+    if not np.issubdtype(array.dtype, np.integer):
+        raise DataError(f"{name} holds {array.dtype}. {expected}")
+    if array.min() < 0:
+        cure = "−1 stands for an unknown class: score only the samples whose class is known (y >= 0)"
+        raise DataError(f"{name} holds {array.min()}. Expected labels from 0; {cure}.")
+    if array.max() > LARGEST_LABEL:
+        raise DataError(f"{name} holds {array.max()}. Expected labels of at most {LARGEST_LABEL}.")
+    return array.astype(np.int64)
 
 
 def _read(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Both as int64 arrays, or a DataError that says what is wrong."""
-    arrays = []
-    for name, given in (("y_true", y_true), ("y_pred", y_pred)):
-        array = np.asarray(given)
-        if array.ndim != 1 or len(array) == 0:
-            raise DataError(f"{name} has shape {array.shape}. Expected one label for each sample, (n,) with n ≥ 1.")
-        if not np.issubdtype(array.dtype, np.integer):
-            raise DataError(
-                f"{name} holds {array.dtype}. Expected whole numbers: np.unique(names, return_inverse=True)."
-            )
-        if array.min() < 0:
-            cure = "−1 stands for an unknown class: score only the samples whose class is known (y >= 0)"
-            raise DataError(f"{name} holds {array.min()}. Expected labels from 0; {cure}.")
-        arrays.append(array.astype(np.int64))
-    if len(arrays[0]) != len(arrays[1]):
+    true, pred = read_labels("y_true", y_true), read_labels("y_pred", y_pred)
+    if len(true) != len(pred):
         raise DataError(
-            f"y_true has {len(arrays[0])} labels and y_pred {len(arrays[1])}. Expected one of each for every sample: "
+            f"y_true has {len(true)} labels and y_pred {len(pred)}. Expected one of each for every sample: "
             "take both from the same split."
         )
-    return arrays[0], arrays[1]
+    return true, pred

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from labkit.errors import DataError
+from labkit.devices import LARGEST_COUNT, is_whole, real_array
+from labkit.errors import DataError, quote
 
 if TYPE_CHECKING:
     from labkit.backbones import Backbone
@@ -74,8 +75,11 @@ def name_clusters(labeling_probs: ArrayLike, zero_shot_probs: ArrayLike, *, n_ev
     A cluster without pictures gets a word that no other cluster needs; its scores are 0.
 
     Raises:
-        DataError: the arrays hold no probabilities, are of different pictures, or there are fewer words than clusters.
+        DataError: the arrays hold no probabilities, are of different pictures, or there are fewer words than clusters;
+            or `n_evidence` is no number of pictures.
     """
+    if not is_whole(n_evidence, 0):
+        raise DataError(f"n_evidence is {quote(n_evidence)}. Expected a whole number from 0 to {LARGEST_COUNT:,}.")
     labeling = _probabilities("labeling_probs", labeling_probs)
     zero_shot = _probabilities("zero_shot_probs", zero_shot_probs)
     if len(labeling) != len(zero_shot):
@@ -111,9 +115,10 @@ def name_by_model(labeling_probs: ArrayLike, backbone: Backbone, features: Array
 
 def _probabilities(name: str, given: ArrayLike) -> np.ndarray:
     """An array of probabilities as float64 (n, c), or a DataError that says what is wrong."""
-    array = np.asarray(given, dtype=np.float64)
+    expected = "Expected a row of probabilities for each picture, (n, c)."
+    array = real_array(name, given, expected, DataError).astype(np.float64)
     if array.ndim != 2 or 0 in array.shape:
-        raise DataError(f"{name} has shape {array.shape}. Expected a row of probabilities for each picture, (n, c).")
+        raise DataError(f"{name} has shape {array.shape}. {expected}")
     if not np.isfinite(array).all():
         raise DataError(f"{name} holds numbers that are not finite. Expected probabilities: look where they come from.")
     off = np.abs(array.sum(1) - 1).max()
