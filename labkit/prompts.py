@@ -7,14 +7,15 @@ labels were looked at on the way, the file says so.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from labkit.errors import DataError, ManifestError
+from labkit.errors import DataError, ManifestError, quote
 from labkit.manifests import Manifest, Strict, closest, load_manifest, read_yaml, validate
 
 TEMPLATES = ("a photo of a {}.",)
@@ -37,6 +38,23 @@ class Prompts:
     templates: Sequence[str] = TEMPLATES
     words: Literal["synonyms", "members"] = "synonyms"
 
+    def __post_init__(self) -> None:
+        texts = [*self._several(self.classes), *self._several(self.templates)]
+        words = [self._several(of_class) for of_class in self._several(self.phrases)]
+        if len(words) != len(self.classes) or not all(isinstance(text, str) for text in chain(texts, *words)):
+            raise DataError(
+                f"the words of the classes {quote(self.classes)} are {quote(self.phrases)}. Expected a list of texts "
+                "for each class: Prompts.of makes it."
+            )
+
+    def _several(self, given: Any) -> list[Any]:
+        """What is given in a list or the like, or a DataError."""
+        if isinstance(given, str) or not isinstance(given, Sequence):
+            raise DataError(
+                f"the prompts hold {quote(given)}. Expected a list: Prompts.of makes prompts of your words."
+            )
+        return list(given)
+
     @classmethod
     def of(
         cls,
@@ -48,35 +66,46 @@ class Prompts:
         """Prompts from names of classes, or from a mapping of each name to its words.
 
         Raises:
-            DataError: classes, words or templates are missing, no texts, or the same twice.
+            DataError: classes, words or templates are missing, no texts, the same twice, or in no order (a set).
         """
         if isinstance(classes, str) or isinstance(templates, str):
             raise DataError(
-                f"got the text {classes if isinstance(classes, str) else templates!r}. Expected lists: "
+                f"got the text {quote(classes if isinstance(classes, str) else templates)}. Expected lists: "
                 'Prompts.of(["cat", "dog"], ["a photo of a {}."]).'
             )
-        phrases = classes if isinstance(classes, Mapping) else {name: [name] for name in classes if _is_text(name)}
-        if len(phrases) != len(classes) or not all(map(_is_text, phrases)):
+        names = _in_order(classes)
+        if names is None or len(set(names)) != len(names):
             raise DataError(
-                f"the classes are {classes!r}. Expected a different text for each; where a class has several words, a "
-                'mapping: {"ball": ["ball", "sphere"], "star": ["star"]}.'
+                f"the classes are {quote(classes)}. Expected a different text for each, in a list; where a class has "
+                'several words, a mapping: {"ball": ["ball", "sphere"], "star": ["star"]}.'
             )
+        given = classes if isinstance(classes, Mapping) else {name: [name] for name in names}
+        phrases = {name: _in_order(given[name]) or [] for name in names}
         for name, several in phrases.items():
-            if isinstance(several, str) or len(several) == 0 or not all(map(_is_text, several)):
-                raise DataError(f"the words of {name!r} are {several!r}. Expected a list of at least one text.")
-        if len(templates) == 0 or not all(_is_text(template) and "{}" in template for template in templates):
-            raise DataError(f"the templates are {templates!r}. Expected sentences with {{}} in them.")
-        if words not in ("synonyms", "members"):
-            raise DataError(f'words is {words!r}. Expected "synonyms" or "members".')
-        return cls(list(phrases), [list(several) for several in phrases.values()], templates, words)
+            if not several:
+                raise DataError(
+                    f"the words of {quote(name)} are {quote(given[name])}. Expected a list of at least one text."
+                )
+        if not all("{}" in sentence for sentence in _in_order(templates) or [""]):
+            raise DataError(f"the templates are {quote(templates)}. Expected sentences with {{}} in them, in a list.")
+        if not isinstance(words, str) or words not in ("synonyms", "members"):
+            raise DataError(f'words is {quote(words)}. Expected "synonyms" or "members".')
+        return cls(names, list(phrases.values()), templates, words)
 
     def texts(self, i: int) -> list[str]:
         """All sentences for class i: every template with every word."""
         return [template.replace("{}", phrase) for template in self.templates for phrase in self.phrases[i]]
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+def _in_order(texts: Any) -> list[str] | None:
+    """Texts that are not blank as a list; None for everything else, and for sets, whose order differs from run to run.
+
+    Of a mapping, its keys.
+    """
+    if isinstance(texts, str | set | frozenset) or not isinstance(texts, Collection) or getattr(texts, "ndim", 1) != 1:
+        return None
+    several = list(texts)
+    return several if all(isinstance(text, str) and text.strip() for text in several) else None
 
 
 class _PromptFile(Strict):
