@@ -10,7 +10,7 @@ from torch import nn
 from labkit import pocket
 from labkit.devices import pick_device
 from labkit.encoders import Backbone, Settings
-from labkit.errors import BackboneError
+from labkit.errors import BackboneError, quote
 from labkit.families import NAMES_HELP, open_clip_model, paper_space, timm_model, without_network
 from labkit.geometry import Geometry, Preprocess
 from labkit.hog import CELL, HOG
@@ -53,15 +53,19 @@ def load_backbone(
         BackboneError: for an unknown name, settings that the model cannot take, or weights that are neither on this
             machine nor reachable.
     """
+    if not isinstance(name, str):
+        raise BackboneError(f"backbone {quote(name)} is no name. Expected {NAMES_HELP}.")
     settings = Settings(pick_device(device), image_size, geometry, pooling, dtype)
     kind, _, rest = name.partition(":")
     is_timm = name in EFFICIENTNETS or kind == "timm" or (name in SPACES and SPACES[name].library == "timm")
     if pooling is not None and not is_timm:
-        raise BackboneError(f"pooling is {pooling!r}, but {name!r} has its own. Give it for timm models only.")
+        raise BackboneError(
+            f"pooling is {quote(pooling)}, but {quote(name)} has its own. Give it for timm models only."
+        )
     if name == "pixels":
-        return without_network(name, image_size or 28, settings, nn.Flatten())
+        return without_network(name, settings.image_size or 28, settings, nn.Flatten())
     if name == "hog":
-        size = image_size or 32
+        size = settings.image_size or 32
         if size < 2 * CELL or size % CELL:
             raise BackboneError(f"image_size is {size}. Expected, for hog, a multiple of {CELL} from {2 * CELL} up.")
         return without_network(name, size, settings, HOG())
@@ -77,4 +81,4 @@ def load_backbone(
     if kind == "open_clip" and rest.count("/") >= 1:
         model, _, pretrained = rest.partition("/")
         return open_clip_model(name, model, pretrained, settings)
-    raise BackboneError(f"backbone {name!r} is unknown. Expected {NAMES_HELP}.")
+    raise BackboneError(f"backbone {quote(name)} is unknown. Expected {NAMES_HELP}.")

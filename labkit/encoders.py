@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,12 +10,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labkit.devices import autocast, autocast_dtype
-from labkit.errors import BackboneError
+from labkit.devices import autocast, autocast_dtype, is_out_of_memory, is_whole
+from labkit.errors import BackboneError, DataError, quote
 from labkit.geometry import LONGEST, Geometry, Middle, Preprocess
 from labkit.weights import fingerprint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+LARGEST_SIDE = 8192  # pixels of what a model sees, far beyond any
 TO_RGB = ("MaybeConvertMode()", "_convert_to_rgb")  # the step of open_clip (and of its older versions)
 
 
@@ -46,14 +47,46 @@ class Backbone:
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Features of a batch: uint8 pixels (B, h, w, c or 1) -> float32 (B, d) on the backbone's device."""
+        """Features of a batch: uint8 pixels (B, h, w, c or 1) -> float32 (B, d) on the backbone's device.
+
+        Raises:
+            DataError: the pixels are of another type, shape or size.
+        """
+        self._check_pixels(pixels)
         pixels = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)  # channels last in memory: no copy
         scale = torch.tensor(self.std, device=self.device).mul_(255).reciprocal_().view(-1, 1, 1)
         shift = torch.tensor([m / s for m, s in zip(self.mean, self.std, strict=True)], device=self.device)
         inputs = pixels.float().expand(-1, len(scale), -1, -1).contiguous(memory_format=torch.channels_last)
         inputs = inputs.mul_(scale).sub_(shift.view(-1, 1, 1))
-        with autocast(self.device, self.dtype):
-            return self.model(inputs).float()
+        try:
+            with autocast(self.device, self.dtype):
+                features = self.model(inputs).float()
+        except (RuntimeError, AssertionError, ValueError) as error:
+            if not is_out_of_memory(error):
+                self._check_size(pixels.shape[2:], error)
+            raise
+        if features.shape[1:] != (self.dim,):
+            self._check_size(pixels.shape[2:])
+        return features
+
+    def _check_pixels(self, pixels: Any) -> None:
+        channels = " or ".join(map(str, sorted({1, len(self.std)})))
+        expected = f"Expected a tensor of uint8, (B, h, w, {channels}): torch.from_numpy(np.stack(images))."
+        if not isinstance(pixels, Tensor):
+            raise DataError(f"pixels is {quote(pixels)}. {expected}")
+        if pixels.dtype != torch.uint8 or pixels.is_meta or pixels.layout != torch.strided:
+            raise DataError(f"pixels is a tensor of {pixels.dtype}, {pixels.layout} on {pixels.device}. {expected}")
+        if pixels.ndim != 4 or 0 in pixels.shape or pixels.shape[3] not in (1, len(self.std)):
+            raise DataError(f"pixels has shape {tuple(pixels.shape)}. {expected}")
+
+    def _check_size(self, size: Sequence[int], cause: Exception | None = None) -> None:
+        """Raise a DataError where images are not of the size that `preprocess` makes; many models take no other."""
+        height, width = self.preprocess(Image.new("L", (8, 8))).shape[:2]
+        if tuple(size) != (height, width):
+            raise DataError(
+                f"pixels has images of {size[0]} x {size[1]} pixels. {self.name!r} expected {height} x {width}: what "
+                "backbone.preprocess makes of an image."
+            ) from cause
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
@@ -62,15 +95,18 @@ class Backbone:
         Texts longer than the model's context are cut off.
 
         Raises:
-            BackboneError: the backbone has no text tower, or its tokenizer cannot be had.
+            BackboneError: the backbone has no text tower, its tokenizer cannot be had, or what is given are no texts.
         """
         clip, tokenize = self._image_text_model()
-        if isinstance(texts, str) or not len(texts):
-            raise BackboneError(f"texts is {texts!r}. Expected a list of at least one text.")
-        parts = []
+        is_list = isinstance(texts, Collection) and not isinstance(texts, str | bytes | Set | Mapping)
+        if not is_list or len(texts) == 0 or not all(isinstance(text, str) for text in texts):
+            raise BackboneError(f"texts is {quote(texts)}. Expected a list of at least one text.")
+        if not is_whole(batch_size, 1):
+            raise BackboneError(f"batch_size is {quote(batch_size)}. Expected a whole number of at least 1.")
+        texts, parts = list(texts), []
         with autocast(self.device, self.dtype):
             for start in range(0, len(texts), batch_size):
-                tokens = tokenize(list(texts[start : start + batch_size])).to(self.device)
+                tokens = tokenize(texts[start : start + batch_size]).to(self.device)
                 parts.append(clip.encode_text(tokens).float())
         return nn.functional.normalize(torch.cat(parts), dim=-1)
 
@@ -112,13 +148,30 @@ class Settings:
     dtype: str | None
 
     def __post_init__(self) -> None:
+        if self.image_size is not None:
+            if not is_whole(self.image_size, 1, LARGEST_SIDE):
+                raise BackboneError(
+                    f"image_size is {quote(self.image_size)}. Expected a whole number of pixels from 1 to "
+                    f"{LARGEST_SIDE}, or None."
+                )
+            object.__setattr__(self, "image_size", int(self.image_size))  # fingerprints write NumPy's in another way
+        if self.geometry is not None and not isinstance(self.geometry, Geometry):
+            raise BackboneError(
+                f"geometry is {quote(self.geometry)}. Expected one, such as Geometry(resize=256, crop=224), or None."
+            )
+        if self.geometry is not None and self.geometry.resize > LARGEST_SIDE:
+            raise BackboneError(f"geometry is {quote(self.geometry)}. Expected a resize of at most {LARGEST_SIDE}.")
         if self.image_size is not None and self.geometry is not None:
             raise BackboneError(
                 f"image_size is {self.image_size} and geometry is {self.geometry}. Expected one of them: the crop of "
                 "the geometry is the size that the model sees."
             )
-        if self.dtype is not None and self.dtype not in DTYPES:
-            raise BackboneError(f"dtype is {self.dtype!r}. Expected one of {', '.join(DTYPES)}, or None.")
+        if self.pooling is not None and not isinstance(self.pooling, str):
+            raise BackboneError(
+                f'pooling is {quote(self.pooling)}. Expected a text, such as "avg" or "token", or None.'
+            )
+        if self.dtype is not None and (not isinstance(self.dtype, str) or self.dtype not in DTYPES):
+            raise BackboneError(f"dtype is {quote(self.dtype)}. Expected one of {', '.join(DTYPES)}, or None.")
 
     @property
     def input_size(self) -> int | None:
