@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import re
+import math
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from labkit.devices import LARGEST_COUNT, is_number, is_whole
 from labkit.errors import FitError, quote
@@ -79,29 +81,40 @@ class MustConfig:
         counts = ("epochs", "batch_size", "accumulate", "mask_block")
         shares = ("threshold", "ema_decay", "ema_decay_end", "mask_ratio")
         weights = ("self_training_weight", "fairness_weight", "masked_image_weight", "alignment_weight")
+        switches = ("slow_mask_token", "flip")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, np.generic):
+                object.__setattr__(self, field.name, value.item())  # checkpoints are JSON, which has no NumPy
         for name in (*counts, *(("patience",) if self.patience is not None else ())):
-            self._expect(name, _is_whole(getattr(self, name)) and getattr(self, name) >= 1, "a whole number from 1 on")
-        self._expect("ema_warmup", _is_whole(self.ema_warmup) and self.ema_warmup >= 0, "a whole number from 0 on")
+            self._expect(name, is_whole(getattr(self, name), 1), f"a whole number from 1 to {LARGEST_COUNT:,}")
+        self._expect("ema_warmup", is_whole(self.ema_warmup, 0), f"a whole number from 0 to {LARGEST_COUNT:,}")
         for name in (*shares, *(("fairness_memory",) if self.fairness_memory is not None else ())):
-            self._expect(name, 0 <= _number(getattr(self, name)) < 1, "a number from 0 to below 1")
+            value = getattr(self, name)
+            self._expect(name, is_number(value, 0, 1) and value < 1, "a number from 0 to below 1")
         for name in (*weights, "weight_decay"):
-            self._expect(name, 0 <= _number(getattr(self, name)) < math.inf, "a number from 0 on")
-        self._expect("lr", 0 < _number(self.lr) < math.inf, "a number above 0")
+            self._expect(name, is_number(getattr(self, name), 0, LARGEST), f"a number from 0 to {LARGEST:.0e}")
+        self._expect("lr", is_number(self.lr, math.ulp(0.0), LARGEST), f"a number above 0 and at most {LARGEST:.0e}")
         for name in ("layer_decay", "crop"):
-            self._expect(name, 0 < _number(getattr(self, name)) <= 1, "a number above 0 and up to 1")
-        self._expect("prior", self.prior in ("uniform", "estimated"), '"uniform" or "estimated"')
+            self._expect(name, is_number(getattr(self, name), math.ulp(0.0), 1), "a number above 0 and up to 1")
+        for name in switches:
+            self._expect(name, isinstance(getattr(self, name), bool), "True or False")
+        is_text = self.augment is None or isinstance(self.augment, str)
+        self._expect("augment", is_text, 'a description of RandAugment, such as "rand-m9-mstd0.5-inc1", or None')
+        is_known = isinstance(self.prior, str) and self.prior in ("uniform", "estimated")
+        self._expect("prior", is_known, '"uniform" or "estimated"')
         self._expect("accumulate", self.batch_size % self.accumulate == 0, f"a divisor of {self.batch_size}")
 
     def _expect(self, name: str, holds: bool, what: str) -> None:
         if not holds:
-            raise FitError(f"{name} is {getattr(self, name)!r}. Expected {what}.")
+            raise FitError(f"{name} is {quote(getattr(self, name))}. Expected {what}.")
 
     def replace(self, **changes: Any) -> MustConfig:
         """A copy with some settings changed; unknown names are an error."""
         known = [field.name for field in dataclasses.fields(self)]
         for name in changes:
             if name not in known:
-                raise FitError(f"MUST has no setting {name!r}. Expected some of {', '.join(known)}.")
+                raise FitError(f"MUST has no setting {quote(name)}. Expected some of {', '.join(known)}.")
         return dataclasses.replace(self, **changes)
 
     @property
@@ -120,11 +133,3 @@ class MustConfig:
         grown = min(1.0, step * share / self.ema_warmup) if self.ema_warmup else 1.0
         end = max(self.ema_decay, self.ema_decay_end) if self.ema_decay else 0.0
         return (self.ema_decay + (end - self.ema_decay) * grown) ** share
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan

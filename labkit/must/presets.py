@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from labkit import pocket
-from labkit.errors import FitError
+from labkit.errors import FitError, quote
 from labkit.must.config import PUBLISHED_BATCH, MustConfig
 
 DATASETS = {  # other names of the published datasets
@@ -148,16 +148,22 @@ def preset_key(dataset: str | None, backbone: str) -> str:
     Raises:
         FitError: nobody has chosen settings for this pair.
     """
+    if not isinstance(backbone, str) or not isinstance(dataset, str | None):
+        raise FitError(
+            f"got the dataset {quote(dataset)} and the backbone {quote(backbone)}. Expected the name of a dataset, or "
+            'None, and that of a backbone: preset_for("oxford-pets", "clip-vit-b16").'
+        )
     model = backbone if backbone in pocket.NAMES else MODELS.get(backbone)
     key = f"{DATASETS.get(dataset, dataset) if dataset else None}/{model}"
     if key in PRESETS:
         return key
     if backbone in pocket.NAMES:
         return "pocket"
-    what = f"the dataset {dataset!r}" if dataset else "images of your own"
+    what = f"the dataset {quote(dataset)}" if dataset else "images of your own"
     raise FitError(
-        f"MUST has no settings for {what} with the backbone {backbone!r}. It has them for {', '.join(_pairs())} (with "
-        "OpenAI's weights at 224 pixels: clip-vit-b16, clip-vit-l14). Take those of the pair most like yours: "
+        f"MUST has no settings for {what} with the backbone {quote(backbone)}. It has them for "
+        f"{', '.join(_pairs())} (with OpenAI's weights at 224 pixels: clip-vit-b16, clip-vit-l14). Take those of "
+        "the pair most like yours: "
         'PRESETS["pets/ViT-B-16"] in Python, --preset pets/ViT-B-16 on the command line.'
     )
 
@@ -167,7 +173,13 @@ def _pairs() -> list[str]:
 
 
 def preset_source(key: str) -> str:
-    """Where the settings with this key in `PRESETS` are from, in a few words."""
+    """Where the settings with this key in `PRESETS` are from, in a few words.
+
+    Raises:
+        FitError: there is no such key.
+    """
+    if not isinstance(key, str) or key not in PRESETS:
+        raise FitError(f"there is no preset {quote(key)}. Expected one of {', '.join(PRESETS)}.")
     if key in PUBLISHED:
         return "published, Li et al. 2023"
     if key in BORROWED:
@@ -179,6 +191,8 @@ def preset_source(key: str) -> str:
 
 def describe(config: MustConfig) -> list[str]:
     """The settings that distinguish presets, in lines for people."""
+    if not isinstance(config, MustConfig):
+        raise FitError(f"config is {quote(config)}. Expected a MustConfig, such as PRESETS[…].")
     stopping = "" if config.patience is None else f", patience {config.patience}"
     masks = "no masks"
     if config.mask_ratio:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 
-from labkit.errors import FitError
+from labkit.errors import FitError, quote
 from labkit.must import MustConfig
 
-WHOLE, SHARE, WEIGHT = "a whole number from 1 on", "a number from 0 to below 1", "a number from 0 on"
+WHOLE, SHARE = "a whole number from 1 to 1,000,000,000", "a number from 0 to below 1"
+WEIGHT, RATE = "a number from 0 to 1e+30", "a number above 0 and at most 1e+30"
 
 
 @pytest.mark.parametrize(
@@ -22,7 +26,7 @@ WHOLE, SHARE, WEIGHT = "a whole number from 1 on", "a number from 0 to below 1",
         ("accumulate", 0, WHOLE),
         ("mask_block", "16", WHOLE),
         ("patience", 0, WHOLE),
-        ("ema_warmup", -1, "a whole number from 0 on"),
+        ("ema_warmup", -1, "a whole number from 0 to 1,000,000,000"),
         ("threshold", 1.0, SHARE),
         ("threshold", math.nan, SHARE),
         ("ema_decay", 1, SHARE),
@@ -35,18 +39,31 @@ WHOLE, SHARE, WEIGHT = "a whole number from 1 on", "a number from 0 to below 1",
         ("masked_image_weight", "1", WEIGHT),
         ("alignment_weight", math.nan, WEIGHT),
         ("weight_decay", -0.1, WEIGHT),
-        ("lr", 0, "a number above 0"),
-        ("lr", math.inf, "a number above 0"),
+        ("lr", 0, RATE),
+        ("lr", math.inf, RATE),
         ("layer_decay", 0, "a number above 0 and up to 1"),
         ("layer_decay", 1.1, "a number above 0 and up to 1"),
         ("crop", 0.0, "a number above 0 and up to 1"),
         ("prior", "flat", '"uniform" or "estimated"'),
+        ("epochs", 10**30, WHOLE),
+        ("lr", 10**400, RATE),
+        ("lr", 1e300, RATE),
+        ("flip", 1, "True or False"),
+        ("slow_mask_token", None, "True or False"),
+        ("augment", 7, 'a description of RandAugment, such as "rand-m9-mstd0.5-inc1", or None'),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_was_expected(name: str, value: object, expected: str) -> None:
     with pytest.raises(FitError) as caught:
         MustConfig(**{name: value})  # type: ignore[arg-type]
-    assert str(caught.value) == f"{name} is {value!r}. Expected {expected}."
+    assert str(caught.value) == f"{name} is {quote(value)}. Expected {expected}."
+
+
+def test_numbers_of_numpy_become_plain_ones_which_a_checkpoint_can_hold() -> None:
+    config = MustConfig(epochs=np.int64(3), lr=np.float32(0.5), flip=np.bool_(False))  # type: ignore[arg-type]
+    assert json.dumps(dataclasses.asdict(config)) == json.dumps(
+        dataclasses.asdict(MustConfig(epochs=3, lr=0.5, flip=False))
+    )
 
 
 def test_parts_of_a_batch_are_equal() -> None:
