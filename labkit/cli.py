@@ -6,28 +6,24 @@ Heavy modules are imported by the command that needs them, so that `labkit --hel
 from __future__ import annotations
 
 import argparse
-import base64
 import contextlib
-import csv
-import html
 import io
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import labkit
-from labkit._files import atomic_write
-from labkit.errors import DataError, LabkitError
+from labkit._files import user_path
+from labkit.errors import DataError, LabkitError, quote
 
 if TYPE_CHECKING:
     import numpy as np
-    from PIL import Image
 
-    from labkit.backbones import Backbone
     from labkit.manifests import Manifest
     from labkit.must import MustConfig
+    from labkit.naming import Names
     from labkit.prompts import Prompts
 
 SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
@@ -40,17 +36,71 @@ PAPER_SPACES = (
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted."""
-    arguments = _parser().parse_args(argv)
     # Threads that spin for long while they wait stall on a busy machine; read when torch is loaded, so it is set here.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    _fill_closed_streams()
+    out, err = _Words(sys.stdout), _Words(sys.stderr)
+    with contextlib.redirect_stdout(cast(IO[str], out)), contextlib.redirect_stderr(cast(IO[str], err)):
+        status = _answer(argv)
+        out.flush()
+        if out.failure is not None and not isinstance(out.failure, BrokenPipeError) and status == 0:
+            print(f"labkit: all is done, but standard output cannot be written ({out.failure}).", file=sys.stderr)
+            status = 2
+        err.flush()
+    return status
+
+
+def _answer(argv: Sequence[str] | None) -> int:
+    when_stopped = ""
     try:
+        arguments = _parser().parse_args(argv)
+        when_stopped = arguments.when_stopped
         return arguments.command(arguments)
+    except SystemExit as done:  # argparse has said what is wrong, or given the help
+        return int(done.code or 0)
     except LabkitError as error:
         print(f"labkit: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"labkit: interrupted. {arguments.when_stopped}", file=sys.stderr)
+        print(f"labkit: interrupted. {when_stopped}", file=sys.stderr)
         return 130
+
+
+class _Words:
+    """Standard output or error that takes any text, and whose failure stops no work: what follows it is dropped."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self.failure: OSError | None = None
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack letters that files can hold
+
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._try(self._stream.flush)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def _try(self, act: Callable[[], object]) -> None:
+        if self.failure is not None:
+            return
+        try:
+            act()
+        except OSError as error:
+            self.failure = error
+            with contextlib.suppress(OSError):  # what Python holds back would fail once more when it ends
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
+
+
+def _fill_closed_streams() -> None:
+    """Give a stream that was closed before the start its place: else the next file that is opened takes it."""
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("r" if name == "stdin" else "w"))  # noqa: SIM115 (to the end)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Run the notebooks one after another; write pages and results.json. Example: labkit run --only 04",
     )
     run.add_argument("--profile", default="pocket", help="pocket (default), standard, paper or auto")
-    run.add_argument("--out", default="runs/latest", type=Path, help="folder for results (default: %(default)s)")
+    run.add_argument("--out", default="runs/latest", type=_path, help="folder for results (default: %(default)s)")
     run.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of the notebooks to run: 02 03")
     run.set_defaults(command=_run, when_stopped="The pages of the notebooks that had ended are in the output folder.")
 
@@ -75,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Cluster a folder of images with TURTLE, and name the clusters if words are given. "
         "Example: labkit cluster photos --classes 3 --words cat,dog,horse --sheet clusters.html",
     )
-    cluster.add_argument("folder", type=Path, help="images, flat or in sub-folders")
+    cluster.add_argument("folder", type=_path, help="images, flat or in sub-folders")
     cluster.add_argument("--classes", type=int, required=True, metavar="C", help="how many classes to look for")
     cluster.add_argument(
         "--backbone",
@@ -85,8 +135,8 @@ def _parser() -> argparse.ArgumentParser:
         f"(with labkit or its packages); {PAPER_SPACES}, timm:MODEL, open_clip:MODEL/PRETRAINED (from the hub once); "
         "repeat for several",
     )
-    cluster.add_argument("--out", default="labels.csv", type=Path, help="CSV to write (default: %(default)s)")
-    cluster.add_argument("--sheet", type=Path, metavar="FILE", help="contact sheet of the clusters, .html or .png")
+    cluster.add_argument("--out", default="labels.csv", type=_path, help="CSV to write (default: %(default)s)")
+    cluster.add_argument("--sheet", type=_path, metavar="FILE", help="contact sheet of the clusters, .html or .png")
     cluster.add_argument(
         "--words", metavar="WORDS", help="name the clusters: a,comma,list or a file with a word a line"
     )
@@ -107,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
         "there. Example: labkit must photos --words cat,dog,horse --out runs/pets. On several GPUs: accelerate launch "
         "-m labkit.cli must …",
     )
-    must.add_argument("data", help="a dataset's id (see `labkit datasets`), or a folder of images")
+    must.add_argument("data", type=_data, help="a dataset's id (see `labkit datasets`), or a folder of images")
     must.add_argument(
         "--words", metavar="WORDS", help="names of the classes, where the dataset has none: a,comma,list or a file"
     )
@@ -139,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="feature space of TURTLE (default: efficientnet-lite0); repeat for several",
     )
-    must.add_argument("--out", default="runs/must", type=Path, help="folder for the model, metrics and labels.csv")
+    must.add_argument("--out", default="runs/must", type=_path, help="folder for the model, metrics and labels.csv")
     must.add_argument("--seed", type=_seed, default=0, metavar="N", help=seed)
     must.set_defaults(command=_must, when_stopped="Features and checkpoints are kept: the same command goes on.")
 
@@ -148,18 +198,31 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty. Expected a path; that of this folder is a dot")
+    return user_path(text)
+
+
+def _data(text: str) -> str:
+    from labkit.manifests import list_manifests
+
+    return text if text in list_manifests() else str(_path(text))
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least 1")
-    return number
+    return _whole(text, 1, sys.maxsize, "of at least 1")
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**32:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number from 0 to 2**32 - 1")
-    return seed
+    return _whole(text, 0, 2**32 - 1, "from 0 to 2**32 - 1")
+
+
+def _whole(text: str, low: int, high: int, expected: str) -> int:
+    with contextlib.suppress(ValueError):
+        if low <= int(text) <= high:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{quote(text)} is not a whole number {expected}")
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -175,54 +238,44 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _cluster(arguments: argparse.Namespace) -> int:
+    from labkit.own.files import read_words, words_file
+
     if not arguments.folder.is_dir():
         raise DataError(f"{arguments.folder} is not a folder. Expected a folder of images.")
     if arguments.sheet and arguments.sheet.suffix not in (".html", ".png"):
         raise DataError(f"the contact sheet is {arguments.sheet}. Expected a name that ends in .html or .png.")
     if arguments.classes < 2:
         raise DataError(f"--classes is {arguments.classes}. Expected a whole number of at least 2.")
-    words = _read_words(arguments.words, arguments.classes) if arguments.words is not None else None
-    import numpy as np
+    words = read_words(arguments.words, arguments.classes) if arguments.words is not None else None
+    from labkit.own.cluster import cluster_folder
 
-    from labkit.backbones import load_backbone
-    from labkit.features import extract_features
-    from labkit.manifests import load_manifest
-    from labkit.turtle import Turtle
-
-    def extract(backbone: Backbone) -> np.ndarray:
-        parts = [extract_features(backbone, manifest, split=split, progress=True) for split in manifest.splits]
-        return np.concatenate(parts)
-
-    manifest = load_manifest(arguments.folder)
-    n_images = sum(split.size for split in manifest.splits.values())
-    if arguments.classes > n_images:
-        raise DataError(
-            f"--classes is {arguments.classes}, but {arguments.folder} holds {n_images} images. Ask for fewer."
-        )
-    backbones = [load_backbone(name) for name in arguments.backbone or SPACES]
-    image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
-    with _all_unreadable(manifest):
-        spaces = [extract(backbone) for backbone in backbones]
-    turtle = Turtle(arguments.classes, n_restarts=arguments.restarts, random_state=arguments.seed, progress=True)
-    probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
-    labels, confidence = probs.argmax(1), probs.max(1)
-    root = arguments.folder.resolve()
-    paths = _image_files(manifest)
-    files = [path.relative_to(root).as_posix() for path in paths]
-
-    names = _name(probs, image_text, extract(image_text), words) if words and image_text else None
-
-    rows = [
-        [file, label, f"{c:.4f}", *([names[label]] if names else [])]
-        for file, label, c in zip(files, labels, confidence, strict=True)
-    ]
-    _write_table(arguments.out, ["file", "cluster", "confidence", *(["name"] if names else [])], rows)
-    print(f"{len(files)} images in {len(np.unique(labels))} clusters: {arguments.out}")
+    found = cluster_folder(
+        arguments.folder,
+        arguments.classes,
+        backbones=arguments.backbone or list(SPACES),
+        out=arguments.out,
+        sheet=arguments.sheet,
+        words=words,
+        words_file=words_file(arguments.words) if arguments.words else None,
+        n_restarts=arguments.restarts,
+        seed=arguments.seed,
+    )
+    if words and found.names:
+        _print_names(words, found.names)
+    print(f"{found.n_images} images in {found.n_clusters} clusters: {arguments.out}")
     if arguments.sheet:
-        make_sheet = _html_sheet if arguments.sheet.suffix == ".html" else _png_sheet
-        _write(arguments.sheet, make_sheet(paths, labels, confidence, names))
         print(f"contact sheet: {arguments.sheet}")
     return 0
+
+
+def _print_names(words: list[str], names: Names) -> None:
+    for cluster, (word, margin) in enumerate(zip(names.words, names.margins, strict=True)):
+        doubt = "" if margin >= 0 else ", another word fits it better: look before you believe it"
+        print(f"cluster {cluster}: {words[word]} (margin {margin:+.2f}{doubt})")
+    print(
+        "The margin is how far a word is ahead of the next best, in nats of mean log-probability. It compares only the"
+    )
+    print("words that were given: where none of them fits, one may still be far ahead.")
 
 
 def _must(arguments: argparse.Namespace) -> int:
@@ -230,18 +283,32 @@ def _must(arguments: argparse.Namespace) -> int:
 
     from labkit.manifests import load_manifest
     from labkit.must import MUST
+    from labkit.own.files import (
+        all_unreadable,
+        expect_places,
+        file_cell,
+        read_words,
+        word_cell,
+        words_file,
+        write_table,
+    )
     from labkit.prompts import Prompts, load_prompts
 
     manifest = load_manifest(arguments.data)
     preset, config = _must_settings(arguments, manifest)
     if arguments.words is None and not manifest.classes:
         raise DataError(f"{arguments.data} has no class names. Give them, such as --words cat,dog,bird.")
-    prompts = load_prompts(manifest) if arguments.words is None else Prompts.of(_read_words(arguments.words, 2))
+    prompts = load_prompts(manifest) if arguments.words is None else Prompts.of(read_words(arguments.words, 2))
+    given = words_file(arguments.words) if arguments.words else None
+    expect_places(
+        {f"--out ({name})": arguments.out / name for name in ("must.safetensors", "labels.csv")},
+        {"the file of words": [] if given is None else [given]},
+    )
     split = next(iter(manifest.splits))
     images = manifest.images(split)
     must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed)
     _print_settings(preset, config)
-    with _all_unreadable(manifest):
+    with all_unreadable(manifest):
         start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None
         must.fit(images, start=start, folder=arguments.out, progress=True)
     if not PartialState().is_main_process:
@@ -249,11 +316,11 @@ def _must(arguments: argparse.Namespace) -> int:
     must.save(arguments.out / "must.safetensors")
     probs = must.predict_proba(images)
     root = Path(arguments.data).resolve()
-    names: Iterable[object] = range(len(images))
-    if images.files is not None:
-        names = [path.relative_to(root).as_posix() if path.is_relative_to(root) else path for path in images.files]
-    rows = [[name, must.classes_[p.argmax()], f"{p.max():.4f}"] for name, p in zip(names, probs, strict=True)]
-    _write_table(arguments.out / "labels.csv", ["file", "label", "confidence"], rows)
+    files = range(len(images)) if images.files is None else [file_cell(path, root) for path in images.files]
+    rows = [
+        [file, word_cell(must.classes_[p.argmax()]), f"{p.max():.4f}"] for file, p in zip(files, probs, strict=True)
+    ]
+    write_table(arguments.out / "labels.csv", ["file", "label", "confidence"], rows)
     last = must.history_[must.best_epoch_ - 1]
     for i, name in enumerate(must.classes_):
         print(f"{name}: predicted for {(must.pseudo_labels_[0] == i).sum()} images in epoch 1, ", end="")
@@ -271,7 +338,7 @@ def _must_settings(arguments: argparse.Namespace, manifest: Manifest) -> tuple[s
     key = arguments.preset
     if key is None:
         # what a folder is called says nothing of what it holds: such images are one's own, not a dataset's
-        is_folder = arguments.data not in list_manifests() and Path(arguments.data).expanduser().is_dir()
+        is_folder = arguments.data not in list_manifests() and Path(arguments.data).is_dir()
         key = preset_key(None if is_folder else manifest.id, arguments.backbone)
     elif key not in PRESETS:
         raise DataError(f"--preset is {key!r}. Expected one of {', '.join(PRESETS)}.")
@@ -307,133 +374,6 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
     image_text = load_backbone(arguments.backbone)
     features = extract_features(image_text, manifest, split=split, progress=True)
     return name_by_model(probs, image_text, features, prompts).predict(probs)
-
-
-def _image_files(manifest: Manifest) -> list[Path]:
-    """The images of a folder, split by split, in the order of their features."""
-    return [path for found in manifest.scan().values() for path, _ in found]
-
-
-@contextlib.contextmanager
-def _all_unreadable(manifest: Manifest) -> Iterator[None]:
-    """Where an image of a folder cannot be read, look at all of them, and name every one that cannot."""
-    try:
-        yield
-    except DataError as error:
-        paths = _image_files(manifest) if manifest.source.kind in ("folder", "manual") else []
-        bad = [path for path in paths if not _is_readable(path)]
-        if len(bad) < 2:
-            raise
-        named = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20} more" if len(bad) > 20 else "")
-        raise DataError(
-            f"{len(bad)} of {len(paths)} images cannot be read: {named}. They are damaged or no images: replace them "
-            "or take them away."
-        ) from error
-
-
-def _is_readable(path: Path) -> bool:
-    from labkit.folders import read_image
-
-    try:
-        read_image(path)
-    except DataError:
-        return False
-    return True
-
-
-def _read_words(given: str, n_clusters: int) -> list[str]:
-    """The vocabulary in a file, a word a line, or in a comma list; at least a word for each cluster."""
-    if "," in given:
-        lines = given.split(",")
-    elif not Path(given).exists():
-        raise DataError(
-            f"--words is {given!r}, which is neither a list nor a file. Expected at least {n_clusters} words with "
-            "commas between them, such as cat,dog,bird, or a file with a word a line."
-        )
-    else:
-        try:
-            lines = Path(given).read_text("utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f"the file of words {given!r} cannot be read ({error}). Expected a word a line in UTF-8, or a list "
-                "such as cat,dog,bird instead of the file."
-            ) from error
-    words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if len(words) < n_clusters:
-        raise DataError(
-            f"there are {len(words)} different words for {n_clusters} clusters. Expected at least one for each: add "
-            "words, or ask for fewer classes."
-        )
-    return words
-
-
-def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: list[str]) -> list[str]:
-    """A word for each cluster of the labeling `probs` (n, C), told to the user as well."""
-    from labkit.naming import name_by_model
-    from labkit.prompts import Prompts
-
-    found = name_by_model(probs, backbone, features, Prompts.of(words, templates=("{}", "a photo of a {}.")))
-    for cluster, (word, margin) in enumerate(zip(found.words, found.margins, strict=True)):
-        doubt = "" if margin >= 0 else ", another word fits it better: look before you believe it"
-        print(f"cluster {cluster}: {words[word]} (margin {margin:+.2f}{doubt})")
-    print(
-        "The margin is how far a word is ahead of the next best, in nats of mean log-probability. It compares only the"
-    )
-    print("words that were given: where none of them fits, one may still be far ahead.")
-    return [words[i] for i in found.words]
-
-
-def _html_sheet(
-    paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, names: Sequence[str] | None, n: int = 40
-) -> bytes:
-    """A page with the n most confident images of every cluster, largest cluster first."""
-    import numpy as np
-
-    parts = []
-    for cluster in np.argsort(-np.bincount(labels), kind="stable"):
-        members = np.flatnonzero(labels == cluster)
-        members = members[np.argsort(-confidence[members], kind="stable")]
-        title = f"Cluster {cluster}, {html.escape(names[cluster])}" if names else f"Cluster {cluster}"
-        parts.append(f"<h2>{title}: {len(members)} images</h2><p>")
-        for i in members[:n]:
-            jpeg, name = io.BytesIO(), html.escape(paths[i].name)
-            _thumbnail(paths[i]).save(jpeg, "JPEG", quality=85)
-            data = base64.b64encode(jpeg.getvalue()).decode()
-            parts.append(f'<img alt="{name}" title="{name}, {confidence[i]:.2f}" src="data:image/jpeg;base64,{data}">')
-        parts.append("</p>")
-    style = "body{font:16px system-ui,sans-serif;margin:2rem}img{margin:2px;vertical-align:top}"
-    head = f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Clusters</title><style>{style}</style>'
-    return f"{head}</head>\n<body><h1>{len(paths)} images</h1>\n{''.join(parts)}\n</body></html>\n".encode()
-
-
-def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray, names: Sequence[str] | None) -> bytes:
-    """An image with a row of the most confident images for every cluster."""
-    from labkit.plots import cluster_gallery, to_png
-
-    return to_png(cluster_gallery([_thumbnail(path) for path in paths], labels, confidence, names))
-
-
-def _thumbnail(path: Path) -> Image.Image:
-    from labkit.folders import read_image
-
-    image = read_image(path)
-    image.thumbnail((96, 96))
-    return image
-
-
-def _write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Write a CSV."""
-    table = io.StringIO(newline="")
-    csv.writer(table, lineterminator="\n").writerows([header, *rows])
-    _write(path, table.getvalue().encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        with atomic_write(path) as temporary:
-            temporary.write_bytes(content)
-    except OSError as error:
-        raise DataError(f"{path} cannot be written ({error}). Choose another place.") from error
 
 
 def _datasets(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,1 @@
+"""What `labkit cluster` and `labkit must` do with a person's own files: words, images, tables and contact sheets."""
