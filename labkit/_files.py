@@ -120,7 +120,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target, before = _target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(target.parent, f".{target.name[:40]}.") as folder:
+    with temporary_folder(target.parent, _prefix(target)) as folder:
         temporary = folder / target.name
         temporary.touch(exist_ok=False)
         mode = (before or temporary.stat()).st_mode
@@ -139,8 +139,17 @@ def expect_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `atomic_write` would raise, before the work that is to be written."""
     target, _ = _target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(target.parent, f".{target.name[:40]}.") as folder:
+    with temporary_folder(target.parent, _prefix(target)) as folder:
         (folder / target.name).touch()  # its name may be too long
+
+
+def sweep(path: str | os.PathLike[str]) -> None:
+    """Remove what killed writers of this file left beside it, as the next writer would; for files that have none."""
+    _sweep(Path(path).parent, _prefix(Path(path)))
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:40]}."
 
 
 def _target(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:

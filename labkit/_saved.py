@@ -63,7 +63,9 @@ def read_saved(path: str | os.PathLike[str], kind: str, advice: str) -> tuple[di
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("labkit") != kind:
-                raise CheckpointError(f"{path} holds no saved {kind}: it is something else. Choose another file or folder.")
+                raise CheckpointError(
+                    f"{path} holds no saved {kind}: it is something else. Choose another file or folder."
+                )
             _expect_format(path, metadata.get("format", "0"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except CheckpointError:

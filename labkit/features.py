@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from labkit._files import cache_dir, locked_folder
+from labkit._files import cache_dir, locked_folder, sweep
 from labkit._saved import read_saved, write_saved
 from labkit.backbones import Backbone, Preprocess
 from labkit.devices import cpu_count
@@ -86,6 +86,7 @@ def extract_features(
     elif parts.exists():  # killed after the last step but one
         with contextlib.suppress(OSError), locked_folder(parts, wait=False):
             shutil.rmtree(parts, ignore_errors=True)
+    sweep(path)
     return features
 
 

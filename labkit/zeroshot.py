@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator
 
+from labkit._files import sweep
 from labkit.backbones import Backbone
 from labkit.baselines import moderate_rows
 from labkit.devices import finite_matrix, is_number, is_whole, plain_array
@@ -61,6 +62,8 @@ def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True)
         weights = _unit(np.stack([part.mean(0) for part in np.split(embeddings, ends[:-1])]))
         if cache:
             write_features(path, weights, key)
+    if cache:
+        sweep(path)
     return weights
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit._files import atomic_write, locked_folder, open_regular
+from labkit._files import atomic_write, locked_folder, open_regular, sweep
 from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError
 
@@ -35,6 +35,8 @@ class Checkpointer:
     def restore(self) -> None:
         """Go on from the folder's checkpoint, where there is one."""
         path = self.folder / CHECKPOINT
+        if self.writes:
+            sweep(path)
         if not path.exists():
             if self.writes:
                 self._write_metrics()

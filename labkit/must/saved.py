@@ -94,8 +94,12 @@ def _restored(
     must.classes_ = np.array(prompts.classes)
     must.history_, must.best_epoch_ = list(kept["history"]), int(kept["best_epoch"])
     must.pseudo_labels_ = tensors["pseudo_labels"].numpy()
-    if len(must.model_.head.weight) != len(prompts.classes) or len(must.history_) != len(must.pseudo_labels_):
-        raise ValueError("its classes or epochs do not agree with its weights")
+    if must.model_.head.weight.shape != (len(prompts.classes), backbone.dim):
+        raise ValueError(f"its head is {tuple(must.model_.head.weight.shape)}, not of its classes and its backbone")
+    if len(must.history_) != len(must.pseudo_labels_) or not 1 <= must.best_epoch_ <= len(must.history_):
+        raise ValueError("its history and its pseudo-labels are of different epochs")
+    if not all(bool(tensor.isfinite().all()) for tensor in must.model_.state_dict().values()):
+        raise ValueError("its weights are not finite")
     return must, backbone
 
 
