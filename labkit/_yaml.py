@@ -29,7 +29,8 @@ def parse(content: bytes) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         # what it quotes may be as long as the file; the words around it are no more than this
-        raise ValueError(f"{place}{shorten(error.problem or error.context or 'unknown', 100)}") from error
+        words = ", ".join(shorten(text, 100) for text in (error.context, error.problem) if text)
+        raise ValueError(f"{place}{words}") from error
     except yaml.YAMLError as error:
         raise ValueError(shorten(" ".join(str(error).split()), 100)) from error
     except Exception as error:  # an escape or a directive with a number that is none

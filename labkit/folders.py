@@ -102,15 +102,15 @@ def _walk(base: Path, left_out: dict[Path, str]) -> Iterator[Path]:
     Args:
         left_out: what is passed over goes in here, with the reason.
     """
-    visited: set[str] = set()
+    visited: set[tuple[int, int]] = set()
     todo = [base]
     while todo:  # a loop, since folders may be nested deeper than calls
         folder = todo.pop()
-        real = os.path.realpath(folder)
-        if real in visited:
-            continue
-        visited.add(real)
         try:
+            stat = folder.stat()
+            if (stat.st_dev, stat.st_ino) in visited:
+                continue
+            visited.add((stat.st_dev, stat.st_ino))
             with os.scandir(folder) as entries:
                 visible = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda e: e.name)
         except OSError as error:
