@@ -55,6 +55,7 @@ def _answer(argv: Sequence[str] | None) -> int:
     try:
         arguments = _parser().parse_args(argv)
         when_stopped = arguments.when_stopped
+        _expect_here()
         return arguments.command(arguments)
     except SystemExit as done:  # argparse has said what is wrong, or given the help
         return int(done.code or 0)
@@ -64,6 +65,13 @@ def _answer(argv: Sequence[str] | None) -> int:
     except KeyboardInterrupt:
         print(f"labkit: interrupted. {when_stopped}", file=sys.stderr)
         return 130
+
+
+def _expect_here() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:  # libraries would end the process
+        raise DataError(f"the folder that labkit was started in is gone or closed ({error}). Go to another.") from error
 
 
 class _Words:

@@ -476,7 +476,7 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
         lines.append(
             {
                 "notebook": (
-                    f'<a href="{urllib.parse.quote(name)}.html">{title}</a>'
+                    f'<a href="{urllib.parse.quote(os.fsencode(name))}.html">{title}</a>'
                     if (out / f"{name}.html").exists()
                     else title
                 ),

@@ -427,12 +427,6 @@ def test_names_of_all_kinds_make_a_whole_table_and_a_whole_sheet(
     names.append(os.fsdecode(b"caf\xe9.png"))
     for path, name in zip(sorted(photos.iterdir()), names, strict=False):
         path.rename(photos / name)
-    (photos / "+sub").mkdir()
-    for path in [path for path in photos.iterdir() if path.is_file()]:
-        path.rename(photos / "+sub" / path.name) if path.name.startswith("2") else None
-    for path in list((photos / "+sub").iterdir()):  # no mixture of both: a folder of flat images again
-        path.rename(photos / path.name)
-    (photos / "+sub").rmdir()
     out, sheet = tmp_path / "labels.csv", tmp_path / "sheet.html"
     command = ["cluster", str(photos), *CLUSTER, "--words", "=bright,dark", "--out", str(out)]
     assert cli.main([*command, "--sheet", str(sheet)]) == 0
@@ -578,6 +572,23 @@ def test_words_that_cannot_be_written_cost_no_result(
     assert said in done.stdout + done.stderr
     if RUN in command:
         assert len(pd.read_csv(tmp_path / "labels.csv")) == 24
+
+
+def test_a_folder_that_is_gone_is_one_line(photos: Path, tmp_path: Path) -> None:
+    done = in_shell(f"mkdir gone && cd gone && rmdir ../gone && {RUN}", tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("labkit: the folder that labkit was started in is gone")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(photos: Path, tmp_path: Path) -> None:
+    assert in_shell(RUN, tmp_path).returncode == 0  # features are kept
+    before = (tmp_path / "labels.csv").read_bytes()
+    done = in_shell(f"trap '' XFSZ; ulimit -f 0; {RUN} --seed 1 2>&1", tmp_path)
+    assert done.returncode == 2
+    assert "labels.csv cannot be written" in done.stdout.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {"photos", "cache", "labels.csv"}
+    assert (tmp_path / "labels.csv").read_bytes() == before
 
 
 def test_a_user_without_a_home(photos: Path, tmp_path: Path) -> None:

@@ -186,6 +186,29 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytes
     assert [failure["notebook"] for failure in report["failures"]] == ["01_a"]
 
 
+def test_a_notebook_whose_name_is_not_utf8_fails_in_one_line_and_has_its_place_in_the_page(tmp_path: Path) -> None:
+    name = os.fsdecode(b"01_caf\xe9")
+    write_notebook(tmp_path, "01_cafe", []).rename(tmp_path / f"{name}.ipynb")
+    report = series.run_series(tmp_path / "out", notebooks=tmp_path)
+    assert [failure["notebook"] for failure in report["failures"]] == [name]
+    assert "01_caf" in (tmp_path / "out" / "index.html").read_bytes().decode()
+
+
+def test_a_disk_that_is_full_costs_no_earlier_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_notebook(tmp_path, "01_a", [])
+    out = tmp_path / "out"
+    series.run_series(out, notebooks=tmp_path)
+    before = snapshot(out)
+
+    def full(path: Path) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(series, "atomic_write", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        series.run_series(out, notebooks=tmp_path)
+    assert snapshot(out) == before
+
+
 def test_find_notebooks(tmp_path: Path) -> None:
     with pytest.raises(LabkitError, match="no notebooks named"):
         series.find_notebooks(tmp_path)
