@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
+from labkit.devices import is_number, is_whole, plain_array, real_array
+from labkit.errors import DataError, quote
 from labkit.metrics import calibration, expected_calibration_error, match_clusters
 
 if TYPE_CHECKING:
@@ -44,7 +47,8 @@ STYLE: Any = {
     "lines.linewidth": 1.8,
     "image.cmap": "gray",
 }
-
+MOST_AXES = 10_000  # in one figure
+LARGEST_SIDE = 500.0  # of a figure in inches
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -68,13 +72,21 @@ def figure(
     """An empty figure in labkit's style and its axes, (n_rows, n_cols); width and height in inches.
 
     Made without pyplot, so that nothing stays open and no global setting changes. `options` go to Figure.subplots.
+
+    Raises:
+        DataError: there is nothing to draw, or too much for one figure.
     """
+    whole = is_whole(n_rows, 1, MOST_AXES) and is_whole(n_cols, 1, MOST_AXES) and n_rows * n_cols <= MOST_AXES
+    _expect(whole, f"{quote(n_rows)} rows of {quote(n_cols)} axes", f"at least one of each, {MOST_AXES:,} axes in all")
+    sides = all(is_number(side, 0.1, LARGEST_SIDE) for side in (width, height))
+    _expect(sides, f"{quote(width)} by {quote(height)} inches", f"sides from 0.1 to {LARGEST_SIDE:.0f}")
     fig = Figure(figsize=(width, height), layout="constrained")
     return fig, fig.subplots(n_rows, n_cols, squeeze=False, **options)
 
 
 def to_png(fig: Figure) -> bytes:
     """The bytes of a figure as a PNG, cut to what is drawn."""
+    _expect(isinstance(fig, Figure), quote(fig), "a matplotlib Figure")
     png = io.BytesIO()
     fig.savefig(png, format="png", bbox_inches="tight")
     return png.getvalue()
@@ -82,6 +94,7 @@ def to_png(fig: Figure) -> bytes:
 
 def color(i: int) -> str:
     """Colour of class or cluster i."""
+    _expect(is_whole(i, -math.inf, math.inf), quote(i), "the number of a class or cluster")
     return COLORS[i % len(COLORS)]
 
 
@@ -90,7 +103,11 @@ def image_grid(
     images: Sequence[Any], titles: Sequence[str] | None = None, *, n_cols: int = 10, title: str = "", size: float = 0.9
 ) -> Figure:
     """Pictures (PIL images or arrays) in rows of `n_cols`, each under its title; `size` in inches."""
-    n_cols = max(1, min(n_cols, len(images)))
+    n = _count("images", images)
+    _expect(is_whole(n_cols, 1), f"n_cols {quote(n_cols)}", "a whole number of at least 1")
+    _expect(is_number(size, 0.1, LARGEST_SIDE), f"size {quote(size)}", "inches")
+    _expect(titles is None or _count("titles", titles) == n, f"other than {n} titles", "one for each image")
+    n_cols = min(n_cols, n)
     n_rows = -(-len(images) // n_cols)
     per_row = size + (0.22 if titles is not None else 0.04)
     fig, axes = figure(n_rows, n_cols, width=n_cols * size, height=n_rows * per_row + (0.3 if title else 0))
@@ -122,8 +139,11 @@ def cluster_gallery(
         confidence: how sure the labeling is of each, (N,).
         class_names: name of each cluster, such as the class it was matched to; its number otherwise.
     """
-    cluster_of, sure = np.asarray(labels), np.asarray(confidence)
+    shown = _count("images", images)
+    cluster_of, sure = _whole_numbers("labels", labels, shown), _numbers("confidence", confidence, shown)
     clusters = np.unique(cluster_of)
+    _expect(is_whole(n, 1), f"n {quote(n)}", "a whole number of at least 1")
+    _expect_names("class_names", class_names, cluster_of, least=-1 if class_names is None else 0)
     fig, axes = figure(len(clusters), n, width=0.72 * n + 1.6, height=0.75 * len(clusters) + (0.3 if title else 0))
     for row, cluster in zip(axes, clusters, strict=True):
         members = np.flatnonzero(cluster_of == cluster)
@@ -149,7 +169,11 @@ def confusion(
         classes: C names.
         matched: first rename the clusters by the best one-to-one matching; False for predictions that are classes.
     """
-    true, found = np.asarray(y_true), np.asarray(y_pred)
+    true = _whole_numbers("y_true", y_true)
+    found = _whole_numbers("y_pred", y_pred, len(true))
+    _expect_names("classes", classes, true, least=0)
+    if not matched:
+        _expect_names("classes", classes, found)
     if matched:
         found = match_clusters(true, found, len(classes))[found]
     counts = np.zeros((len(classes), len(classes)))
@@ -193,10 +217,14 @@ def embedding(
 
 def draw_embedding(ax: Axes, points: ArrayLike, labels: ArrayLike, names: Sequence[str] | None = None) -> None:
     """The scatter of `embedding` on given axes."""
-    xy, groups = np.asarray(points), np.asarray(labels)
+    xy = real_array("points", points, "Expected finite numbers, (n, 2).", DataError)
+    shaped = xy.ndim == 2 and xy.shape[1] == 2 and len(xy) > 0
+    _expect(shaped and bool(np.isfinite(xy).all()), f"points of shape {xy.shape}", "finite numbers, (n, 2)")
+    groups = _whole_numbers("labels", labels, len(xy))
+    _expect_names("names", names, groups)
     ax.scatter(xy[:, 0], xy[:, 1], s=5, c=[color(int(k)) for k in groups], alpha=0.6, linewidths=0)
-    if names is not None:
-        present = np.unique(groups[groups >= 0])  # −1: unknown
+    present = np.unique(groups[groups >= 0])  # −1: unknown
+    if names is not None and len(present) > 0:
         places = np.stack([np.median(xy[groups == k], axis=0) for k in present])
         for k, (x, y) in zip(present, _apart(places, np.ptp(xy, axis=0)), strict=True):
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": color(int(k)), "alpha": 0.85}
@@ -227,12 +255,18 @@ def training_curves(history: Mapping[str, np.ndarray], *, best: int | None = Non
         "entropy": "entropy of the mean (nats)",
         "outer_loss": "outer loss",
     }
+    _expect(isinstance(history, Mapping) and set(names) <= set(history), quote(history), "Turtle's history_")
+    curves = {name: real_array(name, history[name], "Expected numbers, (T, R).", DataError) for name in names}
+    shape = curves["inner_loss"].shape
+    equal = len(shape) == 2 and 0 not in shape and all(curve.shape == shape for curve in curves.values())
+    _expect(equal, f"curves of shapes {[c.shape for c in curves.values()]}", "(T, R) for each")
+    _expect(best is None or is_whole(best, 0, shape[1] - 1), f"best {quote(best)}", "the number of a restart")
     fig, axes = figure(1, len(names), width=9.5, height=2.9)
     for ax, (key, label) in zip(axes[0], names.items(), strict=True):
-        steps = np.arange(1, len(history[key]) + 1)
-        ax.plot(steps, history[key], color="#b5b5b5", linewidth=0.8)
+        steps = np.arange(1, len(curves[key]) + 1)
+        ax.plot(steps, curves[key], color="#b5b5b5", linewidth=0.8)
         if best is not None:
-            ax.plot(steps, history[key][:, best], color=color(0))
+            ax.plot(steps, curves[key][:, best], color=color(0))
         ax.set(xlabel="outer step", title=label)
     if best is not None:
         axes[0, 0].text(0.97, 0.93, "kept restart", color=color(0), transform=axes[0, 0].transAxes, ha="right")
@@ -244,6 +278,9 @@ def training_curves(history: Mapping[str, np.ndarray], *, best: int | None = Non
 @_in_style
 def metric_curves(records: Sequence[Mapping[str, float]], names: Sequence[str], *, title: str = "") -> Figure:
     """Metrics of a training, a panel each, over its epochs; `records` as `MUST.fit` hands them to `on_log`."""
+    maps = isinstance(records, Sequence) and all(isinstance(line, Mapping) and "epoch" in line for line in records)
+    _expect(maps, quote(records), "a list of records, each with its epoch")
+    _expect(isinstance(names, list | tuple), quote(names), "a list of names of metrics")
     present = [name for name in names if any(name in record for record in records)]
     columns = min(3, max(1, len(present)))
     rows = -(-max(1, len(present)) // columns)
@@ -263,7 +300,12 @@ def metric_curves(records: Sequence[Mapping[str, float]], names: Sequence[str], 
 @_in_style
 def criteria(scores: pd.DataFrame, accuracy: ArrayLike, *, chosen: int | None = None, title: str = "") -> Figure:
     """Each label-free score of the restarts against their accuracy (which labels are needed for), with Pearson's r."""
-    percent = 100 * np.asarray(accuracy)
+    _expect_frame(scores)
+    _expect(
+        scores.size > 0 and all(dtype.kind in "iuf" for dtype in scores.dtypes), quote(scores), "a frame of numbers"
+    )
+    percent = 100 * _numbers("accuracy", accuracy, len(scores))
+    _expect(chosen is None or is_whole(chosen, 0, len(scores) - 1), f"chosen {quote(chosen)}", "the number of a row")
     fig, axes = figure(1, len(scores.columns), width=3.1 * len(scores.columns) + 0.4, height=3.0, sharey=True)
     for ax, name in zip(axes[0], scores.columns, strict=True):
         values = scores[name].to_numpy()
@@ -296,6 +338,7 @@ def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
     A bar is the mean over seeds, a dot one seed, and the open diamond the choice made without labels. Rows of one
     method stand together, and a method has the same colour in every chart.
     """
+    _expect_frame(results, "method", "variant", "spaces", "value", "selected_without_labels", "labels_used")
     rows = results.assign(spaces=[" + ".join(spaces) for spaces in results["spaces"]])
     rows["label"] = [
         f"{row.method}{f' ({row.variant})' if row.variant else ''}, {row.spaces}" for row in rows.itertuples()
@@ -334,6 +377,7 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = 10, 
         correct: whether the prediction is right, (n,) of bool.
         n_bins: equally wide bins of confidence.
     """
+    _expect(is_whole(n_bins, 1, MOST_AXES), f"n_bins {quote(n_bins)}", f"a whole number from 1 to {MOST_AXES:,}")
     counts, sure, right = calibration(confidence, correct, n_bins)
     error = expected_calibration_error(confidence, correct, n_bins)
     fig, axes = figure(2, 1, width=4.6, height=5.0, sharex=True, height_ratios=[3, 1])
@@ -354,6 +398,9 @@ def reliability(confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = 10, 
 
 def _draw_image(ax: Axes, image: Any) -> None:
     pixels = np.asarray(image)
+    drawable = pixels.dtype.kind in "buif" and (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)))
+    what = f"an image of {pixels.dtype} and shape {pixels.shape}"
+    _expect(drawable and pixels.size > 0, what, "a PIL image, or an array (h, w) or (h, w, 3)")
     ax.imshow(pixels, cmap="gray" if pixels.ndim == 2 else None, interpolation="nearest")
 
 
@@ -365,3 +412,52 @@ def _bare(ax: Axes) -> None:
 def _set_title(fig: Figure, title: str) -> None:
     if title:
         fig.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+
+
+# ------------------------------------------------------------------------------------------------ what figures are of
+
+
+def _expect(holds: bool, given: str, expected: str) -> None:
+    if not holds:
+        raise DataError(f"a figure got {given}. Expected {expected}.")
+
+
+def _count(name: str, given: Any) -> int:
+    """How many images or names there are, at least one."""
+    counted = hasattr(given, "__len__") and hasattr(given, "__getitem__") and not isinstance(given, str | Mapping)
+    _expect(counted and getattr(given, "ndim", 1) > 0, f"{name} {quote(given)}", "a list of them")
+    _expect(len(given) > 0, f"no {name}", "at least one")
+    return len(given)
+
+
+def _numbers(name: str, given: ArrayLike, n: int) -> np.ndarray:
+    """Finite numbers, (n,)."""
+    array = real_array(name, given, "Expected a number for each sample, (n,).", DataError)
+    fits = array.shape == (n,) and bool(np.isfinite(array).all())
+    _expect(fits, f"{name} of shape {array.shape}", f"a finite number for each, ({n},)")
+    return array
+
+
+def _whole_numbers(name: str, given: ArrayLike, n: int | None = None) -> np.ndarray:
+    """The class or cluster of each sample, (n,), n ≥ 1; −1 stands for unknown."""
+    array = plain_array(name, given, "Expected a whole number for each sample, (n,).", DataError)
+    fits = array.ndim == 1 and len(array) > 0 and (n is None or len(array) == n)
+    expected = f"a whole number from −1 on for each, ({'n' if n is None else n},)"
+    _expect(fits, f"{name} of shape {array.shape}", expected)
+    _expect(array.dtype.kind in "iu" and array.min() >= -1, f"{name} of {array.dtype}: {quote(array)}", expected)
+    return array
+
+
+def _expect_names(name: str, names: Any, labels: np.ndarray, *, least: int = -1) -> None:
+    """A name for each of the labels, which begin at `least`."""
+    _expect(labels.min() >= least, f"the label {labels.min()}", f"labels from {least} on")
+    if names is not None:
+        count = _count(name, names)
+        _expect(all(isinstance(text, str) for text in names), f"{name} {quote(names)}", "texts")
+        _expect(labels.max() < count, f"the label {labels.max()} and {count} {name}", "a name for each")
+
+
+def _expect_frame(given: Any, *columns: str) -> None:
+    _expect(hasattr(given, "columns") and hasattr(given, "dtypes"), quote(given), "a pandas DataFrame")
+    names = list(given.columns)
+    _expect(set(columns) <= set(names), f"a frame without {sorted(set(columns) - set(names))}", "all of these columns")

@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.errors import LabkitError
+from labkit.devices import is_number
+from labkit.errors import LabkitError, quote
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +37,11 @@ def explore(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any])
 
     from labkit.classroom import headless, show
 
+    if not callable(draw):
+        raise LabkitError(f"draw is {quote(draw)}. Expected a function that makes a figure.")
     for name, options in controls.items():
-        if len(options) == 0:
-            raise LabkitError(f"the control {name!r} has no values. Expected a sequence of at least one.")
+        if not hasattr(options, "__getitem__") or isinstance(options, str | Mapping) or len(options) == 0:
+            raise LabkitError(f"the control {name!r} has no values: {quote(options)}. Expected a list of at least one.")
     if headless() or not _in_kernel():
         show(draw(**{name: options[0] for name, options in controls.items()}), alt=alt)
         return
@@ -81,6 +84,10 @@ class LiveCurves:
         *,
         seconds: float = 2.0,
     ) -> None:
+        if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+            raise LabkitError(f"names is {quote(names)}. Expected a list of names of metrics.")
+        if not is_number(seconds, 0, math.inf):
+            raise LabkitError(f"seconds is {quote(seconds)}. Expected a number from 0 on.")
         self.names, self.seconds = tuple(names), seconds
         self.drawn = -math.inf
         self.place: Any = None
