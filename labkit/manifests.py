@@ -260,7 +260,7 @@ def read_yaml(path: Path, model: type[BaseModel]) -> dict[str, Any]:
     except OSError as error:
         raise ManifestError(f"{shown(path)} cannot be read: {error.strerror}.") from error
     if len(content) > _yaml.MAX_BYTES:
-        raise ManifestError(f"{shown(path)} is larger than {_yaml.MAX_BYTES:,} bytes: too large for what it should be.")
+        raise ManifestError(f"{shown(path)} is larger than {_yaml.MAX_BYTES:,} bytes. Give the right file.")
     try:
         data = _yaml.parse(content)
     except ValueError as error:
