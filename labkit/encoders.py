@@ -99,6 +99,7 @@ class Backbone:
         """
         clip, tokenize = self._image_text_model()
         is_list = isinstance(texts, Collection) and not isinstance(texts, str | bytes | Set | Mapping)
+        is_list = is_list and getattr(texts, "ndim", 1) == 1
         if not is_list or len(texts) == 0 or not all(isinstance(text, str) for text in texts):
             raise BackboneError(f"texts is {quote(texts)}. Expected a list of at least one text.")
         if not is_whole(batch_size, 1):

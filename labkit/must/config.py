@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from labkit.devices import LARGEST_COUNT, is_number, is_whole
 from labkit.errors import FitError, quote
 
-LARGEST = 1e30  # of learning rates and weights
+LARGEST = sys.float_info.max
 PUBLISHED_BATCH = 1024  # images in a batch that learning rates, decays and warm-ups were published for
 
 
@@ -93,8 +94,8 @@ class MustConfig:
             value = getattr(self, name)
             self._expect(name, is_number(value, 0, 1) and value < 1, "a number from 0 to below 1")
         for name in (*weights, "weight_decay"):
-            self._expect(name, is_number(getattr(self, name), 0, LARGEST), f"a number from 0 to {LARGEST:.0e}")
-        self._expect("lr", is_number(self.lr, math.ulp(0.0), LARGEST), f"a number above 0 and at most {LARGEST:.0e}")
+            self._expect(name, is_number(getattr(self, name), 0, LARGEST), "a number from 0 on")
+        self._expect("lr", is_number(self.lr, math.ulp(0.0), LARGEST), "a number above 0")
         for name in ("layer_decay", "crop"):
             self._expect(name, is_number(getattr(self, name), math.ulp(0.0), 1), "a number above 0 and up to 1")
         for name in switches:

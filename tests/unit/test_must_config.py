@@ -13,7 +13,7 @@ from labkit.errors import FitError, quote
 from labkit.must import MustConfig
 
 WHOLE, SHARE = "a whole number from 1 to 1,000,000,000", "a number from 0 to below 1"
-WEIGHT, RATE = "a number from 0 to 1e+30", "a number above 0 and at most 1e+30"
+WEIGHT, RATE = "a number from 0 on", "a number above 0"
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,6 @@ WEIGHT, RATE = "a number from 0 to 1e+30", "a number above 0 and at most 1e+30"
         ("prior", "flat", '"uniform" or "estimated"'),
         ("epochs", 10**30, WHOLE),
         ("lr", 10**400, RATE),
-        ("lr", 1e300, RATE),
         ("flip", 1, "True or False"),
         ("slow_mask_token", None, "True or False"),
         ("augment", 7, 'a description of RandAugment, such as "rand-m9-mstd0.5-inc1", or None'),

@@ -25,6 +25,7 @@ from labkit.baselines import join_spaces
 from labkit.must.presets import describe, preset_for, preset_source
 from labkit.naming import name_by_model
 from labkit.selection import generalization_score, label_free_scores
+from tests import tiny
 
 mpl.use("agg")
 X, Y = make_blobs(48, 5, centers=3, cluster_std=0.4, random_state=1)
@@ -969,3 +970,33 @@ def test_an_odd_call_ends_in_what_is_right_or_in_one_clear_error(
         quietly(call)()
     assert is_clear(str(caught.value)), str(caught.value)
     assert expected is None or expected in str(caught.value)
+
+
+def test_an_image_text_model_refuses_odd_pixels_and_texts(tiny_model: Path) -> None:
+    backbone = lk.load_backbone(tiny.NAME, device="cpu")
+    pixels = torch.zeros(2, 16, 16, 3, dtype=torch.uint8)
+    assert backbone.encode_image(pixels[..., :1]).shape == (2, backbone.dim)
+    for wrong in (pixels[:, :8], pixels[..., :2], pixels.float(), pixels.numpy(), [pixels]):
+        with pytest.raises(lk.LabkitError) as caught:
+            backbone.encode_image(wrong)  # type: ignore[arg-type]
+        assert is_clear(str(caught.value))
+    expected = backbone.encode_text(["a cat", "a dog"])
+    for texts in (("a cat", "a dog"), np.array(["a cat", "a dog"]), pd.Series(["a cat", "a dog"], index=[5, 6])):
+        assert torch.equal(backbone.encode_text(texts), expected)
+    for odd in (
+        "a cat",
+        [],
+        {"a cat"},
+        {"a cat": 1},
+        ["a cat", None],
+        [["a cat"]],
+        3,
+        None,
+        np.array("a cat"),
+        iter("a"),
+    ):
+        with pytest.raises(lk.LabkitError, match="Expected a list of at least one text"):
+            backbone.encode_text(odd)  # type: ignore[arg-type]
+    for size in (0, True, 2.5, None):
+        with pytest.raises(lk.LabkitError, match="batch_size is"):
+            backbone.encode_text(["a cat"], batch_size=size)
