@@ -54,13 +54,16 @@ def own_dir() -> Path:
     Raises:
         DataError: the user has no home folder.
     """
-    folder = Path(user_cache_dir("labkit"))
-    if not folder.is_absolute():  # ~ as it is
-        raise DataError(
-            "this user has no home folder to keep features in. Set the environment variable LABKIT_CACHE to a folder "
-            "(and LABKIT_RESULTS to a file, for notebooks)."
-        )
-    return folder
+    try:
+        folder = Path(user_cache_dir("labkit"))
+    except RuntimeError:
+        folder = Path("~")
+    if folder.is_absolute():
+        return folder
+    raise DataError(  # older platformdirs give ~ as it is
+        "this user has no home folder to keep features in. Set the environment variable LABKIT_CACHE to a folder "
+        "(and LABKIT_RESULTS to a file, for notebooks)."
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- reading

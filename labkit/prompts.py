@@ -139,7 +139,7 @@ def load_prompts(manifest: Manifest | str | Path) -> Prompts:
     if manifest.prompts is None:
         return Prompts.of(manifest.classes)
     path = Path(manifest.prompts)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ManifestError(f"there is no file of prompts {path}. Correct `prompts` in the manifest {manifest.id}.")
     given = validate(path, read_yaml(path, _PromptFile), _PromptFile)
     problems = [

@@ -14,7 +14,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from labkit._files import atomic_write
+from labkit._files import atomic_write, temporary_folder
 from labkit.series import find_notebooks, kernel_environment
 
 HERE = Path(__file__).resolve().parent
@@ -39,8 +39,8 @@ def refresh(path: Path) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ.update(kernel_environment(Path(scratch) / "results.jsonl", alike_everywhere=True))
+    with temporary_folder(tempfile.gettempdir(), "labkit-") as scratch:
+        os.environ.update(kernel_environment(scratch / "results.jsonl", alike_everywhere=True))
         for path in find_notebooks(HERE, sys.argv[1:]):
             print(path.name, flush=True)
             refresh(path)

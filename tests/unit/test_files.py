@@ -263,9 +263,14 @@ def test_home_is_expanded_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tm
     assert cache_dir() == tmp_path / "cache"
 
 
-def test_who_has_no_home_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_home(name: str) -> str:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("answer", [no_home, lambda name: "~/.cache/labkit"])  # of newer and of older platformdirs
+def test_who_has_no_home_is_told_what_to_set(answer: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LABKIT_CACHE", raising=False)
-    monkeypatch.setattr(_files, "user_cache_dir", lambda name: "~/.cache/labkit")  # as without HOME and passwd entry
+    monkeypatch.setattr(_files, "user_cache_dir", answer)
     for place in (cache_dir, own_dir):
         with pytest.raises(DataError, match=r"no home folder.*LABKIT_CACHE"):
             place()
