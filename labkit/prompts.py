@@ -7,6 +7,7 @@ labels were looked at on the way, the file says so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
