@@ -140,7 +140,7 @@ def load_prompts(manifest: Manifest | str | Path) -> Prompts:
     if manifest.prompts is None:
         return Prompts.of(manifest.classes)
     path = Path(manifest.prompts)
-    if not os.path.isfile(path):
+    if not os.path.isfile(path):  # noqa: PTH113 (says no where pathlib raises)
         raise ManifestError(f"there is no file of prompts {path}. Correct `prompts` in the manifest {manifest.id}.")
     given = validate(path, read_yaml(path, _PromptFile), _PromptFile)
     problems = [
