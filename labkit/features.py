@@ -252,7 +252,7 @@ def _load_ahead(dataset: ImageDataset, preprocess: Preprocess, batches: Sequence
     """
 
     def load(rows: range) -> list[np.ndarray]:
-        return [preprocess(dataset[i][0]) for i in rows]
+        return [dataset.use(i, preprocess) for i in rows]
 
     with ThreadPoolExecutor(cpu_count()) as pool:
 

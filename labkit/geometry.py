@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from labkit.decoding import plain_image
 from labkit.errors import BackboneError, quote
-from labkit.folders import plain_image
 
 if TYPE_CHECKING:
     from PIL import Image

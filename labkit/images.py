@@ -8,15 +8,16 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
 
 from labkit._files import open_regular
+from labkit.decoding import read_image, use_image
 from labkit.errors import DataError, quote, shorten, shown
-from labkit.folders import read_image
 
+T = TypeVar("T")
 SAMPLE = 4096  # bytes that are read at three places of a file, to tell it from others
 
 
@@ -101,6 +102,16 @@ class ImageDataset:
             names=None if self.names is None else [self.names[i] for i in chosen],
             root=self.root,
         )
+
+    def use(self, i: int, function: Callable[[Image.Image], T]) -> T:
+        """What a function makes of image i; of a large file no other one is decoded meanwhile.
+
+        Raises:
+            DataError: the image is missing, truncated or not an image.
+        """
+        if self.array is None and self.files is not None:
+            return use_image(self.files[i], function)
+        return function(self._image(i))
 
     def _image(self, i: int) -> Image.Image:
         if self.array is not None:

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from labkit.datasets import ImageDataset
+from labkit.decoding import plain_image
 from labkit.errors import FitError
-from labkit.folders import plain_image
 
 RATIOS = (3 / 4, 4 / 3)  # of width to height that the strong view's crop may have
 

@@ -93,7 +93,7 @@ def all_unreadable(manifest: Manifest) -> Iterator[None]:
 
 
 def _is_readable(path: Path) -> bool:
-    from labkit.folders import read_image
+    from labkit.decoding import read_image
 
     try:
         read_image(path)

@@ -20,9 +20,9 @@ import labkit as lk
 from labkit import _saved, series
 from labkit._results import read_results
 from labkit.datasets import read_idx
+from labkit.decoding import read_image
 from labkit.errors import LabkitError
 from labkit.features import read_features, write_features
-from labkit.folders import read_image
 from labkit.manifests import load_manifest
 from labkit.must import MUST
 from labkit.own.files import read_words

@@ -16,9 +16,9 @@ import timm
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
+from labkit.decoding import plain_image, read_image
 from labkit.encoders import library_preprocess, own_preprocess
 from labkit.errors import BackboneError
-from labkit.folders import plain_image, read_image
 from labkit.geometry import LONGEST, Geometry, Middle, Preprocess, Squash
 from labkit.papers import SPACES
 

@@ -28,8 +28,8 @@ from PIL import Image, PngImagePlugin
 import labkit.datasets
 import labkit.folders
 from labkit.datasets import ImageDataset, load_dataset, read_idx
+from labkit.decoding import plain_image, read_image
 from labkit.errors import DataError, LabkitError, ManifestError, quote, shorten, shown
-from labkit.folders import plain_image, read_image
 from labkit.manifests import Manifest, load_manifest
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pipes, links, odd bytes and memory as Linux has them")
@@ -496,7 +496,7 @@ def header_of_png(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ((12_000, 12_000), r"12,000 x 12,000 pixels, expected at most 128,000,000 in all and 65,535 a side\. Save it"),
+        ((12_000, 12_000), r"12,000 x 12,000 pixels, expected at most 112,000,000 in all and 65,535 a side\. Save it"),
         ((65_536, 1), "65,536 x 1 pixels"),
         ((2**31 - 1, 2**31 - 1), "cannot be read"),
         ((0, 5), "cannot be read"),
@@ -510,7 +510,7 @@ def test_sizes_are_bounded_before_decoding(tmp_path: Path, size: tuple[int, int]
 
 def test_a_file_of_many_bytes(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
-        file.truncate(labkit.folders.MAX_BYTES + 1)  # takes no room
+        file.truncate(labkit.decoding.MAX_BYTES + 1)  # takes no room
     with pytest.raises(DataError, match="more than 1,073,741,824 bytes"):
         read_image(tmp_path / "a.png")
 
@@ -556,7 +556,7 @@ def old_plain_image(image: Image.Image) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16"])
 def test_saving_memory_changes_no_pixel(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labkit.folders, "BAND", 200)  # three rows at a time, and two at the end
+    monkeypatch.setattr(labkit.decoding, "BAND", 200)  # three rows at a time, and two at the end
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (50, 60, 4), dtype=np.uint8)
     pixels[:25, :, 3] = 255
@@ -582,7 +582,7 @@ def peak_of_reading(path: Path) -> float:
     code = f"""
 import re, pathlib
 from PIL import Image
-from labkit.folders import read_image
+from labkit.decoding import read_image
 Image.init()
 highest = lambda: int(re.findall("VmHWM:\\\\s+([0-9]+)", pathlib.Path("/proc/self/status").read_text())[0])
 pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -615,9 +615,9 @@ def test_ten_bytes_a_pixel_are_enough(tmp_path: Path, mode: str) -> None:
 
 
 def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labkit.folders, "ALONE", 15)
+    monkeypatch.setattr(labkit.decoding, "ALONE", 15)
     path = save(tmp_path / "a.png")
-    busy, most, plain = 0, 0, labkit.folders.plain_image
+    busy, most, plain = 0, 0, labkit.decoding.plain_image
 
     def slow(image: Image.Image) -> Image.Image:
         nonlocal busy, most
@@ -637,9 +637,9 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pyt
             thread.join()
         return most
 
-    monkeypatch.setattr(labkit.folders, "plain_image", slow)
+    monkeypatch.setattr(labkit.decoding, "plain_image", slow)
     assert at_once() == 1
-    monkeypatch.setattr(labkit.folders, "ALONE", 16)
+    monkeypatch.setattr(labkit.decoding, "ALONE", 16)
     assert at_once() > 1
 
 
