@@ -21,7 +21,7 @@ from typing import BinaryIO
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_dir
 
-from labkit.errors import DataError
+from labkit.errors import DataError, quote
 
 LOCK = ".labkit-lock"
 CHUNK = 1 << 20
@@ -157,7 +157,10 @@ def _prefix(target: Path) -> str:
 
 def _target(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     """What a path leads to, and what is there now."""
-    target = Path(os.path.realpath(path))  # a link to itself stays one, and stat says so
+    try:
+        target = Path(os.path.realpath(os.fspath(path) or "\0"))  # a link to itself stays one, and stat says so
+    except (TypeError, ValueError) as error:
+        raise OSError(errno.EINVAL, "it is no path", quote(path)) from error
     try:
         before = target.stat()
     except FileNotFoundError:

@@ -18,9 +18,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from labkit._files import atomic_write, expect_regular
-from labkit.errors import CheckpointError
+from labkit.errors import CheckpointError, quote, shorten, shown
 
 FORMAT = 1
+LONGEST_PATH = 200  # characters of a path that a message repeats
 
 
 def write_saved(
@@ -58,39 +59,42 @@ def read_saved(path: str | os.PathLike[str], kind: str, advice: str) -> tuple[di
     Raises:
         CheckpointError: it is missing, no such file, damaged, or of a newer labkit.
     """
+    is_path = isinstance(path, str | os.PathLike) and len(os.fspath(path)) <= LONGEST_PATH
+    name = shown(path) if is_path else quote(path)
     try:
         expect_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("labkit") != kind:
                 raise CheckpointError(
-                    f"{path} holds no saved {kind}: it is something else. Choose another file or folder."
+                    f"{name} holds no saved {kind}: it is something else. Choose another file or folder."
                 )
-            _expect_format(path, metadata.get("format", "0"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            _expect_format(name, metadata.get("format", "0"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except CheckpointError:
         raise
     except Exception as error:  # of the system, or whatever a library says to bytes that are no such file
-        raise CheckpointError(f"{path} cannot be read ({error}). {advice}") from error
+        reason = shorten(getattr(error, "strerror", None) or str(error), 200)
+        raise CheckpointError(f"{name} cannot be read ({reason}). {advice}") from error
     text = metadata.get("settings", "")
     if metadata.get("sha256") != _digest(kind, text, tensors):
-        raise CheckpointError(f"{path} is damaged: its content does not match its digest. {advice}")
+        raise CheckpointError(f"{name} is damaged: its content does not match its digest. {advice}")
     try:
         settings = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} has settings that are no JSON ({error}). {advice}") from error
+        raise CheckpointError(f"{name} has settings that are no JSON ({error}). {advice}") from error
     if not isinstance(settings, dict):
-        raise CheckpointError(f"{path} has settings that are no mapping. {advice}")
+        raise CheckpointError(f"{name} has settings that are no mapping. {advice}")
     return settings, tensors
 
 
-def _expect_format(path: str | os.PathLike[str], found: str) -> None:
+def _expect_format(name: str, found: str) -> None:
     if found == str(FORMAT):
         return
     if found.isdecimal() and len(found) < 9 and int(found) < FORMAT:
-        raise CheckpointError(f"{path} was written by an older labkit, before saved files had a format: make it anew.")
+        raise CheckpointError(f"{name} was written by an older labkit, before saved files had a format: make it anew.")
     raise CheckpointError(
-        f"{path} has format {found:.20}, this labkit reads {FORMAT}. It was written by a newer one: update labkit."
+        f"{name} has format {found:.20}, this labkit reads {FORMAT}. It was written by a newer one: update labkit."
     )
 
 

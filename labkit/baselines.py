@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
 
-from labkit.devices import (
+from labkit._inputs import (
     LARGEST_COUNT,
     column_names,
     expect_columns,

@@ -350,8 +350,8 @@ def show(figure: Figure, *, alt: str) -> None:
 
     from labkit import plots
 
-    if not alt.strip():
-        raise LabkitError("alt is empty. Expected a sentence that says what the figure shows.")
+    if not isinstance(alt, str) or not alt.strip():
+        raise LabkitError(f"alt is {quote(alt)}. Expected a sentence that says what the figure shows.")
     png = plots.to_png(figure)
     plt.close(figure)
     # Rendered here, not by the front end: works for figures made without pyplot, and the text is always the same.

@@ -21,7 +21,7 @@ from PIL import Image
 from labkit._files import expect_regular, file_sha256, open_regular
 from labkit.errors import DataError, quote, shorten, shown
 from labkit.folders import data_dir
-from labkit.images import HubImages, ImageDataset, TorchvisionImages
+from labkit.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
 from labkit.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
 
 POCKET_DATA = Path(__file__).parent / "pocket" / "data"  # the datasets that ship
@@ -44,38 +44,36 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
         DataError: the split or the data is missing, a file is damaged, or the data is not what the manifest promises.
     """
     manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
-    if split not in manifest.splits:
+    if not isinstance(split, str) or split not in manifest.splits:
         raise DataError(f"{manifest.id} has no split {quote(split)}. Expected one of {', '.join(manifest.splits)}.")
-    source = manifest.source
-    if isinstance(source, Builtin):
-        if split not in FASHION_FILES:
-            raise DataError(f"what labkit brings has the splits train and test, and {manifest.id} asks for {split}.")
-        dataset = BUILDERS[source.builder](manifest, split)
-    elif isinstance(source, Torchvision):
-        dataset = _torchvision(manifest, source.dataset, source.args[split])
-        _check_files(data_dir(), manifest.sha256)
-    elif isinstance(source, HuggingFace):
-        dataset = _huggingface(manifest, source, split)
-    else:
-        dataset = _folder(manifest, split)
-        _check_files(manifest.root, manifest.sha256)
-    promised, labels, array = manifest.splits[split].size, dataset.labels, dataset.array
-    if labels.ndim != 1 or (array is not None and (len(array) != len(labels) or array.ndim < 3 or 0 in array.shape)):
-        shape = "" if array is None else f", its images {array.shape}"
+    try:
+        dataset = _read(manifest, split)
+    except MismatchError as error:
         raise DataError(
-            f"the class numbers of {manifest.id} in split {split} have shape {labels.shape}{shape}. Expected one "
-            "number and (height, width) for every image: fetch the data again."
-        )
+            f"{manifest.id}, split {split}: {error} Fetch the data again, or correct `classes` in the manifest."
+        ) from error
+    promised = manifest.splits[split].size
     if len(dataset) != promised:
         raise DataError(
             f"{manifest.id} has {len(dataset)} images in split {split}, but its manifest promises {promised}. "
             f"Complete the data, or correct `splits.{split}.size` in the manifest."
         )
-    if labels.min() < -1 or labels.max() >= manifest.n_classes:
-        raise DataError(
-            f"{manifest.id} has class numbers from {labels.min()} to {labels.max()} in split {split}, but its manifest "
-            f"has {manifest.n_classes} classes. Correct `classes` in the manifest."
-        )
+    return dataset
+
+
+def _read(manifest: Manifest, split: str) -> ImageDataset:
+    source = manifest.source
+    if isinstance(source, Builtin):
+        if split not in FASHION_FILES:
+            raise DataError(f"what labkit brings has the splits train and test, and {manifest.id} asks for {split}.")
+        return BUILDERS[source.builder](manifest, split)
+    if isinstance(source, HuggingFace):
+        return _huggingface(manifest, source, split)
+    if isinstance(source, Torchvision):
+        dataset, folder = _torchvision(manifest, source.dataset, source.args[split]), data_dir()
+    else:
+        dataset, folder = _folder(manifest, split), manifest.root
+    _check_files(folder, manifest.sha256)
     return dataset
 
 

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from labkit.devices import autocast, autocast_dtype, is_out_of_memory, is_whole
+from labkit._inputs import is_whole
+from labkit.devices import autocast, autocast_dtype, is_out_of_memory
 from labkit.errors import BackboneError, DataError, quote
 from labkit.geometry import LONGEST, Geometry, Middle, Preprocess
 from labkit.weights import fingerprint

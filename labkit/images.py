@@ -21,6 +21,10 @@ T = TypeVar("T")
 SAMPLE = 4096  # bytes that are read at three places of a file, to tell it from others
 
 
+class MismatchError(DataError):
+    """Images, class numbers and classes that do not belong together."""
+
+
 @dataclass(frozen=True, eq=False)
 class ImageDataset:
     """Images with class numbers: `ds[i]` is (PIL image, int), decoded when it is asked for.
@@ -41,6 +45,26 @@ class ImageDataset:
     decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
     names: list[str] | None = None
     root: Path | None = None
+
+    def __post_init__(self) -> None:
+        labels, n_classes = np.asarray(self.labels), len(self.classes) if isinstance(self.classes, list | tuple) else -1
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise MismatchError(f"labels is {quote(self.labels)}. Expected a class number for each image, (n,).")
+        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+        if n_classes < 0:
+            raise MismatchError(f"classes is {quote(self.classes)}. Expected a list of names, [] where there are none.")
+        if len(labels) and (labels.min() < -1 or labels.max() >= max(n_classes, 1)):
+            raise MismatchError(
+                f"class numbers go from {labels.min()} to {labels.max()}, and there are {n_classes} classes. Expected "
+                "the number of a class for each image, or -1 for unknown."
+            )
+        if self.array is not None:
+            _expect_pixels(self.array)
+        images = self.files if self.array is None else self.array
+        if images is None and self.decode is None and len(labels):
+            raise MismatchError("there are labels and no images. Expected array, files or decode.")
+        if images is not None and len(images) != len(labels):
+            raise MismatchError(f"there are {len(images)} images and {len(labels)} labels. Expected one for each.")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -125,6 +149,15 @@ class ImageDataset:
             raise DataError(
                 f"image {i} cannot be read ({shorten(str(error), 200)}). Delete the damaged file and fetch it again."
             ) from error
+
+
+def _expect_pixels(array: object) -> None:
+    """Raise a MismatchError unless it is uint8 (n, h, w), or (n, h, w, 3)."""
+    shape = array.shape[1:] if isinstance(array, np.ndarray) and array.dtype == np.uint8 else ()
+    if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2:] == (3,))):
+        raise MismatchError(
+            f"array is {quote(array)}. Expected pixels, uint8 (n, h, w) for grey or (n, h, w, 3) for RGB."
+        )
 
 
 def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 from sklearn import metrics as _sklearn
 
-from labkit.devices import is_whole, plain_array, real_array
+from labkit._inputs import is_whole, plain_array, real_array
 from labkit.errors import DataError, quote
 
 LARGEST_TABLE = 2**28  # entries of a table of classes by clusters: 2 GiB

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from labkit.devices import LARGEST_COUNT, is_whole, real_array
+from labkit._inputs import LARGEST_COUNT, is_whole, real_array
 from labkit.errors import DataError, quote
 
 if TYPE_CHECKING:

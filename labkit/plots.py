@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
-from labkit.devices import is_number, is_whole, plain_array, real_array
+from labkit._inputs import is_number, is_whole, plain_array, real_array
 from labkit.errors import DataError, quote
 from labkit.metrics import calibration, expected_calibration_error, match_clusters
 

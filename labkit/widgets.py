@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from labkit.devices import is_number
+from labkit._inputs import is_number
 from labkit.errors import LabkitError, quote
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator
 
 from labkit._files import sweep
+from labkit._inputs import finite_matrix, is_number, is_whole, plain_array
 from labkit.backbones import Backbone
 from labkit.baselines import moderate_rows
-from labkit.devices import finite_matrix, is_number, is_whole, plain_array
 from labkit.errors import BackboneError, DataError, FitError, quote
 from labkit.features import feature_path, kept_features, write_features
 from labkit.prompts import Prompts

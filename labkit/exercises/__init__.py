@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, quote
 
 __all__ = ["TODO", "Exercise", "all_exercises", "get"]
 
@@ -108,8 +108,8 @@ def get(exercise_id: str) -> Exercise:
         LabkitError: there is none; the message lists those that there are.
     """
     exercises = {exercise.id: exercise for exercise in all_exercises()}
-    if exercise_id not in exercises:
-        raise LabkitError(f"there is no exercise {exercise_id!r}. Expected one of: {', '.join(exercises)}.")
+    if not isinstance(exercise_id, str) or exercise_id not in exercises:
+        raise LabkitError(f"there is no exercise {quote(exercise_id)}. Expected one of: {', '.join(exercises)}.")
     return exercises[exercise_id]
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from labkit._files import atomic_write, locked_folder, open_regular, sweep
 from labkit._saved import read_saved, write_saved
-from labkit.errors import CheckpointError
+from labkit.errors import CheckpointError, quote
 
 if TYPE_CHECKING:
     from labkit.must.run import Run
@@ -110,6 +110,8 @@ def hold(folder: str | os.PathLike[str]) -> contextlib.ExitStack:
     """
     held = contextlib.ExitStack()
     try:
+        if not os.fspath(folder):
+            raise ValueError("it would be the current folder")
         held.enter_context(locked_folder(folder, wait=False))
     except BlockingIOError as error:
         raise CheckpointError(
@@ -117,6 +119,8 @@ def hold(folder: str | os.PathLike[str]) -> contextlib.ExitStack:
         ) from error
     except OSError as error:
         raise unkept(Path(folder), error) from error
+    except (TypeError, ValueError) as error:  # no path at all
+        raise CheckpointError(f"folder is {quote(folder)}. Expected the path of a folder, or None.") from error
     return held
 
 

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from labkit.backbones import Backbone, load_backbone
 from labkit.datasets import ImageDataset
-from labkit.errors import FitError
+from labkit.errors import FitError, quote
 from labkit.must.estimator import MUST
 
 if TYPE_CHECKING:
@@ -49,10 +49,12 @@ def compare(
     """
     import pandas as pd
 
+    if not isinstance(candidates, Mapping) or not all(isinstance(must, MUST) for must in candidates.values()):
+        raise FitError(f"candidates is {quote(candidates)}. Expected a MUST for each name, in a dictionary.")
     if not candidates:
         raise FitError("there is nothing to compare. Expected at least one estimator by name.")
     if criterion not in CRITERIA:
-        raise FitError(f"criterion is {criterion!r}. Expected one of {', '.join(CRITERIA)}.")
+        raise FitError(f"criterion is {quote(criterion)}. Expected one of {', '.join(CRITERIA)}.")
     loaded: dict[tuple[str, str], Backbone] = {}  # a model that several name is loaded once
     fitted = {}
     for name, must in candidates.items():

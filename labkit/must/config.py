@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.devices import LARGEST_COUNT, is_number, is_whole
+from labkit._inputs import LARGEST_COUNT, is_number, is_whole
 from labkit.errors import FitError, quote
 
 LARGEST = sys.float_info.max

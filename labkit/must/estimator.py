@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import numbers
 import os
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from labkit._inputs import expect_fitted, is_whole
 from labkit.backbones import Backbone, load_backbone
 from labkit.datasets import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
@@ -111,6 +110,8 @@ class MUST(BaseEstimator, ClassifierMixin):
             CheckpointError: the folder holds a checkpoint of other settings, or cannot be written.
         """
         config = self._checked_config(images)
+        if on_log is not None and not callable(on_log):
+            raise FitError(f"on_log is {quote(on_log)}. Expected a function of the metrics so far, or None.")
         accelerator = _accelerator(self.device)
         config = _whole_batches(config, len(images), 1 if accelerator is None else accelerator.num_processes)
         with contextlib.ExitStack() as held:
@@ -136,7 +137,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         labeling = read_labeling(start, len(images), len(self.prompts.classes))
         weights, prior = head_and_prior(backbone, self.prompts, images, labeling, config, accelerator)
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.random_state)
+            torch.default_generator.manual_seed(int(self.random_state))
             student = MaskedClassifier(
                 image_tower(backbone),
                 weights,
@@ -152,7 +153,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             backbone.std,
             steps_per_epoch=per_epoch,
             prior=None if prior is None else prior.to(device),
-            seed=self.random_state,
+            seed=int(self.random_state),
             accelerator=accelerator,
             dtype=backbone.dtype,
         )
@@ -199,7 +200,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         bar = tqdm(total=total, initial=state.step, desc="MUST", unit="step", disable=not progress)
         with bar, interruptible(keeper is not None) as interrupted:
             while run.epoch < config.epochs and not run.finished:
-                batches = run.batches(self.random_state)
+                batches = run.batches(int(self.random_state))
                 loader = DataLoader(
                     views,
                     batch_sampler=batches,
@@ -247,7 +248,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             value = getattr(self, name)
             if value is None and name == "n_workers":
                 continue
-            if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not 0 <= int(value) < 2**63:
+            if not is_whole(value, 0, 2**63 - 1):
                 raise FitError(f"{name} is {quote(value)}. Expected a whole number from 0 on.")
         return config
 
@@ -271,7 +272,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             "prompts": [self.prompts.texts(i) for i in range(len(self.prompts.classes))],
             "images": images.identity,
             "start": None if labeling is None else labeling.tolist(),
-            "random_state": self.random_state,
+            "random_state": int(self.random_state),
         }
 
     # -------------------------------------------------------------------------------------------------------- predict
@@ -282,7 +283,7 @@ class MUST(BaseEstimator, ClassifierMixin):
 
     def predict_proba(self, images: ImageDataset) -> np.ndarray:
         """Probability of each class for each image, (n, C) float32."""
-        check_is_fitted(self, "model_")
+        expect_fitted(self, "model_")
         device = self.model_.head.weight.device
         backbone = dataclasses.replace(self._backbone, model=_Probabilities(self.model_), device=device)
         return encode_images(backbone, images)
@@ -295,7 +296,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         Raises:
             CheckpointError: the file cannot be written.
         """
-        check_is_fitted(self, "model_")
+        expect_fitted(self, "model_")
         write_must(self, self._backbone, path)
 
     @classmethod

@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
 from torch import Tensor
 
+from labkit._inputs import plain_array
 from labkit.backbones import Backbone
 from labkit.datasets import ImageDataset
 from labkit.errors import FitError
@@ -63,7 +64,7 @@ def read_labeling(start: ArrayLike | None, n: int, classes: int) -> np.ndarray |
     """
     if start is None:
         return None
-    labeling = np.asarray(start)
+    labeling = plain_array("start", start, f"Expected a class number for each of the {n} images.")
     if labeling.shape != (n,) or not np.issubdtype(labeling.dtype, np.integer):
         raise FitError(
             f"start has shape {labeling.shape} and dtype {labeling.dtype}. Expected a class number for each of "

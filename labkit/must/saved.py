@@ -32,7 +32,7 @@ def write_must(must: MUST, backbone: Backbone, path: str | os.PathLike[str]) -> 
         "prompts": dataclasses.asdict(must.prompts),
         "config": dataclasses.asdict(must.config or MustConfig()),
         "history": must.history_,
-        "random_state": must.random_state,
+        "random_state": int(must.random_state),
         "image_size": image_tower(backbone).image_size[0],
         "logit_scale": must.model_.logit_scale,
         "best_epoch": must.best_epoch_,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset
 
 from labkit.datasets import ImageDataset
 from labkit.decoding import plain_image
-from labkit.errors import FitError
+from labkit.errors import FitError, quote
 
 RATIOS = (3 / 4, 4 / 3)  # of width to height that the strong view's crop may have
 
@@ -65,11 +66,13 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
             limits = {"translate_const": int(0.45 * size), "img_mean": fill, "magnitude_max": 9.99}
             limits["interpolation"] = Image.Resampling.BICUBIC  # else timm draws bilinear or bicubic at random
             try:
+                if not re.fullmatch(r"rand(-[a-z]+[0-9]+(\.[0-9]+)?)*", augment):
+                    raise ValueError("timm would pass over a part of it")
                 self.augment = rand_augment_transform(augment, limits)
-            except (AssertionError, ValueError) as error:
+            except (AssertionError, ValueError, TypeError) as error:
                 raise FitError(
-                    f"augment is {augment!r}, which timm cannot read ({error}). Expected a description of RandAugment, "
-                    'such as "rand-m9-mstd0.5-inc1", or None.'
+                    f"augment is {quote(augment)}, which timm cannot read ({error}). Expected a description of "
+                    'RandAugment, such as "rand-m9-mstd0.5-inc1", or None.'
                 ) from error
 
     def __len__(self) -> int:

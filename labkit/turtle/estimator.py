@@ -11,25 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.exceptions import NotFittedError
-from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from sklearn.utils.validation import check_random_state, validate_data
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from labkit.devices import (
-    DTYPES,
+from labkit._inputs import (
     LARGEST_COUNT,
     column_names,
     expect_columns,
-    explain_out_of_memory,
-    fast_dtype,
+    expect_fitted,
     is_number,
     is_seed,
     is_whole,
     named_spaces,
-    pick_device,
     real_matrix,
 )
+from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.turtle.objective import linear
 from labkit.turtle.saved import read_turtle, write_turtle
@@ -50,10 +47,6 @@ LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of
 SMALLEST_IN_FIT = 1e-8  # the epsilon of Adam, beside which gradients with smaller features vanish
 LARGEST_SETTING = 1e30  # that float32 holds, divided by anything that it is divided by
 LARGEST_IN_PREDICTION = 1e30  # a sum of such features times weights near 1 is far from 3e38
-
-
-class UnfittedError(FitError, NotFittedError):
-    """What scikit-learn expects of an estimator that was not fitted."""
 
 
 class Turtle(ClusterMixin, BaseEstimator):
@@ -247,8 +240,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         Raises:
             FitError: X has other spaces than those of the fit or is not finite, or there is no such restart.
         """
-        if not hasattr(self, "restarts_"):
-            raise UnfittedError("this Turtle was not fitted. Call fit(features) first.")
+        expect_fitted(self, "restarts_")
         chosen, n_restarts = self.best_restart_ if restart is None else restart, len(self.confidence_)
         if not is_whole(chosen, 0, n_restarts - 1):
             raise FitError(f"restart is {quote(restart)}. Expected a whole number from 0 to {n_restarts - 1}, or None.")
@@ -364,12 +356,12 @@ class Turtle(ClusterMixin, BaseEstimator):
                 raise FitError(str(error)) from error
         columns = [column_names(space) for space in named.values()]
         if reset:
-            self.n_features_in_, self._columns = sum(dims), columns
+            self.n_features_in_, self.columns_ = sum(dims), columns
         elif dims != [weight.shape[-1] for weight, _ in self.restarts_]:
             expected = [weight.shape[-1] for weight, _ in self.restarts_]
             raise FitError(f"the spaces have {dims} features. Expected {expected}, in the order given to fit.")
         else:
-            for name, found, fitted in zip(named, columns, getattr(self, "_columns", ()), strict=False):
+            for name, found, fitted in zip(named, columns, self.columns_, strict=False):
                 expect_columns(name, found, fitted)
         return spaces
 
@@ -422,7 +414,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         Raises:
             CheckpointError: the file cannot be written.
         """
-        check_is_fitted(self)
+        expect_fitted(self, "restarts_")
         write_turtle(self, path)
 
     @classmethod

@@ -27,7 +27,12 @@ def write_turtle(turtle: Turtle, path: str | os.PathLike[str]) -> None:
     settings = {name: plain for name, value in turtle.get_params().items() if (plain := _plain(value)) is not ...}
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     try:
-        write_saved(path, "Turtle", {"settings": settings, "best_restart": turtle.best_restart_}, tensors)
+        write_saved(
+            path,
+            "Turtle",
+            {"settings": settings, "best_restart": turtle.best_restart_, "columns": turtle.columns_},
+            tensors,
+        )
     except OSError as error:
         raise CheckpointError(f"the Turtle cannot be written to {path} ({error}). Choose another place.") from error
 
@@ -53,8 +58,9 @@ def _restored(cls: type[Turtle], kept: Mapping[str, Any], arrays: Mapping[str, n
     turtle.labels_, turtle.confidence_, turtle.n_found_ = (
         arrays[name] for name in ("labels_", "confidence_", "n_found_")
     )
-    turtle.best_restart_ = kept["best_restart"]
+    turtle.best_restart_, turtle.columns_ = kept["best_restart"], kept["columns"]
     restarts, clusters = len(turtle.confidence_), turtle.n_clusters
+    _expect(isinstance(turtle.columns_, list) and len(turtle.columns_) == n_spaces, "columns of each space")
     _expect(n_spaces > 0 and turtle.labels_.ndim == 1, "a space and a label for each sample")
     for (weight, bias), mean in zip(turtle.restarts_, turtle.means_, strict=True):
         shapes = (weight.shape, bias.shape, mean.shape)

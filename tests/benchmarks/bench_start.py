@@ -67,7 +67,8 @@ def bench_cache(rounds: int, rows: int, folder: Path) -> list[Result]:
 
     features = np.random.default_rng(0).standard_normal((rows, 1280), dtype=np.float32)
     kept, plain = folder / "features.safetensors", folder / "features.npy"
-    write_features(kept, features)
+    key = {"rows": rows, "width": 1280, "dtype": "float32"}
+    write_features(kept, features, key)
     np.save(plain, features)
     size = features.nbytes
     del features
@@ -82,7 +83,9 @@ def bench_cache(rounds: int, rows: int, folder: Path) -> list[Result]:
                     dropped = forget(path)
                 else:
                     path.read_bytes()
-                times[name].append(seconds(lambda n=name: read_features(kept) if n == "labkit" else np.load(plain)))
+                times[name].append(
+                    seconds(lambda ours=name == "labkit": read_features(kept, key) if ours else np.load(plain))
+                )
         details = {"seconds": medians(times), "bytes": size, "pages dropped": dropped if place == "disk" else False}
         results.append(
             Result(f"cache: read from {place} / numpy", ratio(times["labkit"], times["numpy"]), details=details)

@@ -91,6 +91,6 @@ def test_full_memory_is_explained() -> None:
 
 def test_a_fit_that_was_too_large_leaves_the_device_usable(tmp_path: Path) -> None:
     x, _ = blobs()
-    with pytest.raises(FitError, match=r"Lower batch_size \(now 2000\) or n_restarts \(now 1000000000000\)"):
-        quick(device=DEVICE, n_restarts=10**12).fit(x)
+    with pytest.raises(FitError, match=r"Lower batch_size \(now 2000\) or n_restarts \(now 1000000000\)"):
+        quick(device=DEVICE, n_restarts=10**9).fit(x)
     quick(device=DEVICE, n_outer_steps=2).fit(x).save(tmp_path / "turtle.safetensors")

@@ -234,7 +234,7 @@ def test_show_stores_the_alt_text(shown: list[Any]) -> None:
     assert metadata == {"image/png": {"alt": "A rising line."}}
     assert data["text/plain"] == "<Figure>"
     assert data["image/png"].startswith("iVBOR")
-    with pytest.raises(LabkitError, match="alt is empty"):
+    with pytest.raises(LabkitError, match="alt is ' '"):
         classroom.show(figure, alt=" ")
 
 

@@ -31,6 +31,7 @@ from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.features import encode_images
 from labkit.geometry import Geometry
 from labkit.must import MUST, checkpoint, estimator, head, run
+from labkit.must.choosing import compare
 from labkit.prompts import Prompts
 from labkit.zeroshot import ZeroShot, text_classifier
 from tests import tiny
@@ -821,7 +822,7 @@ def test_other_pictures_under_the_same_names_are_refused(tmp_path: Path) -> None
         with pytest.raises(CheckpointError, match="images"):
             tiny.must(epochs=1).fit(theirs, folder=tmp_path / "run")
     (tmp_path / "ours").rename(tmp_path / "moved")  # but they are the same wherever they lie
-    moved = ImageDataset(np.full(9, 1), [], files=sorted((tmp_path / "moved").iterdir()))
+    moved = ImageDataset(np.zeros(9, int), [], files=sorted((tmp_path / "moved").iterdir()))
     tiny.must(epochs=1).fit(moved, folder=tmp_path / "run", on_log=lambda records: crash())
 
 
@@ -930,3 +931,32 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path: Path, monkeypatch: py
         must.save(path)
     assert path.read_bytes() == before
     assert [file.name for file in tmp_path.glob("*safetensors*")] == ["must.safetensors"]
+
+
+@pytest.mark.parametrize("folder", ["", 3, "\0", b"x\0", [], 2.5])
+def test_a_folder_that_is_no_path_is_refused(folder: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=r"folder is .* Expected the path of a folder"):
+        tiny.must(epochs=1).fit(IMAGES, folder=folder)  # type: ignore[arg-type]
+    assert list(tmp_path.glob("*.*")) == []
+
+
+@pytest.mark.parametrize("path", [None, 3, "", "\0", []])
+def test_a_model_is_saved_only_under_a_path(path: object) -> None:
+    must = tiny.must(epochs=1).fit(IMAGES)
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        must.save(path)  # type: ignore[arg-type]
+
+
+def test_other_odd_arguments_are_refused() -> None:
+    masked = np.ma.MaskedArray(IMAGES.labels, mask=IMAGES.labels == 0)
+    with pytest.raises(FitError, match="start has masked entries"):
+        tiny.must(epochs=1).fit(IMAGES, start=masked)
+    with pytest.raises(FitError, match="on_log is 3"):
+        tiny.must(epochs=1).fit(IMAGES, on_log=3)  # type: ignore[arg-type]
+    for augment in ("rand-tfoo", "rand-m-n", "rand m9", "", "original"):
+        with pytest.raises(FitError, match="augment is"):
+            tiny.must(epochs=1, augment=augment).fit(IMAGES)
+    with pytest.raises(FitError, match="candidates is"):
+        compare([tiny.must()], IMAGES)  # type: ignore[arg-type]
+    assert same_models(*(tiny.must(epochs=1).set_params(random_state=s).fit(IMAGES) for s in (3, np.int64(3))))
