@@ -197,9 +197,9 @@ def temporary_folder(parent: str | os.PathLike[str], prefix: str) -> Iterator[Pa
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         lock = FileLock(folder / LOCK)
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, FileExistsError):
             lock.acquire()
-        if (folder / LOCK).exists():
+        if lock.is_locked and (folder / LOCK).exists():
             break
         lock.release()  # another process took the folder for abandoned before the lock was there
     try:
@@ -235,7 +235,7 @@ def locked_folder(folder: str | os.PathLike[str], *, wait: bool) -> Iterator[Non
         Path(folder).mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
-        except FileNotFoundError:  # whoever held it took the folder away just now
+        except (FileNotFoundError, FileExistsError):  # another process made it or took it away just now
             continue
         except Timeout as error:
             raise BlockingIOError(errno.EAGAIN, "another process is writing to it", os.fspath(folder)) from error
