@@ -11,7 +11,7 @@ SHELL := /bin/bash
 export GOMP_SPINCOUNT ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test nbval lab check notebooks readme pocket wheel bench gpu lowest clean
+.PHONY: help install run test nbval lab check notebooks readme pocket wheel bench gpu fuzz lowest clean
 
 help: ## this list
 	@grep -E '^[a-z]+:.*##' $(ROOT)Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -59,6 +59,10 @@ bench: $(INSTALLED) ## benchmarks on a machine that does nothing else; BENCH=--q
 
 gpu: $(INSTALLED) ## tests and quick benchmarks on a CUDA device, into runs/gpu.json; GPU=--quick only shows that they run
 	cd $(ROOT) && $(BIN)/python tests/benchmarks/gpu.py --out $(ROOT)runs/gpu.json $(GPU)
+
+fuzz: $(INSTALLED) ## damaged files of all kinds for ten minutes, then 60 kills; failures are kept in runs/fuzz
+	cd $(ROOT) && $(BIN)/python -m tests.fuzz.fuzz --seconds 600 --keep $(ROOT)runs/fuzz
+	cd $(ROOT) && $(BIN)/python -m tests.faults.kill --random 60
 
 lowest: ## unit tests with the oldest releases that pyproject.toml allows (3 GB from the network, into .venv-lowest)
 	test -x $(VENV)-lowest/bin/uv || { $(PYTHON) -m venv $(VENV)-lowest && $(VENV)-lowest/bin/pip install --quiet uv; }
