@@ -50,6 +50,7 @@ def prepare(folder: Path) -> None:
         for k, cell in enumerate(cells):
             cell["id"] = f"cell-{k}"
         notebook = nbformat.v4.new_notebook(cells=cells)
+        notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
         nbformat.write(notebook, folder / "notebooks" / f"{number}_small.ipynb")
 
 
@@ -85,7 +86,8 @@ def must(folder: Path) -> None:
 
 def series(folder: Path) -> None:
     with contextlib.redirect_stderr(io.StringIO()):
-        run_series(folder / "out", notebooks=folder / "notebooks")
+        report = run_series(folder / "out", notebooks=folder / "notebooks")
+    assert len(report["results"]) == 2, report["failures"]
 
 
 def chain(folder: Path) -> None:
