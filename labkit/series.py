@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.parse
+import uuid
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -300,6 +301,10 @@ def _own_kernel(results_path: Path) -> type:
 
     class OwnKernel(AsyncKernelManager):
         kernel_spec = spec  # no look-up by name, so a stray "python3" on the machine cannot win
+
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            self.connection_file = str(results_path.with_name(f"{uuid.uuid4().hex}.json"))  # goes with the folder
 
     return OwnKernel
 

@@ -13,6 +13,7 @@ import json
 import tempfile
 from pathlib import Path
 
+from labkit._files import temporary_folder
 from labkit.errors import BackboneError
 
 MODELS = Path(__file__).parent / "models"
@@ -29,7 +30,7 @@ def register() -> None:
     """
     import open_clip
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder(tempfile.gettempdir(), "labkit-") as folder:
         for name in NAMES:
             config = json.loads(_find(f"{name}.json").read_text("utf-8"))
             # open_clip wants the whole path, which only the installed package knows

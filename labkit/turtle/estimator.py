@@ -89,6 +89,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         history_: arrays (T, R): "inner_loss" (cross-entropy of the fitted classifiers), "entropy" (of the mean
             labelings), both summed over spaces, and "outer_loss" (inner_loss − γ · entropy).
         n_features_in_: features of all spaces together.
+        columns_: names of the columns of every space that came as a frame, else None; predictions expect the same.
 
     `Turtle.official` gives the paper's settings. The defaults were chosen by their accuracy on fashion-mini and digits,
     so what they reach there is a little optimistic; they are a starting point for other data, not a promise.
