@@ -32,7 +32,7 @@ class Strict(BaseModel):
 PathText = InstanceOf[str]  # pydantic's own check of text refuses names of files that are not UTF-8
 Model = TypeVar("Model", bound=Strict)
 
-MOST_PROBLEMS = 8  # that one error message tells
+MOST_PROBLEMS = 20  # that one error message tells
 
 
 # The description of a field completes "expected ...": it is the cure that an error message offers.

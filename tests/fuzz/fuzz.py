@@ -32,6 +32,7 @@ from tests.fuzz.targets import TARGETS, Target
 
 CORPUS = Path(__file__).parent / "corpus"
 LONGEST = 10.0  # seconds that a file may take
+LONGEST_MESSAGE = 3000  # characters of an error, for a file with twenty problems
 MEMORY = 1500  # MB that a target may need beside what it began with
 TOKENS = [
     b"\0", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"9" * 30, b"-1", b"1e999", b"nan", b"null", b"[]",
@@ -98,7 +99,7 @@ def try_one(target: Target, path: Path) -> str:
         target.read(path)
     except LabkitError as error:
         said = str(error).replace(str(path), "")
-        return f"an error of {len(said)} characters: {said[:200]!r}" if len(said) > 1500 else ""
+        return f"an error of {len(said)} characters: {said[:200]!r}" if len(said) > LONGEST_MESSAGE else ""
     except BaseException:
         return traceback.format_exc()
     finally:
