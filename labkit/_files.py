@@ -158,7 +158,9 @@ def _prefix(target: Path) -> str:
 def _target(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     """What a path leads to, and what is there now."""
     try:
-        target = Path(os.path.realpath(os.fspath(path) or "\0"))  # a link to itself stays one, and stat says so
+        target = Path(
+            os.path.realpath(user_path(os.fspath(path) or "\0"))
+        )  # a link to itself stays one, and stat says so
     except (TypeError, ValueError) as error:
         raise OSError(errno.EINVAL, "it is no path", quote(path)) from error
     try:

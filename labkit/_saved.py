@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from labkit._files import atomic_write, expect_regular
+from labkit._files import atomic_write, expect_regular, user_path
 from labkit.errors import CheckpointError, quote, shorten, shown
 
 FORMAT = 1
@@ -62,6 +62,7 @@ def read_saved(path: str | os.PathLike[str], kind: str, advice: str) -> tuple[di
     is_path = isinstance(path, str | os.PathLike) and len(os.fspath(path)) <= LONGEST_PATH
     name = shown(path) if is_path else quote(path)
     try:
+        path = user_path(path)
         expect_regular(path)
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

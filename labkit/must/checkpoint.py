@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labkit._files import atomic_write, locked_folder, open_regular, sweep
+from labkit._files import atomic_write, locked_folder, open_regular, sweep, user_path
 from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError, quote
 
@@ -27,8 +27,8 @@ KIND = "checkpoint of MUST"
 class Checkpointer:
     """Keeps a run in a folder: its checkpoint, whole or not at all, and its metrics, a line of JSON each."""
 
-    def __init__(self, folder: str | os.PathLike[str], run: Run, identity: dict[str, Any]) -> None:
-        self.folder, self.run, self.identity = Path(folder), run, identity
+    def __init__(self, folder: Path, run: Run, identity: dict[str, Any]) -> None:
+        self.folder, self.run, self.identity = folder, run, identity
         self.saved, self.saved_step = time.monotonic(), -1
         self.writes = run.trainer.rank == 0
 
@@ -102,7 +102,21 @@ class Checkpointer:
             raise unkept(self.folder, error) from error
 
 
-def hold(folder: str | os.PathLike[str]) -> contextlib.ExitStack:
+def run_folder(given: str | os.PathLike[str]) -> Path:
+    """The folder that a run is to be kept in; "" is none, though Python would take it for the current one.
+
+    Raises:
+        CheckpointError: it is no path.
+    """
+    try:
+        if os.path.realpath(os.fspath(given) or "\0"):
+            return user_path(given)
+    except (TypeError, ValueError):
+        pass
+    raise CheckpointError(f"folder is {quote(given)}. Expected the path of a folder, or None.")
+
+
+def hold(folder: Path) -> contextlib.ExitStack:
     """Be the only process that keeps a run in this folder, until the stack is closed.
 
     Raises:
@@ -110,17 +124,13 @@ def hold(folder: str | os.PathLike[str]) -> contextlib.ExitStack:
     """
     held = contextlib.ExitStack()
     try:
-        if not os.fspath(folder):
-            raise ValueError("it would be the current folder")
         held.enter_context(locked_folder(folder, wait=False))
     except BlockingIOError as error:
         raise CheckpointError(
             f"another fit is writing to {folder} at this moment. Choose another folder for this run, or wait."
         ) from error
     except OSError as error:
-        raise unkept(Path(folder), error) from error
-    except (TypeError, ValueError) as error:  # no path at all
-        raise CheckpointError(f"folder is {quote(folder)}. Expected the path of a folder, or None.") from error
+        raise unkept(folder, error) from error
     return held
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from labkit.datasets import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
 from labkit.errors import BackboneError, FitError, quote
 from labkit.features import encode_images
-from labkit.must.checkpoint import Checkpointer, hold, interruptible
+from labkit.must.checkpoint import Checkpointer, hold, interruptible, run_folder
 from labkit.must.config import MustConfig
 from labkit.must.head import from_main_process, head_and_prior, read_labeling
 from labkit.must.model import MaskedClassifier, image_tower
@@ -114,10 +115,11 @@ class MUST(BaseEstimator, ClassifierMixin):
             raise FitError(f"on_log is {quote(on_log)}. Expected a function of the metrics so far, or None.")
         accelerator = _accelerator(self.device)
         config = _whole_batches(config, len(images), 1 if accelerator is None else accelerator.num_processes)
+        kept_in = None if folder is None else run_folder(folder)
         with contextlib.ExitStack() as held:
-            if folder is not None:
-                from_main_process(accelerator, lambda: held.push(hold(folder)) and None)
-            return self._fit(images, config, accelerator, start, folder, progress, on_log)
+            if kept_in is not None:
+                from_main_process(accelerator, lambda: held.push(hold(kept_in)) and None)
+            return self._fit(images, config, accelerator, start, kept_in, progress, on_log)
 
     def _fit(
         self,
@@ -125,7 +127,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         config: MustConfig,
         accelerator: Any,
         start: ArrayLike | None,
-        folder: str | os.PathLike[str] | None,
+        folder: Path | None,
         progress: bool,
         on_log: Callable[[list[dict[str, float]]], None] | None,
     ) -> MUST:

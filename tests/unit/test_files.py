@@ -263,6 +263,15 @@ def test_home_is_expanded_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tm
     assert cache_dir() == tmp_path / "cache"
 
 
+def test_what_is_written_below_a_tilde_lands_at_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    write(Path("~/deep/a.txt"), "new")
+    write(Path("~nobody-of-this-name.txt"), "new")
+    assert names(tmp_path) == ["home", "~nobody-of-this-name.txt"]
+    assert names(tmp_path / "home" / "deep") == ["a.txt"]
+
+
 def no_home(name: str) -> str:
     raise RuntimeError("Could not determine home directory.")
 
