@@ -355,10 +355,10 @@ def test_what_is_no_image_file_is_left_out_and_listed(
 ) -> None:
     root = tmp_path / "pictures"
     whole = save(root / "a.png")
-    (root / "b.jpg").symlink_to("/nowhere/b.jpg")
+    (root / "b.jpg").symlink_to(tmp_path / "gone" / "b.jpg")
     (root / "c.jpg").symlink_to("c.jpg")
-    (root / "class").symlink_to("/nowhere")
-    (root / "notes.txt").symlink_to("/nowhere")
+    (root / "class").symlink_to(tmp_path / "gone")
+    (root / "notes.txt").symlink_to(tmp_path / "gone")
     os.mkfifo(root / "d.jpg")
     (root / "e.png").symlink_to("/dev/zero")
     with socket.socket(socket.AF_UNIX) as server:
