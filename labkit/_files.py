@@ -32,6 +32,8 @@ CHUNK = 1 << 20
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """A path that a person gave: ~ and ~name stand for home folders; where there is no such home, for themselves."""
+    if not os.fsdecode(path).startswith("~"):  # as ./~root does not, which Path would shorten
+        return Path(path)
     try:
         return Path(path).expanduser()
     except RuntimeError:  # a folder that is really called ~odd
@@ -115,8 +117,8 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield the path of a temporary file; when the block ends well, sync it and rename it to `path`.
 
-    When the block raises, `path` is as it was. A file that is replaced keeps its mode and its owner; where `path` is a
-    link, what it leads to is replaced. Folders above are made.
+    When the block raises, `path` is as it was. A file that is replaced keeps its mode and, where we may give it away,
+    its owner; where `path` is a link, what it leads to is replaced. Folders above are made.
 
     Raises:
         OSError: there is something else than a file, a file that may not be written, or the folder cannot be.
@@ -241,9 +243,19 @@ def locked_folder(folder: str | os.PathLike[str], *, wait: bool) -> Iterator[Non
             continue
         except Timeout as error:
             raise BlockingIOError(errno.EAGAIN, "another process is writing to it", os.fspath(folder)) from error
+    ours = _inode(Path(folder, LOCK))
     try:
         yield
     finally:
         with contextlib.suppress(OSError):  # Windows removes it itself, afterwards
-            Path(folder, LOCK).unlink(missing_ok=True)  # who waits for it sees that, and makes a new one
+            if ours is not None and ours == _inode(Path(folder, LOCK)):
+                Path(folder, LOCK).unlink()  # who waits for it sees that, and makes a new one
         lock.release()
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

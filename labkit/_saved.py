@@ -71,7 +71,8 @@ def read_saved(path: str | os.PathLike[str], kind: str, advice: str) -> tuple[di
                     f"{name} holds no saved {kind}: it is something else. Choose another file or folder."
                 )
             _expect_format(name, metadata.get("format", "0"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            # copies: what comes from the file is a view of it, which changes with the file
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118
     except CheckpointError:
         raise
     except Exception as error:  # of the system, or whatever a library says to bytes that are no such file

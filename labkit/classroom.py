@@ -20,6 +20,7 @@ import numpy as np
 
 from labkit import exercises, pocket
 from labkit._files import own_dir, user_path
+from labkit._inputs import is_whole
 from labkit._results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarise
 from labkit.errors import LabkitError, quote
 from labkit.exercises import TODO
@@ -249,6 +250,13 @@ class Lab:
             raise LabkitError(
                 f"spaces is the text {quote(spaces)}. Expected a list of backbone names: [{quote(spaces)}]."
             )
+        if not isinstance(spaces, list | tuple) or not all(isinstance(name, str) for name in spaces):
+            raise LabkitError(f"spaces is {quote(spaces)}. Expected a list of backbone names.")
+        for flag, given in (("selected_without_labels", selected_without_labels), ("labels_used", labels_used)):
+            if not isinstance(given, bool | np.bool_):
+                raise LabkitError(f"{flag} is {quote(given)}. Expected True or False.")
+        if seed is not None and not is_whole(seed, 0, 2**63):
+            raise LabkitError(f"seed is {quote(seed)}. Expected a whole number from 0 on, or None.")
         row = {
             "notebook": self.notebook,
             "dataset": dataset,
@@ -276,6 +284,8 @@ class Lab:
             DataError: the results file cannot be written.
         """
         value, low, high = _number("value", value), _number("low", low), _number("high", high)
+        if not isinstance(name, str) or low > high:
+            raise LabkitError(f"the band is {quote((name, low, high))}. Expected a name, and low up to high.")
         if self.profile.name != "pocket":
             verdict, text = "no band", f"no band for profile {self.profile.name}"
         else:
@@ -367,6 +377,8 @@ def _display_html(text: str) -> None:
 
 def _number(name: str, value: Any) -> float:
     try:
+        if isinstance(value, str | bytes | bool):  # which float() would read
+            raise TypeError
         return float(value)
     except (TypeError, ValueError, OverflowError) as error:
         raise LabkitError(f"{name} is {quote(value)}. Expected a number.") from error

@@ -16,7 +16,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import labkit
 from labkit._files import user_path
-from labkit.errors import DataError, LabkitError, quote
+from labkit.errors import DataError, LabkitError, printable, quote
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,7 +60,7 @@ def _answer(argv: Sequence[str] | None) -> int:
     except SystemExit as done:  # argparse has said what is wrong, or given the help
         return int(done.code or 0)
     except LabkitError as error:
-        print(f"labkit: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"labkit: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"labkit: interrupted. {when_stopped}", file=sys.stderr)
@@ -248,7 +248,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _cluster(arguments: argparse.Namespace) -> int:
     from labkit.own.files import read_words, words_file
 
-    if not arguments.folder.is_dir():
+    if not os.path.isdir(arguments.folder):  # noqa: PTH112 (says no where pathlib raises)
         raise DataError(f"{arguments.folder} is not a folder. Expected a folder of images.")
     if arguments.sheet and arguments.sheet.suffix not in (".html", ".png"):
         raise DataError(f"the contact sheet is {arguments.sheet}. Expected a name that ends in .html or .png.")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import gzip
 import hashlib
 import inspect
+import json
 import math
 import os
 import struct
@@ -47,7 +49,7 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
     if not isinstance(split, str) or split not in manifest.splits:
         raise DataError(f"{manifest.id} has no split {quote(split)}. Expected one of {', '.join(manifest.splits)}.")
     try:
-        dataset = _read(manifest, split)
+        dataset = dataclasses.replace(_read(manifest, split), origin=_origin(manifest, split))
     except MismatchError as error:
         raise DataError(
             f"{manifest.id}, split {split}: {error} Fetch the data again, or correct `classes` in the manifest."
@@ -59,6 +61,11 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
             f"Complete the data, or correct `splits.{split}.size` in the manifest."
         )
     return dataset
+
+
+def _origin(manifest: Manifest, split: str) -> str:
+    """All that a manifest says of where the images of a split come from."""
+    return json.dumps([manifest.source.model_dump(), manifest.sha256, split], sort_keys=True)
 
 
 def _read(manifest: Manifest, split: str) -> ImageDataset:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 import numpy as np
 
 from labkit._files import open_regular
-from labkit.errors import DataError, LabkitError, shorten, shown
+from labkit.errors import DataError, shorten, shown
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -27,13 +27,14 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # those of Pillo
 MAX_PIXELS = 112_000_000  # of one image; decoding takes up to ten bytes each,
 MAX_PIXELS_WEBP = 80_000_000  # but of this format sixteen
 MAX_SIDE = 65_535  # in pixels
+HEADER = 1 << 16  # bytes in which a PPM has said its size
 MAX_BYTES = 1 << 30  # of the file of one image
 ALONE = 32_000_000  # images of more pixels are decoded one at a time, so that threads do not add up
 BAND = 1 << 20  # pixels of an image that are converted at a time
 PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 XMP = b"XML:com.adobe.xmp\0\0"  # how a text begins that may say which way is up
 
-_large = threading.Lock()
+_large = threading.RLock()  # a PNG may be tried twice
 
 
 class _NotReadError(ValueError):
@@ -102,12 +103,16 @@ def use_image(path: Path, use: Callable[[Image.Image], T]) -> T:
     Raises:
         DataError: the file is missing, truncated, too large or not an image.
     """
+    with contextlib.ExitStack() as held:
+        return use(_read(path, held))
+
+
+def _read(path: Path, held: contextlib.ExitStack) -> Image.Image:
+    """Decode an image; where it is large, the lock of large ones goes into `held`."""
     _silence_pillow()
     try:
         with open_regular(path) as file:
-            return _decode(file, use)
-    except LabkitError:
-        raise
+            return _decode(file, held)
     except _NotReadError as error:
         raise DataError(f"the image {shown(path)} cannot be read: {error}") from error
     except Exception as error:  # decoders raise whatever comes to their mind
@@ -125,21 +130,32 @@ def _silence_pillow() -> None:
         warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def _decode(file: BinaryIO, use: Callable[[Image.Image], T]) -> T:
+def _decode(file: BinaryIO, held: contextlib.ExitStack) -> Image.Image:
     if os.fstat(file.fileno()).st_size > MAX_BYTES:
         raise _NotReadError(f"the file has more than {MAX_BYTES:,} bytes. Save it smaller, or take it away.")
+    _expect_short_header(file)
     try:
-        return _decode_as_it_is(file, use)
+        return _decode_as_it_is(file, held)
     except _NotReadError:
         raise
     except ValueError:  # there may be more text in it than Pillow takes
         file.seek(0)
         if file.read(len(PNG)) != PNG:
             raise
-    return _decode_as_it_is(_png_without_text(file), use)
+    return _decode_as_it_is(_png_without_text(file), held)
 
 
-def _decode_as_it_is(file: BinaryIO, use: Callable[[Image.Image], T]) -> T:
+def _expect_short_header(file: BinaryIO) -> None:
+    """Refuse a PPM whose comments are longer than any should be: Pillow reads them byte by byte."""
+    start = file.read(HEADER)
+    file.seek(0)
+    if re.match(rb"P[1-7]\s", start) and len(start) == HEADER:
+        words = re.sub(rb"#[^\r\n]*", b"", start).split(maxsplit=4)
+        if len(words) < 4:
+            raise _NotReadError("its header has no end. It is damaged or not an image: replace it or take it away.")
+
+
+def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack) -> Image.Image:
     from PIL import Image, ImageFile, UnidentifiedImageError
 
     try:
@@ -147,16 +163,15 @@ def _decode_as_it_is(file: BinaryIO, use: Callable[[Image.Image], T]) -> T:
     except UnidentifiedImageError:
         raise _NotReadError(_why_not_identified(file)) from None
     _check_size(image.size, MAX_PIXELS_WEBP if image.format == "WEBP" else MAX_PIXELS)
-    with _large if image.width * image.height > ALONE else contextlib.nullcontext():
-        image.load()
-        turn = _turn(image)
-        image = plain_image(image)  # each step lets go of the picture before
-        image = image if turn is None else image.transpose(turn)
-        if image.mode != "RGB":
-            image = image.convert("RGB")
-        elif isinstance(image, ImageFile.ImageFile):
-            image = image.copy()  # lets go of its decoder
-        return use(image)
+    if image.width * image.height > ALONE:
+        held.enter_context(_large)
+    image.load()
+    turn = _turn(image)
+    image = plain_image(image)  # each step lets go of the picture before
+    image = image if turn is None else image.transpose(turn)
+    if image.mode != "RGB":
+        return image.convert("RGB")
+    return image.copy() if isinstance(image, ImageFile.ImageFile) else image  # lets go of its decoder
 
 
 def _check_size(size: tuple[int, int], limit: int) -> None:

@@ -53,6 +53,11 @@ def shorten(text: str, limit: int = LONGEST_QUOTE) -> str:
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[len(text) - (limit - 1) // 2 :]}"
 
 
+def printable(text: str) -> str:
+    """Text for a terminal: what would steer it is written as \\x1b; lines stay lines."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
 def shown(name: str | os.PathLike[str]) -> str:
     """A path or its part as text that any file can hold: bytes of it that are not UTF-8 read \\xe9."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from labkit._files import cache_dir, locked_folder, sweep
+from labkit._files import cache_dir, locked_folder, own_dir, sweep
 from labkit._saved import read_saved, write_saved
 from labkit.backbones import Backbone, Preprocess
 from labkit.devices import cpu_count
@@ -48,7 +49,8 @@ def extract_features(
 
     The result is kept under a key made of the identity of the images, the backbone's weights and preprocessing, and
     the dtypes, so it is computed once; an extraction that was killed goes on from its last saved part. What is kept
-    already is read without a lock, also from a cache that this user may not write to.
+    already is read without a lock, also from a cache that this user may not write to; what is not kept there then goes
+    to the user's own.
 
     Args:
         backbone: from `load_backbone`.
@@ -71,22 +73,16 @@ def extract_features(
     if not cache:
         return encode_images(backbone, dataset, batch_size=batch_size, progress=progress).astype(dtype, copy=False)
     key = feature_key(backbone, dataset, dtype)
-    path = feature_path(backbone, manifest.id, split, key)
-    parts = path.with_suffix(f".parts-{getattr(os, 'getuid', int)()}")  # each user's own, for others could not lock it
-    features = kept_features(path, key)
+    paths = feature_paths(backbone, manifest.id, split, key)
+    features = kept_anywhere(paths, key)
     if features is None:
         with contextlib.ExitStack() as held:
-            with _explain_unwritable(path.parent):  # before the work
-                held.enter_context(locked_folder(parts, wait=True))
+            path = _first_writable(paths, held)  # before the work
             features = kept_features(path, key)  # another process has done it while this one waited
             if features is None:
-                features = _extract_in_parts(parts, key, backbone, dataset, batch_size, progress)
-                write_features(path, features, key)
-            shutil.rmtree(parts, ignore_errors=True)
-    elif parts.exists():  # killed after the last step but one
-        with contextlib.suppress(OSError), locked_folder(parts, wait=False):
-            shutil.rmtree(parts, ignore_errors=True)
-    sweep(path)
+                features = _extract_in_parts(_parts(path), key, backbone, dataset, batch_size, progress)
+                _keep(path, features, key)
+            shutil.rmtree(_parts(path), ignore_errors=True)
     return features
 
 
@@ -128,7 +124,12 @@ def _extract_in_parts(
         else:
             features[start : start + PART] = kept
     for start, part in _extract(backbone, dataset, todo, batch_size, progress):
-        features[start : start + PART] = part
+        if part.shape[1] != key["width"]:
+            raise DataError(f"{backbone.name} gives {part.shape[1]} features, and says that it gives {key['width']}.")
+        with np.errstate(over="ignore"):
+            features[start : start + PART] = part
+        if not np.isfinite(features[start : start + PART]).all():
+            raise DataError(f'{backbone.name} gives features that float16 cannot hold. Ask for dtype="float32".')
         write_features(_part_path(folder, start), features[start : start + PART], _part_key(key, start))
     return features
 
@@ -163,9 +164,81 @@ def feature_path(backbone: Backbone, dataset: str, split: str, key: dict[str, An
     return cache_dir() / "features" / dataset / folder / f"{split}-{digest}.safetensors"
 
 
+def feature_paths(backbone: Backbone, dataset: str, split: str, key: dict[str, Any]) -> list[Path]:
+    """Where features are looked for, and kept where that is allowed: in the cache, then in this user's own folder.
+
+    The two differ where a class shares a cache that only the teacher may write to.
+    """
+    shared = feature_path(backbone, dataset, split, key)
+    try:
+        own = own_dir() / shared.relative_to(cache_dir())
+    except DataError:  # a user without a home
+        return [shared]
+    return list(dict.fromkeys([shared, own]))
+
+
+def _parts(path: Path) -> Path:
+    """The folder of the parts of an extraction; each user's own, since others could not lock it."""
+    return path.with_suffix(f".parts-{getattr(os, 'getuid', int)()}")
+
+
+def _first_writable(paths: Sequence[Path], held: contextlib.ExitStack) -> Path:
+    """The first path whose folder of parts this user may make and lock; the lock goes into `held`."""
+    for path in paths:
+        try:
+            with _explain_unwritable(path.parent):
+                held.enter_context(locked_folder(_parts(path), wait=True))
+            return path
+        except DataError as error:
+            if path == paths[-1] or not _is_denied(error):
+                raise
+    raise AssertionError("there is always a path")
+
+
+def _is_denied(error: DataError) -> bool:
+    """Whether it was raised because this user may not write there."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def kept_anywhere(paths: Sequence[Path], key: dict[str, Any]) -> np.ndarray | None:
+    """The features that one of these files holds; what a killed process left beside it is removed."""
+    for path in paths:
+        features = kept_features(path, key)
+        if features is not None:
+            if os.path.exists(_parts(path)):  # noqa: PTH110 (killed after the last step but one)
+                with contextlib.suppress(OSError), locked_folder(_parts(path), wait=False):
+                    shutil.rmtree(_parts(path), ignore_errors=True)
+            sweep(path)
+            return features
+    return None
+
+
+def keep_anywhere(paths: Sequence[Path], features: np.ndarray, key: dict[str, Any]) -> None:
+    """Write features into the first of these files that this user may write.
+
+    Raises:
+        DataError: there is none.
+    """
+    for path in paths:
+        try:
+            return _keep(path, features, key)
+        except DataError as error:
+            if path == paths[-1] or not _is_denied(error):
+                raise
+
+
+def _keep(path: Path, features: np.ndarray, key: dict[str, Any]) -> None:
+    """Write features, unless another user has done that meanwhile, whose file is not ours to replace."""
+    try:
+        write_features(path, features, key)
+    except DataError:
+        if kept_features(path, key) is None:
+            raise
+
+
 def kept_features(path: Path, key: dict[str, Any]) -> np.ndarray | None:
     """The features in a file of the cache; None where there is none, or a damaged or foreign one, which is said."""
-    if not path.exists():
+    if not os.access(path, os.R_OK):  # also where a folder above is closed to this user
         return None
     try:
         return read_features(path, key)
@@ -184,10 +257,11 @@ def read_features(path: str | os.PathLike[str], key: dict[str, Any]) -> np.ndarr
         found, tensors = read_saved(path, "features", "Delete it.")
     except CheckpointError as error:
         raise DataError(str(error)) from error
-    features = tensors.get("features", torch.empty(0)).numpy()
-    if found != key or features.shape != (key["rows"], key["width"]) or str(features.dtype) != key["dtype"]:
+    features = tensors.get("features", torch.empty(0))
+    is_whole = features.shape == (key["rows"], key["width"]) and str(features.dtype) == f"torch.{key['dtype']}"
+    if found != key or not is_whole:
         raise DataError(f"the features in {path} are of other images or another backbone. Delete it.")
-    return features
+    return features.numpy()
 
 
 def write_features(path: Path, features: np.ndarray, key: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labkit._files import cache_dir, user_path
-from labkit.errors import DataError, shorten, shown
+from labkit.errors import DataError, printable, shorten, shown
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def _kind(entry: os.DirEntry[str]) -> str:
 
 
 def _listed(left_out: dict[Path, str], root: Path) -> str:
-    first = [f"{shorten(shown(path.relative_to(root)))} ({why})" for path, why in list(left_out.items())[:3]]
+    first = [f"{printable(shorten(shown(path.relative_to(root))))} ({why})" for path, why in list(left_out.items())[:3]]
     return ", ".join(first) + (f" and {len(left_out) - 3} more" if len(left_out) > 3 else "")
 
 

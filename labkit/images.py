@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -14,11 +13,11 @@ import numpy as np
 from PIL import Image
 
 from labkit._files import open_regular
-from labkit.decoding import read_image, use_image
+from labkit.decoding import plain_image, read_image, use_image
 from labkit.errors import DataError, quote, shorten, shown
 
 T = TypeVar("T")
-SAMPLE = 4096  # bytes that are read at three places of a file, to tell it from others
+BLOCK, BLOCKS = 4096, 16  # bytes, and at how many places of a file they are read, to tell it from others
 
 
 class MismatchError(DataError):
@@ -36,6 +35,7 @@ class ImageDataset:
         files: the image files in the order of the samples, where there is one a sample; else None.
         names: what each image shows, finer than its class, where the data tells; else None.
         root: the folder that the files lie in; None is the deepest that holds all of them.
+        origin: says where images that only `decode` knows come from, as exactly as it is known.
     """
 
     labels: np.ndarray
@@ -45,6 +45,7 @@ class ImageDataset:
     decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
     names: list[str] | None = None
     root: Path | None = None
+    origin: str = ""
 
     def __post_init__(self) -> None:
         labels, n_classes = np.asarray(self.labels), len(self.classes) if isinstance(self.classes, list | tuple) else -1
@@ -60,6 +61,12 @@ class ImageDataset:
             )
         if self.array is not None:
             _expect_pixels(self.array)
+        if self.files is not None:
+            if not isinstance(self.files, list | tuple) or not all(isinstance(f, str | Path) for f in self.files):
+                raise MismatchError(f"files is {quote(self.files)}. Expected a list of paths.")
+            object.__setattr__(self, "files", [Path(path) for path in self.files])
+        if self.names is not None and len(self.names) != len(labels):
+            raise MismatchError(f"there are {len(self.names)} names and {len(labels)} labels. Expected one for each.")
         images = self.files if self.array is None else self.array
         if images is None and self.decode is None and len(labels):
             raise MismatchError("there are labels and no images. Expected array, files or decode.")
@@ -78,12 +85,12 @@ class ImageDataset:
         i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
         return self._image(i), int(self.labels[i])
 
-    @functools.cached_property
+    @property
     def identity(self) -> str:
-        """A SHA-256 that tells these images from all others, in this order; their labels have no part in it.
+        """A SHA-256 that tells these images from others, in this order; their labels have no part in it.
 
         Of all pixels where they are in memory; of files by path below `root`, size, time and a sample of the content;
-        else of the pixels of 32 images.
+        else of their origin and the pixels of 32 of them.
 
         Raises:
             DataError: a file is missing, or an image cannot be read.
@@ -92,11 +99,12 @@ class ImageDataset:
         if self.array is not None:
             digest.update(str(self.array.shape).encode())
             digest.update(np.ascontiguousarray(self.array).data)
-        elif self.files is not None:
+        elif self.files:
             root = self.root or os.path.commonpath([path.absolute().parent for path in self.files])
             for path in self.files:
                 digest.update(_file_identity(path, root))
-        else:
+        elif len(self):
+            digest.update(self.origin.encode())
             for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
                 image = self._image(i)
                 digest.update(f"{i} {image.mode} {image.size}".encode())
@@ -111,7 +119,10 @@ class ImageDataset:
         """
         chosen = np.arange(len(self))
         try:
-            chosen = chosen[np.asarray(rows, dtype=np.int64)]
+            wanted = np.asarray(rows)
+            if wanted.size and wanted.dtype.kind not in "iu":  # of a mask, NumPy would take rows 0 and 1
+                raise TypeError("no whole numbers")
+            chosen = chosen[wanted.astype(np.int64)]
         except (IndexError, TypeError, ValueError, OverflowError) as error:
             raise DataError(
                 f"the rows are {quote(rows)}, but the dataset has {len(self)} images. Expected rows from 0 to "
@@ -125,6 +136,7 @@ class ImageDataset:
             decode=None if self.decode is None else ChosenImages(self.decode, chosen.tolist()),
             names=None if self.names is None else [self.names[i] for i in chosen],
             root=self.root,
+            origin=self.origin,
         )
 
     def use(self, i: int, function: Callable[[Image.Image], T]) -> T:
@@ -144,7 +156,10 @@ class ImageDataset:
             return read_image(self.files[i])
         assert self.decode is not None
         try:
-            return self.decode(i)
+            image = self.decode(i)
+            if not isinstance(image, Image.Image):
+                raise TypeError(f"decode gave {quote(image)}, not an image")
+            return image
         except Exception as error:  # whatever the library that owns the data raises
             raise DataError(
                 f"image {i} cannot be read ({shorten(str(error), 200)}). Delete the damaged file and fetch it again."
@@ -161,14 +176,17 @@ def _expect_pixels(array: object) -> None:
 
 
 def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
-    """Path below the root, size, time, and a sample of the content: its first, middle and last 4 KiB."""
+    """Path below the root, size, time, and the content: all of up to 64 KiB, of more as much in sixteen places."""
     try:
         with open_regular(path) as file:
             stat = os.fstat(file.fileno())
-            sample = file.read(SAMPLE if stat.st_size > 3 * SAMPLE else 3 * SAMPLE)
-            for start in (stat.st_size // 2, stat.st_size - SAMPLE) if stat.st_size > 3 * SAMPLE else ():
-                file.seek(start)
-                sample += file.read(SAMPLE)
+            if stat.st_size <= BLOCK * BLOCKS:
+                sample = file.read(BLOCK * BLOCKS)
+            else:
+                sample = b""
+                for k in range(BLOCKS):
+                    file.seek(k * (stat.st_size - BLOCK) // (BLOCKS - 1))
+                    sample += file.read(BLOCK)
     except OSError as error:
         raise DataError(f"the image {shown(path)} cannot be read ({error}). Look whether it is there.") from error
     facts = (
@@ -197,7 +215,7 @@ class TorchvisionImages:
     pairs: Any
 
     def __call__(self, i: int) -> Image.Image:
-        return self.pairs[i][0].convert("RGB")
+        return plain_image(self.pairs[i][0]).convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -208,4 +226,4 @@ class HubImages:
     column: str
 
     def __call__(self, i: int) -> Image.Image:
-        return self.rows[i][self.column].convert("RGB")
+        return plain_image(self.rows[i][self.column]).convert("RGB")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import base64
 import concurrent.futures
+import contextlib
 import datetime
 import functools
 import hashlib
@@ -24,7 +25,7 @@ import sys
 import tempfile
 import urllib.parse
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def run_series(
     """
     name = pick_profile(profile).name
     paths = find_notebooks(notebooks, only)
-    out = user_path(out).resolve()
+    out = Path(os.path.realpath(user_path(out)))  # which bears a link to itself
     if out == paths[0].parent.resolve():
         raise LabkitError(f"the results would replace the notebooks in {out}. Expected another folder for them.")
     _expect_replaceable(out, paths)
@@ -90,7 +91,7 @@ def run_series(
     try:
         with (
             locked_folder(out, wait=False),
-            temporary_folder(tempfile.gettempdir(), "labkit-") as scratch,
+            _scratch_folder() as scratch,
             concurrent.futures.ThreadPoolExecutor(1) as writer,
         ):
             pages = []
@@ -114,6 +115,20 @@ def run_series(
     except OSError as error:
         raise DataError(f"the run cannot be written to {out} ({error}). Choose another folder.") from error
     return report
+
+
+@contextlib.contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """Where kernels work and keep their temporary files; what killed runs left there goes."""
+    with contextlib.ExitStack() as held:
+        try:
+            scratch = held.enter_context(temporary_folder(tempfile.gettempdir(), "labkit-"))
+        except OSError as error:
+            raise DataError(
+                f"there is no place for temporary files ({error}). Set the environment variable TMPDIR to a folder "
+                "that can be written."
+            ) from error
+        yield scratch
 
 
 def find_notebooks(folder: str | os.PathLike[str] | None = None, only: Sequence[str] = ()) -> list[Path]:
@@ -159,7 +174,7 @@ def kernel_environment(results_path: Path, *, alike_everywhere: bool = False) ->
 
 
 def _expect_replaceable(out: Path, paths: Sequence[Path]) -> None:
-    """Refuse to replace what an earlier run did not write, and what somebody edited since; before any notebook runs.
+    """Refuse to replace what no earlier run wrote, and notebooks that somebody edited since; before any notebook runs.
 
     Raises:
         LabkitError: there are such files; the message names them.
@@ -268,7 +283,7 @@ def _publish(executed: Path, out: Path) -> bool:
     """Put an executed notebook into `out`, with the digest that shows whether somebody edits it; whether it began."""
     notebook, target = _read_notebook(executed), out / executed.name
     if notebook is None:
-        for stale in (target, target.with_suffix(".html")):
+        for stale in (target.with_suffix(".html"), target):  # a page without its notebook would be a stranger's
             stale.unlink(missing_ok=True)
         return False
     notebook.metadata["labkit"] = {"sources": _sources_digest(notebook)}

@@ -16,12 +16,11 @@ from numpy.typing import ArrayLike
 from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator
 
-from labkit._files import sweep
 from labkit._inputs import finite_matrix, is_number, is_whole, plain_array
 from labkit.backbones import Backbone
 from labkit.baselines import moderate_rows
 from labkit.errors import BackboneError, DataError, FitError, quote
-from labkit.features import feature_path, kept_features, write_features
+from labkit.features import feature_paths, keep_anywhere, kept_anywhere
 from labkit.prompts import Prompts
 
 LARGEST_SCALE = 1e30  # or its inverse: products with cosines stay within float32
@@ -54,16 +53,13 @@ def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True)
         "forward": str(backbone.dtype),
         "dtype": "float32",
     }
-    path = feature_path(backbone, "texts", "classes", key)
-    weights = kept_features(path, key) if cache else None
+    paths = feature_paths(backbone, "texts", "classes", key) if cache else []
+    weights = kept_anywhere(paths, key)
     if weights is None:
         embeddings = backbone.encode_text([text for of_class in texts for text in of_class]).cpu().numpy()
         ends = np.cumsum([len(of_class) for of_class in texts])
         weights = _unit(np.stack([part.mean(0) for part in np.split(embeddings, ends[:-1])]))
-        if cache:
-            write_features(path, weights, key)
-    if cache:
-        sweep(path)
+        keep_anywhere(paths, weights, key)
     return weights
 
 

@@ -71,7 +71,7 @@ class Exercise:
         for case in self.cases:
             try:
                 answer = self.observe(attempt)(*copy.deepcopy(case)) if callable(attempt) else attempt
-            except Exception as error:  # whatever a learner's code raises is an answer to explain
+            except (Exception, SystemExit) as error:  # whatever a learner's code raises is an answer to explain
                 called = "" if wants_value else f"\n  when called with {self._call(case)}"
                 return f"{name}: your code raised {type(error).__name__}: {error}{called}"
             if answer is TODO:

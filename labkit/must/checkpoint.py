@@ -37,8 +37,9 @@ class Checkpointer:
         path = self.folder / CHECKPOINT
         if self.writes:
             sweep(path)
-        if not path.exists():
+        if not os.path.lexists(path):
             if self.writes:
+                self._expect_own_metrics()
                 self._write_metrics()
             return
         settings, tensors = read_saved(path, KIND, "Delete it to begin anew.")
@@ -54,12 +55,28 @@ class Checkpointer:
             )
         try:
             self.run.unpack(tensors, settings)
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:  # a part is missing or has another shape
+        except (
+            LookupError,
+            ValueError,
+            TypeError,
+            RuntimeError,
+            AttributeError,
+        ) as error:  # a part is missing or has another shape
             raise CheckpointError(f"{path} is damaged ({error}). Delete it to begin anew.") from error
         self.saved_step = self.run.trainer.state.step
         self.run.records = [line for line in self._lines() if line["step"] <= self.run.trainer.state.step]
         if self.writes:
             self._write_metrics()
+
+    def _expect_own_metrics(self) -> None:
+        """Refuse to begin a run where a file of this name holds something else than lines of metrics."""
+        path = self.folder / METRICS
+        if not path.exists():
+            return
+        with self._explained(), open_regular(path) as file:
+            whole = [line for line in file if line.endswith(b"\n")]  # a killed run may have left half a line
+        if len(whole) > len(list(self._lines())):
+            raise CheckpointError(f"{path} is no file of metrics, and there is no checkpoint. Choose another folder.")
 
     def _lines(self) -> Iterator[dict[str, float]]:
         """The records that the file of metrics holds; a run that was killed may have left half a line."""
@@ -70,7 +87,7 @@ class Checkpointer:
             for line in file:
                 with contextlib.suppress(ValueError, RecursionError):
                     record = json.loads(line)
-                    if isinstance(record, dict) and isinstance(record.get("step"), int):
+                    if isinstance(record, dict) and type(record.get("step")) is int:
                         yield record
 
     def _write_metrics(self) -> None:
@@ -136,7 +153,7 @@ def hold(folder: Path) -> contextlib.ExitStack:
 
 def unkept(folder: Path, error: OSError) -> CheckpointError:
     """What to say where a run cannot be written."""
-    kept = (folder / CHECKPOINT).is_file()
+    kept = os.path.isfile(folder / CHECKPOINT)  # noqa: PTH113 (says no where pathlib raises)
     goes_on = "; the last checkpoint there is whole, and the same fit goes on from it" if kept else ""
     return CheckpointError(
         f"the run cannot be kept in {folder} ({error}). Make room or choose another folder{goes_on}."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -163,10 +164,7 @@ class Run:
             KeyError, TypeError, ValueError, RuntimeError: a part is missing or does not fit.
         """
         state, step, history = self.trainer.state, settings["step"], settings["history"]
-        if not isinstance(step, int) or step < 0 or len(history) != step // self.per_epoch:
-            raise ValueError(f"step {step!r:.20} and a history of {len(history)} epochs do not agree")
-        if tensors["labels"].shape != (self.n,):
-            raise ValueError(f"it has labels of {tuple(tensors['labels'].shape)}, not one for each of {self.n} images")
+        self._expect_agreement(tensors, step, history, settings["best_epoch"])
         if settings["dtype"] != str(self.trainer.dtype):
             logger.warning(
                 "The run began in %s and goes on in %s: it ends as if it had not been stopped up to rounding, not bit "
@@ -177,6 +175,8 @@ class Run:
         state.student.load_state_dict(part(tensors, "student/"))
         state.teacher.load_state_dict(part(tensors, "teacher/"))
         self.best = part(tensors, "best/")
+        if self.best:
+            copy.deepcopy(state.teacher).load_state_dict(self.best)  # raises where it is none
         parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for name, tensor in part(tensors, "optimizer/").items():
@@ -190,10 +190,26 @@ class Run:
         state.step = step
         self.sums = {name: tensors[f"sums/{name}"].to(self.trainer.device) for name in self.sums}  # in their order
         self.labels = tensors["labels"].to(self.trainer.device)
-        self.history, self.best_epoch = history, int(settings["best_epoch"])
+        self.history, self.best_epoch = history, settings["best_epoch"]
         self.labels_of_epochs = [tensors[f"epochs/{i}"] for i in range(len(self.history))]
         if settings["scaler"]:
             self.trainer.scaler.load_state_dict(settings["scaler"])
+
+    def _expect_agreement(self, tensors: dict[str, Tensor], step: Any, history: Any, best_epoch: Any) -> None:
+        """Raise a ValueError where what a checkpoint tells of past epochs cannot be."""
+        if not isinstance(step, int) or step < 0 or not isinstance(history, list):
+            raise ValueError("its step or its history is none")
+        if len(history) != step // self.per_epoch or not isinstance(best_epoch, int):
+            raise ValueError(f"step {step} and a history of {len(history)} epochs do not agree")
+        numbers = [value for entry in history for value in entry.values()]
+        if not all(isinstance(value, float) for value in numbers) or not 0 <= best_epoch <= len(history):
+            raise ValueError("its history holds something else than numbers of epochs")
+        for name in ("labels", *(f"epochs/{i}" for i in range(len(history)))):
+            if tensors[name].shape != (self.n,) or tensors[name].dtype != torch.int64:
+                raise ValueError(f"its {name} are not a class number for each of {self.n} images")
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not name.startswith("sums/") and not bool(tensor.isfinite().all()):
+                raise ValueError(f"its {name} is not finite")
 
 
 def part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

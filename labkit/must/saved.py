@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from labkit import pocket
+from labkit._inputs import is_whole
 from labkit._saved import read_saved, write_saved
 from labkit.backbones import Backbone, load_backbone
 from labkit.errors import BackboneError, CheckpointError, LabkitError, quote
@@ -23,6 +24,8 @@ from labkit.prompts import Prompts
 
 if TYPE_CHECKING:
     from labkit.must.estimator import MUST
+
+LARGEST_IMAGE = 1024  # pixels of a side for which a backbone is made because a file says so
 
 
 def write_must(must: MUST, backbone: Backbone, path: str | os.PathLike[str]) -> None:
@@ -55,7 +58,7 @@ def read_must(
         if isinstance(error, CheckpointError | BackboneError):
             raise
         raise CheckpointError(f"{path} holds no whole MUST ({error}). Fit and save it again.") from error
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f"{path} holds no whole MUST ({error}). Fit and save it again.") from error
 
 
@@ -98,6 +101,13 @@ def _restored(
         raise ValueError(f"its head is {tuple(must.model_.head.weight.shape)}, not of its classes and its backbone")
     if len(must.history_) != len(must.pseudo_labels_) or not 1 <= must.best_epoch_ <= len(must.history_):
         raise ValueError("its history and its pseudo-labels are of different epochs")
+    entries = [entry for entry in must.history_ if isinstance(entry, dict) and "information" in entry]
+    if len(entries) < len(must.history_) or not is_whole(must.random_state, 0, 2**63 - 1):
+        raise ValueError("its history or its seed is none")
+    if must.pseudo_labels_.ndim != 2 or must.pseudo_labels_.dtype != np.int64:
+        raise ValueError("its pseudo-labels are no class numbers")
+    if not 0 < must.model_.logit_scale < np.inf:
+        raise ValueError(f"its logit scale is {must.model_.logit_scale}")
     if not all(bool(tensor.isfinite().all()) for tensor in must.model_.state_dict().values()):
         raise ValueError("its weights are not finite")
     return must, backbone
@@ -110,6 +120,8 @@ def _named_backbone(path: str | os.PathLike[str], name: Any, image_size: Any, de
             f"{path} names the backbone {quote(name)}, which is in no registry. If you trust it, load it yourself and "
             "give it: MUST.load(path, backbone=load_backbone(…))."
         )
+    if not is_whole(image_size, 1, LARGEST_IMAGE):
+        raise ValueError(f"its image size is {quote(image_size)}, expected a whole number up to {LARGEST_IMAGE}")
     backbone = load_backbone(name, device=device)
     if image_tower(backbone).image_size[0] != image_size:
         backbone = load_backbone(name, image_size=image_size, device=device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,6 +68,8 @@ def cluster_folder(
         {"--out": out} | ({} if sheet is None else {"--sheet": sheet}),
         {"one of the images": paths, "the file of words": [] if words_file is None else [words_file]},
     )
+    if sheet is not None and sheet.suffix == ".png" and Path(os.path.realpath(sheet)).is_relative_to(folder.resolve()):
+        raise DataError(f"the contact sheet {sheet} would be an image of {folder} next time. Choose another folder.")
     loaded = [load_backbone(name) for name in backbones]
     image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
     with all_unreadable(manifest):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from labkit._saved import read_saved, write_saved
-from labkit.errors import CheckpointError, quote
+from labkit.errors import CheckpointError, FitError, quote
 
 if TYPE_CHECKING:
     from labkit.turtle.estimator import Turtle
@@ -39,10 +39,9 @@ def write_turtle(turtle: Turtle, path: str | os.PathLike[str]) -> None:
 
 def read_turtle(cls: type[Turtle], path: str | os.PathLike[str]) -> Turtle:
     kept, tensors = read_saved(path, "Turtle", "Fit and save it again.")
-    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     try:
-        return _restored(cls, kept, arrays)
-    except (KeyError, TypeError, ValueError, IndexError) as error:  # its digest is right, so it was made like that
+        return _restored(cls, kept, {name: tensor.numpy() for name, tensor in tensors.items()})
+    except (LookupError, TypeError, ValueError) as error:  # its digest is right, so it was made like that
         raise CheckpointError(f"{path} holds no whole Turtle ({error}). Fit and save it again.") from error
 
 
@@ -65,12 +64,21 @@ def _restored(cls: type[Turtle], kept: Mapping[str, Any], arrays: Mapping[str, n
     for (weight, bias), mean in zip(turtle.restarts_, turtle.means_, strict=True):
         shapes = (weight.shape, bias.shape, mean.shape)
         _expect(shapes == ((restarts, clusters, len(mean)), (restarts, clusters), (len(mean),)), "weights that fit")
-        _expect(all(np.isfinite(array).all() for array in (weight, bias, mean)), "finite weights")
     _expect(all(values.shape[1:] == (restarts,) for values in turtle.history_.values()), "a history of each restart")
     _expect(turtle.n_found_.shape == turtle.confidence_.shape == (restarts,), "scores of each restart")
     _expect(isinstance(turtle.best_restart_, int) and 0 <= turtle.best_restart_ < restarts, "a restart that was kept")
     _expect(turtle.labels_.dtype == np.int64 and len(turtle.labels_) > 0, "class numbers")
     _expect(bool(((turtle.labels_ >= 0) & (turtle.labels_ < clusters)).all()), f"clusters from 0 to {clusters - 1}")
+    exact = [*turtle.means_, *(array for layer in turtle.restarts_ for array in layer)]
+    _expect(all(array.dtype == np.float64 for array in exact), "weights and means in float64")
+    floats = [*exact, *turtle.history_.values(), turtle.confidence_]
+    _expect(all(array.dtype.kind == "f" and np.isfinite(array).all() for array in floats), "finite numbers")
+    named = [names for names in turtle.columns_ if names is not None]
+    _expect(all(isinstance(name, str) for names in named for name in names), "texts as names of columns")
+    try:
+        turtle._check_settings(len(turtle.labels_))
+    except FitError as error:
+        raise ValueError(str(error)) from error
     turtle.n_features_in_ = sum(len(mean) for mean in turtle.means_)
     return turtle
 

@@ -53,7 +53,7 @@ def die_at(point: int) -> None:
 
     save_file = _saved.save_file
     _saved.save_file = dying(save_file, half_file)
-    os.fsync, os.replace = dying(os.fsync), dying(os.replace)
+    os.fsync, os.replace, os.unlink = dying(os.fsync), dying(os.replace), dying(os.unlink)
     tempfile.mkdtemp, shutil.rmtree = dying(tempfile.mkdtemp), dying(shutil.rmtree)  # type: ignore[assignment]
 
 
@@ -73,8 +73,9 @@ def run(name: str, folder: Path, tiny_files: Path, *, point: int = 0, seconds: f
     if seconds:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if os.waitpid(pid, os.WNOHANG)[0]:
-                return 0
+            ended, status = os.waitpid(pid, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
             time.sleep(0.005)
         os.kill(pid, signal.SIGKILL)
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -135,7 +136,9 @@ def main(argv: list[str] | None = None) -> int:
             name = given.only[i % len(given.only)]
             folder, after = fresh(name), rng.uniform(0.001, known[name][1])
             status = run(name, folder, tiny_files, seconds=after)
-            judge(name, f"after {after:.3f} s" + ("" if status == KILLED else " (it had ended)"), folder)
+            ended = "" if status == KILLED else f" (it had ended with status {status})"
+            failed += status not in (0, KILLED)
+            judge(name, f"after {after:.3f} s{ended}", folder)
     print(f"{kills - failed} of {kills} as undisturbed")
     return 1 if failed else 0
 

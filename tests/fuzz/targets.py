@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import io
@@ -10,11 +11,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
 import torch
 from PIL import Image, features
+from safetensors.torch import save_file
 
 import labkit as lk
 from labkit import _saved, series
@@ -163,6 +166,58 @@ def tensor_files() -> list[bytes]:
         return [*found, path.read_bytes()]
 
 
+@functools.cache
+def whole_files() -> list[tuple[str, dict[str, Any], dict[str, torch.Tensor]]]:
+    """Of a Turtle, a MUST and a checkpoint: kind, settings and tensors."""
+    with tempfile.TemporaryDirectory() as folder:
+        found = []
+        for content, kind in zip(tensor_files(), ("Turtle", "MUST", "features", "checkpoint of MUST"), strict=True):
+            path = Path(folder, "a.safetensors")
+            path.write_bytes(content)
+            found.append((kind, *_saved.read_saved(path, kind, "")))
+        tiny.must(small_backbone(), epochs=1).fit(tiny.pictures(8), folder=folder)
+        kind = "checkpoint of MUST"
+        found[-1] = (kind, *_saved.read_saved(Path(folder, "checkpoint.safetensors"), kind, ""))
+        return found
+
+
+def settings_texts() -> list[bytes]:
+    return [json.dumps(settings).encode() for _, settings, _ in whole_files()]
+
+
+def read_signed(path: Path) -> None:
+    """The text as the settings of every kind of file, whose digest is right, with the tensors of a whole one."""
+    text = path.read_bytes().decode("utf-8", "replace")
+    for kind, settings, tensors in whole_files():
+        changed = dict(tensors)
+        if (pick := sum(path.read_bytes())) % 3 == 0:  # and one of them of another dtype or shape, or gone
+            name = sorted(changed)[pick % len(changed)]
+            forms = (changed[name].to(torch.bfloat16), changed[name].flatten()[:1], torch.zeros(3), None)
+            changed[name] = forms[pick % len(forms)]  # type: ignore[assignment]
+            changed = {key: tensor for key, tensor in changed.items() if tensor is not None}
+            text = json.dumps(settings)
+        sign(path.with_suffix(".safetensors"), kind, text, changed)
+        readers: dict[str, Callable[[Path], object]] = {
+            "Turtle": lambda file: Turtle.load(file).predict(np.zeros((2, 3), np.float32)),
+            "MUST": lambda file: MUST.load(file, backbone=small_backbone(), device="cpu").predict(tiny.pictures(3)),
+            "features": lambda file: read_features(file, KEY),
+            "checkpoint of MUST": go_on_from,
+        }
+        with contextlib.suppress(LabkitError):
+            readers[kind](path.with_suffix(".safetensors"))
+
+
+def sign(path: Path, kind: str, settings: str, tensors: dict[str, torch.Tensor]) -> None:
+    digest = _saved._digest(kind, settings, tensors)
+    save_file(tensors, path, {"labkit": kind, "format": "1", "settings": settings, "sha256": digest})
+
+
+def go_on_from(path: Path) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "checkpoint.safetensors").write_bytes(path.read_bytes())
+        tiny.must(small_backbone(), epochs=1).fit(tiny.pictures(8), folder=folder)
+
+
 def results() -> list[bytes]:
     row = {
         "notebook": "n", "dataset": "d", "split": "s", "method": "turtle", "variant": "", "spaces": ["pixels"],
@@ -213,6 +268,7 @@ TARGETS = {
     "prompts": Target(".yaml", prompt_files, read_prompts),
     "words": Target(".txt", lambda: ["cat\ndog\n球\n".encode("utf-8-sig"), b"a\r\nb"], lambda p: read_words(str(p), 2)),
     "tensors": Target(".safetensors", tensor_files, read_tensors),
+    "settings": Target(".txt", settings_texts, read_signed),
     "results": Target(".jsonl", results, read_and_show_results),
     "idx": Target("", idx_files, lambda path: read_idx(path.parent, path.name)),
     "idx-gz": Target(".gz", lambda: [gzip.compress(content) for content in idx_files()], read_gz),

@@ -251,3 +251,33 @@ def test_names_agree_with_the_schema() -> None:
     assert set(row) == set(_results.ROW_KEYS)
     assert set(schema["row"]["required"]) == set(row) - {"variant"}
     assert schema["profile"]["enum"] == list(classroom.PROFILES) == list(_results.PROFILE_NAMES)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"seed": "x"},
+        {"seed": float("nan")},
+        {"seed": 1.5},
+        {"seed": True},
+        {"spaces": 5},
+        {"spaces": {"a", "b"}},
+        {"spaces": [1]},
+        {"value": "0.5"},
+        {"value": True},
+        {"labels_used": "no"},
+        {"selected_without_labels": 1},
+    ],
+)
+def test_a_result_that_is_none_is_not_recorded(odd: dict[str, object]) -> None:
+    lab = setup("pocket", notebook="n")
+    with pytest.raises(LabkitError, match=f"{next(iter(odd))} is"):
+        lab.record(**{**ROW, **odd})  # type: ignore[arg-type]
+    assert len(lab.results()) == 0
+
+
+@pytest.mark.parametrize("band", [(None, 1, 0, 2), ("n", 1, 2, 0), ("n", "1", 0, 2), ("n", 1, True, 2)])
+def test_a_band_that_is_none_is_refused(band: tuple[object, ...]) -> None:
+    lab = setup("pocket", notebook="n")
+    with pytest.raises(LabkitError, match=r" is "):
+        lab.band(*band)  # type: ignore[arg-type]

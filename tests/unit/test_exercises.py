@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -140,3 +141,8 @@ def test_every_exercise_keeps_its_promises(exercise: Exercise) -> None:
     assert exercise.grade(exercise.reference).endswith(": correct")
     for message, mistake in exercise.mistakes.items():
         assert exercise.grade(mistake) == f"Exercise {exercise.id}: not yet. {message}"
+
+
+def test_an_answer_that_ends_the_program_is_only_wrong() -> None:
+    verdict = exercises.get("02.1").grade(lambda *arguments: sys.exit())
+    assert "SystemExit" in verdict

@@ -253,8 +253,13 @@ import labkit as lk
 backbone, manifest = lk.load_backbone("pixels", image_size=4, device="cpu"), lk.load_manifest(sys.argv[1])
 lk.extract_features(backbone, manifest, cache=False)  # all that is imported on the way may belong to root alone
 os.setgid(4242), os.setuid(4242)
-type(backbone).encode_image = None  # nothing is extracted
+encode, type(backbone).encode_image = type(backbone).encode_image, None  # nothing is extracted
 assert len(lk.extract_features(backbone, lk.load_manifest(sys.argv[1]))) == 50
+if sys.argv[2] == "closed":  # what is not there goes to this user's own folder
+    type(backbone).encode_image = encode
+    for encoded in (encode, None):
+        type(backbone).encode_image = encoded
+        assert len(lk.extract_features(backbone, lk.load_manifest(sys.argv[1]), dtype="float16")) == 50
 try:
     open(os.environ["LABKIT_CACHE"] + "/mine", "w")
 except PermissionError:
@@ -277,9 +282,14 @@ def test_another_user_reads_a_shared_cache_and_writes_nothing(
             folder.chmod(0o755)
     before = tree(cache)
     command = [sys.executable, "-c", OTHER_USER, str(tmp_path / "images"), is_open]
-    outcome = subprocess.run(command, capture_output=True, text=True)
+    (tmp_path / "home").mkdir()
+    os.chown(tmp_path / "home", 4242, 4242)
+    environment = os.environ | {"HOME": str(tmp_path / "home")}
+    environment.pop("XDG_CACHE_HOME", None)
+    outcome = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert outcome.returncode == 0, outcome.stderr
     assert tree(cache) == before
+    assert bool(list((tmp_path / "home").rglob("*.safetensors"))) == (is_open == "closed")
 
 
 def test_grey_and_colour_pictures_share_a_batch(cache: Path) -> None:

@@ -258,6 +258,7 @@ def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatc
 def test_home_is_expanded_where_there_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     assert user_path("~/a") == tmp_path / "a"
+    assert user_path("./~root/a") == Path("./~root/a")
     assert user_path("~nobody-of-this-name/a") == Path("~nobody-of-this-name/a")
     monkeypatch.setenv("LABKIT_CACHE", "~/cache")
     assert cache_dir() == tmp_path / "cache"

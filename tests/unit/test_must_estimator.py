@@ -960,3 +960,12 @@ def test_other_odd_arguments_are_refused() -> None:
     with pytest.raises(FitError, match="candidates is"):
         compare([tiny.must()], IMAGES)  # type: ignore[arg-type]
     assert same_models(*(tiny.must(epochs=1).set_params(random_state=s).fit(IMAGES) for s in (3, np.int64(3))))
+
+
+def test_a_file_of_metrics_that_is_not_ours_stays(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("mine\n", "utf-8")
+    with pytest.raises(CheckpointError, match="is no file of metrics"):
+        tiny.must(epochs=1).fit(IMAGES, folder=tmp_path)
+    assert (tmp_path / "metrics.jsonl").read_text("utf-8") == "mine\n"
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lo', "utf-8")  # of a run that was killed in its first line
+    tiny.must(epochs=1).fit(IMAGES, folder=tmp_path)

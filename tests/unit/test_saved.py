@@ -154,6 +154,11 @@ TURTLE_LIES = {
     "a weight that is not finite": tensor_of("weight/0", torch.full((2, 3, 6), torch.nan, dtype=torch.float64)),
     "a label beyond": tensor_of("labels_", torch.full((60,), 3)),
     "labels that are fractions": tensor_of("labels_", torch.zeros(60)),
+    "a mean in bfloat16": tensor_of("mean/0", torch.zeros(6, dtype=torch.bfloat16)),
+    "a mean of whole numbers": tensor_of("mean/0", torch.zeros(6, dtype=torch.int32)),
+    "a confidence that is none": tensor_of("confidence_", torch.full((2,), torch.nan, dtype=torch.float64)),
+    "columns that are numbers": settings_of(columns=[[5]]),
+    "a setting that no fit takes": lambda settings, tensors: settings["settings"].update(outer_lr=-1.0),
     "a history of others": tensor_of("history/entropy", torch.zeros(5, 9)),
 }
 
@@ -181,6 +186,10 @@ MUST_LIES = {
     "a scale in words": settings_of(logit_scale="large"),
     "no parts": settings_of(parts=[]),
     "epochs that are not there": settings_of(history=[]),
+    "a history of numbers": settings_of(history=[5]),
+    "a seed in words": settings_of(random_state="a"),
+    "a scale that is none": settings_of(logit_scale=float("nan")),
+    "pseudo-labels that are fractions": tensor_of("pseudo_labels", torch.zeros(1, 24)),
 }
 
 
@@ -190,6 +199,44 @@ def test_a_must_that_does_not_agree_with_itself_is_refused(name: str, tmp_path: 
     lie(path, "MUST", MUST_LIES[name])
     with pytest.raises(CheckpointError, match="holds no whole MUST"):
         load()
+
+
+CHECKPOINT_LIES = {
+    "an optimiser of more": tensor_of("optimizer/999/exp_avg", torch.zeros(3)),
+    "a best of another model": tensor_of("best/head.weight", torch.zeros(7, 7)),
+    "a history in words": settings_of(history="x"),
+    "a history of numbers": settings_of(history=[1]),
+    "a best epoch beyond": settings_of(best_epoch=99),
+    "epochs of another shape": tensor_of("epochs/0", torch.zeros(2, 2)),
+    "a teacher that is not finite": tensor_of("teacher/head.weight", torch.full((3, 16), torch.nan)),
+    "a step in words": settings_of(step="three"),
+    "steps before the first": settings_of(step=-1),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINT_LIES)
+def test_a_checkpoint_that_does_not_agree_with_itself_is_refused(name: str, tmp_path: Path) -> None:
+    path, load = save_checkpoint(tmp_path)
+    lie(path, checkpoint.KIND, CHECKPOINT_LIES[name])
+    with pytest.raises(CheckpointError, match=r"(?s)is damaged .*Delete it to begin anew"):
+        load()
+
+
+def test_what_was_read_does_not_change_with_the_file(tmp_path: Path) -> None:
+    write_saved(tmp_path / "a", "x", {}, {"a": torch.ones(10_000)})
+    _, tensors = read_saved(tmp_path / "a", "x", "")
+    with (tmp_path / "a").open("r+b") as file:
+        file.seek(-4000, 2)
+        file.write(bytes(4000))
+    assert torch.equal(tensors["a"], torch.ones(10_000))
+
+
+def test_no_huge_model_is_made_because_a_file_says_so(tmp_path: Path) -> None:
+    path, _ = save_must(tmp_path)
+    for size in (10**6, "large", -1, 2.5):
+        lie(path, "MUST", settings_of(image_size=size))
+        with pytest.raises(CheckpointError, match="its image size is"):
+            MUST.load(path, device="cpu")
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from PIL import Image, PngImagePlugin
 import labkit.datasets
 import labkit.folders
 from labkit.datasets import ImageDataset, load_dataset, read_idx
-from labkit.decoding import plain_image, read_image
+from labkit.decoding import plain_image, read_image, use_image
 from labkit.errors import DataError, LabkitError, ManifestError, quote, shorten, shown
 from labkit.manifests import Manifest, load_manifest
 
@@ -767,3 +767,67 @@ def test_identity_of_images_in_memory_and_of_decoders() -> None:
 def test_rows_that_no_subset_has(rows: Any) -> None:
     with pytest.raises(DataError, match="Expected rows from 0 to 1"):
         ImageDataset(np.zeros(2, np.int64), ["a"], array=np.zeros((2, 3, 3), np.uint8)).subset(rows)
+
+
+def test_a_change_anywhere_in_a_small_file_is_another_identity(tmp_path: Path) -> None:
+    black = np.zeros((128, 128, 3), np.uint8)
+    changed = black.copy()
+    changed[20:22] = 255  # in the middle of 49 KB, with the same size and time
+    found = set()
+    for name, pixels in (("a", black), ("b", changed)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "x.bmp")
+        os.utime(tmp_path / name / "x.bmp", (10**9, 10**9))
+        found.add(ImageDataset(np.zeros(1, int), ["a"], files=[tmp_path / name / "x.bmp"]).identity)
+    assert len(found) == 2
+
+
+def test_an_identity_is_that_of_the_pixels_as_they_are_now_and_of_where_they_come_from() -> None:
+    dataset = ImageDataset(np.zeros(2, int), ["a"], array=np.zeros((2, 4, 4), np.uint8))
+    before = dataset.identity
+    dataset.array[0] = 9  # type: ignore[index]
+    assert dataset.identity != before
+    far = [
+        ImageDataset(np.zeros(200, int), ["a"], decode=lambda i: Image.new("L", (2, 2), 7), origin=origin)
+        for origin in ("revision 1", "revision 2")
+    ]
+    assert far[0].identity != far[1].identity
+    assert ImageDataset(np.zeros(0, int), [], files=[]).identity
+
+
+@pytest.mark.parametrize("rows", [[True, False], [0.5], ["0"], np.array([False, True])])
+def test_a_subset_takes_row_numbers_alone(rows: Any) -> None:
+    dataset = ImageDataset(np.zeros(2, int), ["a"], array=np.zeros((2, 4, 4), np.uint8))
+    with pytest.raises(DataError, match="Expected rows from 0 to 1"):
+        dataset.subset(rows)
+
+
+def test_what_a_function_makes_of_an_image_is_not_blamed_on_the_image(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    calls = []
+
+    def fail(image: Image.Image) -> None:
+        calls.append(image.size)
+        raise ValueError("of mine")
+
+    with pytest.raises(ValueError, match="of mine"):
+        use_image(tmp_path / "a.png", fail)
+    assert calls == [(4, 4)]
+
+
+@pytest.mark.timeout(20)
+def test_a_comment_without_end_is_not_read_to_the_end(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"P5\n#" + b"x" * 50_000_000)
+    with pytest.raises(DataError, match="its header has no end"):
+        read_image(tmp_path / "a.jpg")
+    (tmp_path / "b.ppm").write_bytes(b"P5\n# made by hand\n2 2\n255\n" + bytes(4))
+    assert read_image(tmp_path / "b.ppm").size == (2, 2)
+
+
+@on_linux
+def test_names_do_not_steer_the_terminal(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(tmp_path / "a.png")
+    (tmp_path / "\x1b]0;mine\x07.png").symlink_to(tmp_path / "gone")
+    load_manifest(tmp_path)
+    assert "\x1b" not in caplog.text
+    assert "\\x1b]0;mine\\x07.png" in caplog.text
