@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import logging
 import os
 from collections.abc import Callable
@@ -273,7 +274,9 @@ class MUST(BaseEstimator, ClassifierMixin):
             "classes": list(self.prompts.classes),
             "prompts": [self.prompts.texts(i) for i in range(len(self.prompts.classes))],
             "images": images.identity,
-            "start": None if labeling is None else labeling.tolist(),
+            "start": "prompts"
+            if labeling is None
+            else f"a labeling, {hashlib.sha256(labeling.astype(np.int64).tobytes()).hexdigest()[:8]}",
             "random_state": int(self.random_state),
         }
 

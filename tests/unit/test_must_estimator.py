@@ -800,7 +800,7 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     assert 'now ["one_that_is_new"]' in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(more)))
     assert "prompts" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(tiny.WORDS, ["one {}"])))
     assert "images" in refused(tiny.must(epochs=1), images=tiny.pictures(seed=1))
-    assert "start (there null, now " in refused(tiny.must(epochs=1), start=IMAGES.labels)
+    assert 'start (there "prompts", now "a labeling, ' in refused(tiny.must(epochs=1), start=IMAGES.labels)
     other = dataclasses.replace(tiny.backbone(), fingerprint="0" * 64)
     assert "backbone" in refused(tiny.must(other, epochs=1))
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
