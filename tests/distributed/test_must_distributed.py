@@ -47,6 +47,7 @@ def free_port() -> str:
 def launch(command: list[str], cache: Path) -> None:
     """Run a command to its end, with its own cache; what it says is shown when it fails."""
     environment = {**os.environ, "LABKIT_CACHE": str(cache), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environment["XDG_CACHE_HOME"] = str(cache)  # else a user's own cache may hold the texts already
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     process = subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes)  # type: ignore[call-overload]
     try:

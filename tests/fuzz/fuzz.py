@@ -114,6 +114,7 @@ def run(name: str, *, files: int, seconds: float, seed: int, keep: Path) -> tupl
     torch.set_num_threads(1)
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        os.environ["LABKIT_CACHE"] = os.environ["XDG_CACHE_HOME"] = folder
         path, source = Path(folder, f"x{target.suffix}"), inputs(name, seed)
         before = None
         for content in source:
