@@ -21,6 +21,7 @@ from labkit._files import atomic_write, expect_regular, user_path
 from labkit.errors import CheckpointError, quote, shorten, shown
 
 FORMAT = 1
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)  # what content that does not fit raises
 LONGEST_PATH = 200  # characters of a path that a message repeats
 
 

@@ -1,4 +1,4 @@
-"""Decoding: an image file becomes an 8-bit picture, within limits of format, size and memory, or one clear error."""
+"""Decoding: an image file becomes an 8-bit image, within limits of format, size and memory, or one clear error."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class _NotReadError(ValueError):
 
 
 def plain_image(image: Image.Image) -> Image.Image:
-    """Any picture as 8-bit grey ("L") or "RGB": what is transparent becomes white, 16-bit grey is scaled.
+    """Any image as 8-bit grey ("L") or "RGB": what is transparent becomes white, 16-bit grey is scaled.
 
-    Memory: what the picture holds, what the result holds, and a few MB.
+    Memory: what the image holds, what the result holds, and a few MB.
 
     Raises:
         ValueError: its levels are floating-point numbers of unknown range.
@@ -167,7 +167,7 @@ def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack) -> Image.Image:
         held.enter_context(_large)
     image.load()
     turn = _turn(image)
-    image = plain_image(image)  # each step lets go of the picture before
+    image = plain_image(image)  # each step lets go of the image before
     image = image if turn is None else image.transpose(turn)
     if image.mode != "RGB":
         return image.convert("RGB")

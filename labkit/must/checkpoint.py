@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit._files import atomic_write, locked_folder, open_regular, sweep, user_path
-from labkit._saved import read_saved, write_saved
+from labkit._saved import MALFORMED, read_saved, write_saved
 from labkit.errors import CheckpointError, quote
 
 if TYPE_CHECKING:
@@ -55,13 +55,7 @@ class Checkpointer:
             )
         try:
             self.run.unpack(tensors, settings)
-        except (
-            LookupError,
-            ValueError,
-            TypeError,
-            RuntimeError,
-            AttributeError,
-        ) as error:  # a part is missing or has another shape
+        except MALFORMED as error:  # a part is missing or has another shape
             raise CheckpointError(f"{path} is damaged ({error}). Delete it to begin anew.") from error
         self.saved_step = self.run.trainer.state.step
         self.run.records = [line for line in self._lines() if line["step"] <= self.run.trainer.state.step]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from labkit import pocket
 from labkit._inputs import is_whole
-from labkit._saved import read_saved, write_saved
+from labkit._saved import MALFORMED, read_saved, write_saved
 from labkit.backbones import Backbone, load_backbone
 from labkit.errors import BackboneError, CheckpointError, LabkitError, quote
 from labkit.must.config import MustConfig
@@ -58,7 +58,7 @@ def read_must(
         if isinstance(error, CheckpointError | BackboneError):
             raise
         raise CheckpointError(f"{path} holds no whole MUST ({error}). Fit and save it again.") from error
-    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path} holds no whole MUST ({error}). Fit and save it again.") from error
 
 

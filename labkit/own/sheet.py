@@ -1,4 +1,4 @@
-"""The contact sheet of clusters: a page or a picture of the images that are surest of each."""
+"""The contact sheet of clusters: a page or a figure of the most confident images of each."""
 
 from __future__ import annotations
 

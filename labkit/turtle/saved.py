@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from labkit._saved import read_saved, write_saved
+from labkit._saved import MALFORMED, read_saved, write_saved
 from labkit.errors import CheckpointError, FitError, quote
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def read_turtle(cls: type[Turtle], path: str | os.PathLike[str]) -> Turtle:
     kept, tensors = read_saved(path, "Turtle", "Fit and save it again.")
     try:
         return _restored(cls, kept, {name: tensor.numpy() for name, tensor in tensors.items()})
-    except (LookupError, TypeError, ValueError) as error:  # its digest is right, so it was made like that
+    except MALFORMED as error:  # its digest is right, so it was made like that
         raise CheckpointError(f"{path} holds no whole Turtle ({error}). Fit and save it again.") from error
 
 
