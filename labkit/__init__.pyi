@@ -2,11 +2,11 @@ from . import errors, must, plots, selection, turtle, widgets
 from .backbones import Backbone, load_backbone
 from .baselines import kmeans, linear_probe
 from .classroom import TODO, Lab, check, hint, setup, show
-from .datasets import ImageDataset, load_dataset
+from .data.datasets import ImageDataset, load_dataset
+from .data.manifests import Manifest, list_manifests, load_manifest
 from .errors import LabkitError
 from .features import extract_features
 from .geometry import Geometry
-from .manifests import Manifest, list_manifests, load_manifest
 from .metrics import (
     adjusted_rand_index,
     calibration,

@@ -25,9 +25,16 @@ from labkit.errors import DataError, quote
 
 LOCK = ".labkit-lock"
 CHUNK = 1 << 20
+PACKAGE_DIR = Path(__file__).resolve().parent
 
 
 # --------------------------------------------------------------------------------------------------------------- places
+
+
+def shipped_dir(name: str) -> Path:
+    """A folder that ships, "notebooks" or "data_manifests": inside an installed package, beside it in a checkout."""
+    inside = PACKAGE_DIR / name
+    return inside if inside.is_dir() else PACKAGE_DIR.parent / name
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:

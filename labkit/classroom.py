@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from labkit.backbones import Backbone
-    from labkit.manifests import Manifest
+    from labkit.data.manifests import Manifest
 
 __all__ = ["PROFILES", "TODO", "Lab", "Profile", "check", "headless", "hint", "setup", "show"]
 
@@ -170,7 +170,7 @@ class Lab:
 
     def manifest(self, dataset: str) -> Manifest:
         """The manifest of a dataset."""
-        from labkit.manifests import load_manifest
+        from labkit.data.manifests import load_manifest
 
         return load_manifest(dataset)
 

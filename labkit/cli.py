@@ -21,7 +21,7 @@ from labkit.errors import DataError, LabkitError, printable, quote
 if TYPE_CHECKING:
     import numpy as np
 
-    from labkit.manifests import Manifest
+    from labkit.data.manifests import Manifest
     from labkit.must import MustConfig
     from labkit.naming import Names
     from labkit.prompts import Prompts
@@ -213,7 +213,7 @@ def _path(text: str) -> Path:
 
 
 def _data(text: str) -> str:
-    from labkit.manifests import list_manifests
+    from labkit.data.manifests import list_manifests
 
     return text if text in list_manifests() else str(_path(text))
 
@@ -289,7 +289,7 @@ def _print_names(words: list[str], names: Names) -> None:
 def _must(arguments: argparse.Namespace) -> int:
     from accelerate import PartialState
 
-    from labkit.manifests import load_manifest
+    from labkit.data.manifests import load_manifest
     from labkit.must import MUST
     from labkit.own.files import (
         all_unreadable,
@@ -340,7 +340,7 @@ def _must(arguments: argparse.Namespace) -> int:
 
 def _must_settings(arguments: argparse.Namespace, manifest: Manifest) -> tuple[str, MustConfig]:
     """The preset's key, and its settings with what the command line changes: those of --preset, else of the pair."""
-    from labkit.manifests import list_manifests
+    from labkit.data.manifests import list_manifests
     from labkit.must import PRESETS, preset_key
 
     key = arguments.preset
@@ -385,7 +385,7 @@ def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: st
 
 
 def _datasets(arguments: argparse.Namespace) -> int:
-    from labkit.manifests import list_manifests, load_manifest
+    from labkit.data.manifests import list_manifests, load_manifest
 
     rows = [("id", "classes", "images", "source", "licence", "title")]
     for manifest in map(load_manifest, list_manifests()):

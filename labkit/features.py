@@ -26,8 +26,8 @@ from labkit.devices import cpu_count
 from labkit.errors import CheckpointError, DataError, quote
 
 if TYPE_CHECKING:
-    from labkit.datasets import ImageDataset
-    from labkit.manifests import Manifest
+    from labkit.data.datasets import ImageDataset
+    from labkit.data.manifests import Manifest
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labkit.decoding import plain_image
+from labkit.data.decoding import plain_image
 from labkit.errors import BackboneError, quote
 
 if TYPE_CHECKING:

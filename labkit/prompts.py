@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from labkit.data.manifests import Manifest, Strict, closest, load_manifest, read_yaml, validate
 from labkit.errors import DataError, ManifestError, quote
-from labkit.manifests import Manifest, Strict, closest, load_manifest, read_yaml, validate
 
 TEMPLATES = ("a photo of a {}.",)
 

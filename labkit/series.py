@@ -31,7 +31,16 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from labkit._files import atomic_write, expect_writable, locked_folder, open_regular, temporary_folder, user_path
+from labkit._files import (
+    PACKAGE_DIR,
+    atomic_write,
+    expect_writable,
+    locked_folder,
+    open_regular,
+    shipped_dir,
+    temporary_folder,
+    user_path,
+)
 from labkit._results import ROW_KEYS, read_results, summarise
 from labkit.classroom import pick_profile
 from labkit.errors import DataError, LabkitError
@@ -42,7 +51,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("labkit", "torch", "torchvision", "timm", "open_clip_torch", "numpy", "scikit-learn", "papermill")
-PACKAGE_DIR = Path(__file__).resolve().parent
 
 
 def run_series(
@@ -137,8 +145,7 @@ def find_notebooks(folder: str | os.PathLike[str] | None = None, only: Sequence[
     Raises:
         LabkitError: there are none, or one of the numbers in `only` is not there.
     """
-    inside = PACKAGE_DIR / "notebooks"
-    place = user_path(folder) if folder else inside if inside.is_dir() else PACKAGE_DIR.parent / "notebooks"
+    place = user_path(folder) if folder else shipped_dir("notebooks")
     paths = sorted(place.glob("[0-9][0-9]_*.ipynb"))
     if not paths:
         raise LabkitError(f"no notebooks named 00_….ipynb to 99_….ipynb in {place}.")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from labkit import pocket
 from labkit.backbones import Backbone, load_backbone
-from labkit.datasets import ImageDataset
+from labkit.data.datasets import ImageDataset
 from labkit.must import MUST, MustConfig
 from labkit.prompts import Prompts
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from labkit.backbones import Backbone, load_backbone
-from labkit.datasets import ImageDataset
+from labkit.data.datasets import ImageDataset
 from labkit.errors import FitError, quote
 from labkit.must.estimator import MUST
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from labkit._inputs import expect_fitted, is_whole
 from labkit.backbones import Backbone, load_backbone
-from labkit.datasets import ImageDataset
+from labkit.data.datasets import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
 from labkit.errors import BackboneError, FitError, quote
 from labkit.features import encode_images

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from labkit._inputs import plain_array
 from labkit.backbones import Backbone
-from labkit.datasets import ImageDataset
+from labkit.data.datasets import ImageDataset
 from labkit.errors import FitError
 from labkit.features import encode_images
 from labkit.must.config import MustConfig

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from labkit.backbones import load_backbone
+from labkit.data.manifests import load_manifest
 from labkit.errors import DataError
 from labkit.features import extract_features
-from labkit.manifests import load_manifest
 from labkit.own.files import all_unreadable, expect_places, file_cell, image_files, word_cell, write_file, write_table
 from labkit.own.sheet import make_sheet
 from labkit.turtle import Turtle
 
 if TYPE_CHECKING:
     from labkit.backbones import Backbone
-    from labkit.manifests import Manifest
+    from labkit.data.manifests import Manifest
     from labkit.naming import Names
 
 

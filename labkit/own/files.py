@@ -14,7 +14,7 @@ from labkit._files import atomic_write, expect_writable, open_regular, user_path
 from labkit.errors import DataError, quote, shown
 
 if TYPE_CHECKING:
-    from labkit.manifests import Manifest
+    from labkit.data.manifests import Manifest
 
 LARGEST_VOCABULARY = 1_000_000  # bytes
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
@@ -93,7 +93,7 @@ def all_unreadable(manifest: Manifest) -> Iterator[None]:
 
 
 def _is_readable(path: Path) -> bool:
-    from labkit.decoding import read_image
+    from labkit.data.decoding import read_image
 
     try:
         read_image(path)

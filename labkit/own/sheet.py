@@ -56,7 +56,7 @@ def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray
 
 
 def _thumbnail(path: Path) -> Image.Image:
-    from labkit.decoding import read_image
+    from labkit.data.decoding import read_image
 
     image = read_image(path)
     image.thumbnail((96, 96))

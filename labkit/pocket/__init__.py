@@ -17,6 +17,7 @@ from labkit._files import temporary_folder
 from labkit.errors import BackboneError
 
 MODELS = Path(__file__).parent / "models"
+DATA = Path(__file__).parent / "data"
 NAMES = ("pocket-clip", "pocket-vit")
 BPE = "pocket-bpe.txt.gz"  # the merges of the tokenizer, the same for all
 

@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 import labkit as lk
 from labkit import _saved, series
 from labkit._results import read_results
-from labkit.datasets import read_idx
-from labkit.decoding import read_image
+from labkit.data.datasets import read_idx
+from labkit.data.decoding import read_image
+from labkit.data.manifests import load_manifest
 from labkit.errors import LabkitError
 from labkit.features import read_features, write_features
-from labkit.manifests import load_manifest
 from labkit.must import MUST
 from labkit.own.files import read_words
 from labkit.prompts import Prompts, load_prompts

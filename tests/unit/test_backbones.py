@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from labkit.backbones import Backbone, load_backbone
+from labkit.data.manifests import load_manifest
 from labkit.encoders import Settings, freeze
 from labkit.errors import BackboneError, FitError
 from labkit.features import feature_key
 from labkit.geometry import Geometry
-from labkit.manifests import load_manifest
 from tests.hub import put_into_cache
 
 

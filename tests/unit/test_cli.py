@@ -19,8 +19,8 @@ from PIL import Image
 import labkit
 from labkit import cli
 from labkit.backbones import Backbone, load_backbone
+from labkit.data.manifests import load_manifest
 from labkit.errors import DataError, FitError
-from labkit.manifests import load_manifest
 from labkit.must import MUST, PRESETS, MustConfig
 from labkit.papers import SPACES
 from labkit.turtle import Turtle
@@ -313,7 +313,7 @@ def test_must_takes_the_settings_of_its_dataset_and_model(
         raise FitError("seen enough")
 
     monkeypatch.setattr("labkit.must.MUST", must)
-    monkeypatch.setattr("labkit.manifests.Manifest.images", lambda manifest, split: None)
+    monkeypatch.setattr("labkit.data.manifests.Manifest.images", lambda manifest, split: None)
     assert cli.main(["must", *arguments, "--out", str(tmp_path)]) == 2
     assert given == [PRESETS[row].replace(**changes)]
 

@@ -20,7 +20,7 @@ from torch import nn
 import labkit as lk
 from labkit import _saved
 from labkit import features as features_module
-from labkit.datasets import ImageDataset
+from labkit.data.datasets import ImageDataset
 from labkit.errors import DataError
 from labkit.features import extract_features, feature_key, feature_path, read_features, write_features
 

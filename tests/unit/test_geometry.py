@@ -16,7 +16,7 @@ import timm
 from PIL import Image, ImageFilter
 from torchvision import transforms
 
-from labkit.decoding import plain_image, read_image
+from labkit.data.decoding import plain_image, read_image
 from labkit.encoders import library_preprocess, own_preprocess
 from labkit.errors import BackboneError
 from labkit.geometry import LONGEST, Geometry, Middle, Preprocess, Squash

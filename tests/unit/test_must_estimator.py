@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 
 from labkit import _saved
 from labkit.backbones import load_backbone
-from labkit.datasets import ImageDataset
+from labkit.data.datasets import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.features import encode_images
 from labkit.geometry import Geometry

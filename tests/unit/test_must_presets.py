@@ -17,9 +17,9 @@ from PIL import Image
 from labkit import cli, pocket
 from labkit.backbones import load_backbone
 from labkit.classroom import PROFILES
-from labkit.datasets import ImageDataset
+from labkit.data.datasets import ImageDataset
+from labkit.data.manifests import list_manifests, load_manifest
 from labkit.errors import FitError
-from labkit.manifests import list_manifests, load_manifest
 from labkit.must import MUST, PRESETS, MustConfig, preset_for, preset_key, preset_source
 from labkit.must.model import check_maskable
 from labkit.must.presets import BORROWED, MODELS, PUBLISHED, describe

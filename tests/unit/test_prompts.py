@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from labkit.data.manifests import Manifest, list_manifests, load_manifest, manifests_dir
 from labkit.errors import DataError, ManifestError
-from labkit.manifests import Manifest, list_manifests, load_manifest, manifests_dir
 from labkit.prompts import Prompts, load_prompts
 
 GOOD = {"templates": ["a photo of a {}.", "{}"], "classes": {"cat": ["cat", "kitten"], "dog": ["dog"]}}

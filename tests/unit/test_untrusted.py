@@ -25,12 +25,13 @@ import torchvision.datasets
 import yaml
 from PIL import Image, PngImagePlugin
 
-import labkit.datasets
-import labkit.folders
-from labkit.datasets import ImageDataset, load_dataset, read_idx
-from labkit.decoding import plain_image, read_image, use_image
+import labkit.data.datasets
+import labkit.data.folders
+import labkit.pocket
+from labkit.data.datasets import ImageDataset, load_dataset, read_idx
+from labkit.data.decoding import plain_image, read_image, use_image
+from labkit.data.manifests import Manifest, load_manifest
 from labkit.errors import DataError, LabkitError, ManifestError, quote, shorten, shown
-from labkit.manifests import Manifest, load_manifest
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pipes, links, odd bytes and memory as Linux has them")
 
@@ -170,7 +171,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         load_manifest(tmp_path / "mine.yaml")
     (tmp_path / "sub").mkdir()
     with pytest.raises(ManifestError, match="cannot be read: it is a pipe"):
-        labkit.manifests.read_yaml(tmp_path / "mine.yaml", Manifest)
+        labkit.data.manifests.read_yaml(tmp_path / "mine.yaml", Manifest)
     os.mkfifo(tmp_path / "x.jpg")
     with pytest.raises(DataError, match=r"x\.jpg cannot be read .*it is a pipe"):
         read_image(tmp_path / "x.jpg")
@@ -292,7 +293,7 @@ def test_a_damaged_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: 
     (tmp_path / "fashion-mini").mkdir()
     (tmp_path / "fashion-mini" / "index.csv").write_text(text, "latin-1")
     Image.new("L", (56, 28)).save(tmp_path / "fashion-mini" / "train.png")
-    monkeypatch.setattr(labkit.datasets, "POCKET_DATA", tmp_path)
+    monkeypatch.setattr(labkit.pocket, "DATA", tmp_path)
     manifest = Manifest.model_validate(load_manifest("fashion-mini").model_dump() | {"sha256": {}})
     with pytest.raises(DataError):
         load_dataset(manifest)
@@ -406,7 +407,7 @@ def test_folders_nested_deeper_than_calls(tmp_path: Path, monkeypatch: pytest.Mo
     save(Path("deep.png"))
     save(tmp_path / "a" / "b.png")
     try:
-        found = labkit.folders.scan_folder(tmp_path)["train"]
+        found = labkit.data.folders.scan_folder(tmp_path)["train"]
     finally:  # pytest could not take them away
         Path("deep.png").unlink()
         (tmp_path / "a" / "b.png").unlink()
@@ -510,7 +511,7 @@ def test_sizes_are_bounded_before_decoding(tmp_path: Path, size: tuple[int, int]
 
 def test_a_file_of_many_bytes(tmp_path: Path) -> None:
     with (tmp_path / "a.png").open("wb") as file:
-        file.truncate(labkit.decoding.MAX_BYTES + 1)  # takes no room
+        file.truncate(labkit.data.decoding.MAX_BYTES + 1)  # takes no room
     with pytest.raises(DataError, match="more than 1,073,741,824 bytes"):
         read_image(tmp_path / "a.png")
 
@@ -556,7 +557,7 @@ def old_plain_image(image: Image.Image) -> Image.Image:
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB", "I", "I;16"])
 def test_saving_memory_changes_no_pixel(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labkit.decoding, "BAND", 200)  # three rows at a time, and two at the end
+    monkeypatch.setattr(labkit.data.decoding, "BAND", 200)  # three rows at a time, and two at the end
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (50, 60, 4), dtype=np.uint8)
     pixels[:25, :, 3] = 255
@@ -582,7 +583,7 @@ def peak_of_reading(path: Path) -> float:
     code = f"""
 import re, pathlib
 from PIL import Image
-from labkit.decoding import read_image
+from labkit.data.decoding import read_image
 Image.init()
 highest = lambda: int(re.findall("VmHWM:\\\\s+([0-9]+)", pathlib.Path("/proc/self/status").read_text())[0])
 pathlib.Path("/proc/self/clear_refs").write_text("5")
@@ -615,9 +616,9 @@ def test_ten_bytes_a_pixel_are_enough(tmp_path: Path, mode: str) -> None:
 
 
 def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labkit.decoding, "ALONE", 15)
+    monkeypatch.setattr(labkit.data.decoding, "ALONE", 15)
     path = save(tmp_path / "a.png")
-    busy, most, plain = 0, 0, labkit.decoding.plain_image
+    busy, most, plain = 0, 0, labkit.data.decoding.plain_image
 
     def slow(image: Image.Image) -> Image.Image:
         nonlocal busy, most
@@ -637,9 +638,9 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path: Path, monkeypatch: pyt
             thread.join()
         return most
 
-    monkeypatch.setattr(labkit.decoding, "plain_image", slow)
+    monkeypatch.setattr(labkit.data.decoding, "plain_image", slow)
     assert at_once() == 1
-    monkeypatch.setattr(labkit.decoding, "ALONE", 16)
+    monkeypatch.setattr(labkit.data.decoding, "ALONE", 16)
     assert at_once() > 1
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from labkit import pocket
 from labkit._files import atomic_write
-from labkit.datasets import POCKET_DATA, TILE
+from labkit.data.datasets import TILE
 from labkit.errors import DataError
 from labkit.pocket.recipe import corpus
 from labkit.pocket.recipe.fashion_mini import mosaic, write_index
@@ -27,7 +28,7 @@ from labkit.pocket.recipe.fashion_mini import mosaic, write_index
 SEED = 0
 STYLE = "fluent-emoji-flat"  # its name among Iconify's sets
 N_COLUMNS = 40  # images in a row of the mosaic
-OUT = POCKET_DATA / "emoji-unseen"
+OUT = pocket.DATA / "emoji-unseen"
 
 # Every class is a union of Unicode's subgroups of emoji (the names in front of the label in emoji-test.txt).
 SUBGROUPS = {

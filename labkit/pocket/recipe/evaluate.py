@@ -13,8 +13,8 @@ import numpy as np
 
 from labkit._files import atomic_write
 from labkit.backbones import Backbone, load_backbone
+from labkit.data.manifests import load_manifest
 from labkit.features import extract_features
-from labkit.manifests import load_manifest
 from labkit.pocket import MODELS
 from labkit.pocket.recipe.pocket_clip import KINDS, SHARES
 from labkit.pocket.recipe.pocket_vit import PHOTO_SHARE, UNLABELLED

@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from labkit import pocket
 from labkit._files import atomic_write
-from labkit.datasets import FASHION_FILES, POCKET_DATA, read_idx
-from labkit.manifests import load_manifest
+from labkit.data.datasets import FASHION_FILES, read_idx
+from labkit.data.manifests import load_manifest
 
 SEED = 0
 PER_CLASS = {"train": 1600, "test": 200}
 N_COLUMNS = 100  # images in a row of the mosaic
-OUT = POCKET_DATA / "fashion-mini"
+OUT = pocket.DATA / "fashion-mini"
 
 
 def choose(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit._files import atomic_write
-from labkit.manifests import load_manifest
+from labkit.data.manifests import load_manifest
 from labkit.pocket.recipe.corpus import save_array
 from labkit.pocket.recipe.pocket_clip import (
     EMBED_DIM,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from labkit.decoding import plain_image, read_image
+from labkit.data.decoding import plain_image, read_image
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf, ValidationError, model_validator
 
-from labkit import _yaml
-from labkit._files import open_regular, user_path
+from labkit._files import open_regular, shipped_dir, user_path
+from labkit.data import _yaml
+from labkit.data.folders import data_dir, scan_folder
 from labkit.errors import DataError, ManifestError, quote, shorten, shown
-from labkit.folders import data_dir, scan_folder
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from labkit.datasets import ImageDataset
+    from labkit.data.datasets import ImageDataset
 
 
 class Strict(BaseModel):
@@ -176,7 +176,7 @@ class Manifest(Strict):
         return data_dir() / getattr(self.source, "path", "")
 
     def scan(self) -> dict[str, list[tuple[Path, str | None]]]:
-        """Image files of a source of kind folder or manual: see `labkit.folders.scan_folder`."""
+        """Image files of a source of kind folder or manual: see `labkit.data.folders.scan_folder`."""
         if isinstance(self.source, Manual) and not os.path.isdir(self.root):  # noqa: PTH112
             raise DataError(
                 f"the images of {self.id} are not in {shown(self.root)}. {self.source.instructions.strip()}"
@@ -184,8 +184,8 @@ class Manifest(Strict):
         return scan_folder(self.root)
 
     def images(self, split: str = "train") -> ImageDataset:
-        """The images of a split: see `labkit.datasets.load_dataset`."""
-        from labkit.datasets import load_dataset
+        """The images of a split: see `labkit.data.datasets.load_dataset`."""
+        from labkit.data.datasets import load_dataset
 
         return load_dataset(self, split)
 
@@ -195,10 +195,8 @@ class Manifest(Strict):
 
 
 def manifests_dir() -> Path:
-    """The folder of the shipped manifests: inside an installed package, beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "data_manifests"
-    return inside if inside.is_dir() else package.parent / "data_manifests"
+    """The folder of the shipped manifests."""
+    return shipped_dir("data_manifests")
 
 
 def list_manifests() -> list[str]:

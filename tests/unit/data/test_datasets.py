@@ -20,16 +20,17 @@ import yaml
 from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
-import labkit.datasets
+import labkit.data.datasets
+from labkit import pocket
 from labkit.backbones import load_backbone
-from labkit.datasets import DEBIAN_FASHION, POCKET_DATA, HubImages, ImageDataset, TorchvisionImages, load_dataset
+from labkit.data.datasets import DEBIAN_FASHION, HubImages, ImageDataset, TorchvisionImages, load_dataset
+from labkit.data.folders import data_dir
+from labkit.data.manifests import Manifest, load_manifest
 from labkit.errors import DataError, ManifestError
-from labkit.folders import data_dir
 from labkit.geometry import Geometry, Preprocess
-from labkit.manifests import Manifest, load_manifest
 from labkit.must.views import Views
 
-MINI_DIR, EMOJI_DIR = POCKET_DATA / "fashion-mini", POCKET_DATA / "emoji-unseen"
+MINI_DIR, EMOJI_DIR = pocket.DATA / "fashion-mini", pocket.DATA / "emoji-unseen"
 needs_source = pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason="the Fashion-MNIST source files are not here")
 
 
@@ -131,7 +132,7 @@ def test_recipe_refuses_other_source_files(tmp_path: Path) -> None:
 
 def test_fashion_mini_with_a_changed_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(MINI_DIR, tmp_path / "fashion-mini")
-    monkeypatch.setattr(labkit.datasets, "POCKET_DATA", tmp_path)
+    monkeypatch.setattr(pocket, "DATA", tmp_path)
     load_dataset("fashion-mini", "test")
     index = tmp_path / "fashion-mini" / "index.csv"
     index.write_text(index.read_text().replace("test,9,", "test,8,"))
@@ -144,7 +145,7 @@ def test_fashion_mini_with_a_changed_file(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_checksums_are_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     load_dataset("fashion-mini", "test")
-    monkeypatch.setattr(labkit.datasets, "file_sha256", lambda path: pytest.fail(f"{path} hashed again"))
+    monkeypatch.setattr(labkit.data.datasets, "file_sha256", lambda path: pytest.fail(f"{path} hashed again"))
     load_dataset("fashion-mini", "test")
 
 
@@ -349,7 +350,7 @@ def tiny_fashion(monkeypatch: pytest.MonkeyPatch) -> Manifest:
         def __init__(self, **kwargs: object) -> None:
             raise OSError("Network is unreachable")
 
-    monkeypatch.setattr(labkit.datasets, "DEBIAN_FASHION", Path("/nowhere"))
+    monkeypatch.setattr(labkit.data.datasets, "DEBIAN_FASHION", Path("/nowhere"))
     monkeypatch.setattr(torchvision.datasets, "FashionMNIST", Offline)
     sizes = {split: {"size": 20, "how": "x"} for split in ("train", "test")}
     return shipped("fashion-mnist", splits=sizes, sha256={})

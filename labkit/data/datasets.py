@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
+from labkit.data.folders import data_dir
+from labkit.data.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
+from labkit.data.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
 from labkit.errors import DataError, quote, shorten, shown
-from labkit.folders import data_dir
-from labkit.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
-from labkit.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
 
-POCKET_DATA = Path(__file__).parent / "pocket" / "data"  # the datasets that ship
 TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
 FASHION_FILES = {"train": "train", "test": "t10k"}
@@ -112,7 +112,7 @@ def _compare(path: Path, actual: str, expected: str) -> None:
 def _mosaic(manifest: Manifest, split: str) -> ImageDataset:
     """Images that ship as one PNG a split, row by row, and an index of their labels; made by labkit/pocket/recipe."""
     builder = getattr(manifest.source, "builder", "")
-    folder, side = POCKET_DATA / builder, TILE[builder]
+    folder, side = pocket.DATA / builder, TILE[builder]
     _check_files(folder, manifest.sha256)
     try:
         rows = [row for row in _index(folder / "index.csv") if row["split"] == split]

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
+from labkit.data.manifests import Manifest, list_manifests, load_manifest
 from labkit.errors import DataError, ManifestError
-from labkit.manifests import Manifest, list_manifests, load_manifest
 
 GOOD = {
     "id": "mine",
@@ -204,7 +204,7 @@ def test_manifest_cannot_be_changed() -> None:
 
 def test_importing_and_reading_manifests_needs_no_torch() -> None:
     code = (
-        "import sys; from labkit.manifests import load_manifest; load_manifest('dtd'); "
+        "import sys; from labkit.data.manifests import load_manifest; load_manifest('dtd'); "
         "print(sorted({'torch', 'torchvision', 'sklearn', 'pandas', 'PIL'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from labkit._files import open_regular
-from labkit.decoding import plain_image, read_image, use_image
+from labkit.data.decoding import plain_image, read_image, use_image
 from labkit.errors import DataError, quote, shorten, shown
 
 T = TypeVar("T")
