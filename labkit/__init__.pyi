@@ -1,13 +1,11 @@
 from . import errors, must, plots, selection, turtle, widgets
 from .backbones import Backbone, load_backbone
-from .baselines import kmeans, linear_probe
 from .classroom import TODO, Lab, check, hint, setup, show
 from .data.datasets import ImageDataset, load_dataset
 from .data.manifests import Manifest, list_manifests, load_manifest
 from .errors import LabkitError
-from .features import extract_features
-from .geometry import Geometry
-from .metrics import (
+from .evaluation.baselines import kmeans, linear_probe
+from .evaluation.metrics import (
     adjusted_rand_index,
     calibration,
     clustering_accuracy,
@@ -16,6 +14,8 @@ from .metrics import (
     mean_per_class_accuracy,
     normalized_mutual_info,
 )
+from .features import extract_features
+from .geometry import Geometry
 from .must import MUST, MustConfig
 from .naming import Names, name_clusters
 from .prompts import Prompts, load_prompts

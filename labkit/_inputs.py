@@ -7,12 +7,14 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from scipy import sparse
 from sklearn.exceptions import NotFittedError
 from torch import Tensor
 
 from labkit.errors import FitError, LabkitError, quote
 
+SPACES_EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
 LARGEST_COUNT = 10**9  # of anything that is counted; beyond, products of sizes leave what PyTorch can hold
 
 
@@ -128,6 +130,48 @@ def named_spaces(spaces: Any) -> dict[str, Any]:
     if not isinstance(spaces, list | tuple) or not any(map(_is_matrix, spaces)):
         return {"X": spaces}
     return {f"space {k}": space for k, space in enumerate(spaces)}
+
+
+def read_spaces(spaces: Any) -> list[np.ndarray]:
+    """One space, or several, as arrays (n, d_k) of finite real numbers.
+
+    Raises:
+        FitError: they are none, or of unequal length.
+    """
+    arrays = [finite_matrix(name, space, SPACES_EXPECTED) for name, space in named_spaces(spaces).items()]
+    if len({len(array) for array in arrays}) != 1:
+        raise FitError(f"the spaces have {[len(a) for a in arrays]} rows. Expected the same samples in every space.")
+    return arrays
+
+
+def read_classes(labels: ArrayLike, n: int) -> np.ndarray:
+    """The class of each of n samples, (n,) of int64 or of texts.
+
+    Raises:
+        FitError: they are neither, of another length, or negative (−1 stands for an unknown class).
+    """
+    expected = "Expected a whole number or a text for each sample, (n,)."
+    array = plain_array("labels", labels, expected)
+    if array.dtype == object or (array.dtype.kind in "US" and not hasattr(labels, "dtype")):
+        values = list(labels)  # type: ignore[arg-type] # NumPy would make texts of numbers beside texts
+        if all(isinstance(value, str) for value in values):
+            array = np.array(values, dtype=str)
+        elif all(is_whole(value, -np.inf, np.inf) for value in values):
+            array = np.array(values)
+        else:
+            raise FitError(f"labels is {quote(labels)}, of several types. {expected}")
+    if array.ndim != 1:
+        raise FitError(f"labels has shape {array.shape}. {expected}")
+    if len(array) != n:
+        raise FitError(f"there are {len(array)} labels for {n} samples. Expected one for each: the same split.")
+    if array.dtype.kind not in "iuUT":
+        raise FitError(f"labels holds {array.dtype}. {expected}")
+    if array.dtype.kind in "iu" and array.min() < 0:
+        raise FitError(
+            f"labels holds {array.min()}. Expected labels from 0; −1 stands for an unknown class: fit on the samples "
+            "whose class is known (y >= 0)."
+        )
+    return array
 
 
 def _is_matrix(space: Any) -> bool:

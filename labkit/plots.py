@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 from labkit._inputs import is_number, is_whole, plain_array, real_array
 from labkit.errors import DataError, quote
-from labkit.metrics import calibration, expected_calibration_error, match_clusters
+from labkit.evaluation.metrics import calibration, expected_calibration_error, match_clusters
 
 if TYPE_CHECKING:
     import pandas as pd

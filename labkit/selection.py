@@ -12,8 +12,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # comes with scikit-learn
 
-from labkit._inputs import LARGEST_COUNT, is_whole
-from labkit.baselines import exponent_of, read_classes, read_spaces
+from labkit._inputs import LARGEST_COUNT, is_whole, read_classes, read_spaces
+from labkit._scales import exponent_of
 from labkit.errors import FitError, quote
 from labkit.turtle import Turtle
 

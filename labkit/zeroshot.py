@@ -17,8 +17,8 @@ from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator
 
 from labkit._inputs import finite_matrix, is_number, is_whole, plain_array
+from labkit._scales import moderate_rows
 from labkit.backbones import Backbone
-from labkit.baselines import moderate_rows
 from labkit.errors import BackboneError, DataError, FitError, quote
 from labkit.features import feature_paths, keep_anywhere, kept_anywhere
 from labkit.prompts import Prompts

@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from labkit._inputs import (
     LARGEST_COUNT,
+    SPACES_EXPECTED,
     column_names,
     expect_columns,
     expect_fitted,
@@ -26,21 +27,13 @@ from labkit._inputs import (
     named_spaces,
     real_matrix,
 )
+from labkit._scales import ORDINARY, block_of, power_of_two, refuse_far_rows
 from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.turtle.objective import linear
 from labkit.turtle.saved import read_turtle, write_turtle
 from labkit.turtle.solver import TurtleSolver
-from labkit.turtle.transform import (
-    EXPECTED,
-    ORDINARY,
-    FeatureTransform,
-    block_of,
-    blocks,
-    centred,
-    power_of_two,
-    refuse_far_rows,
-)
+from labkit.turtle.transform import FeatureTransform, blocks, centred
 
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
 LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
@@ -433,7 +426,7 @@ def _to_tensor(name: str, space: Any) -> Tensor:
 
     Whether all is finite is looked at later, block by block.
     """
-    array = real_matrix(name, space, EXPECTED)
+    array = real_matrix(name, space, SPACES_EXPECTED)
     if isinstance(space, Tensor) and space.dtype == torch.bfloat16:
         return space.detach().cpu()  # NumPy has no such type
     if array.dtype not in (np.float16, np.float32, np.float64) or not hasattr(space, "shape"):

@@ -5,19 +5,17 @@ Not in the paper, whose features go in as they are. See notebook 04 for what it 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from labkit._inputs import SPACES_EXPECTED
+from labkit._scales import ORDINARY, block_of, power_of_two
 from labkit.errors import FitError
 
-EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
-ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling
 SMALLEST = 2.0**-1000  # deviation that can be told apart: 1e6 times the inverse is a number as well
-FAR = 1e8  # times what is usual: beside such a row float32 sees no difference among the others
 
 
 @dataclass
@@ -112,30 +110,6 @@ def _mean_and_deviation(space: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.stack([(space[some].double() - mean).abs().amax(0) for some in blocks]).amax(0)
 
 
-def power_of_two(number: float) -> float:
-    """The largest power of two that is not above a positive number; 1 where there is no such number."""
-    if not 0 < number < math.inf:
-        return 1.0
-    return 2.0 ** (math.frexp(number)[1] - 1)
-
-
-def refuse_far_rows(spaces: Sequence[Tensor]) -> None:
-    """Look for a row beside which all others look the same, once something went wrong; spaces are (n, d_k).
-
-    Raises:
-        FitError: a row is that much larger than what is usual, the median of all rows that are not zero.
-    """
-    for k, space in enumerate(spaces):
-        sizes = torch.cat([part.double().abs().amax(1) for part in space.split(block_of(space.shape[1]))])
-        positive, row = sizes[sizes > 0], int(sizes.argmax())
-        if len(positive) > 0 and sizes[row].isfinite() and sizes[row] > FAR * positive.median():
-            raise FitError(
-                f"row {row}{f' of space {k}' if len(spaces) > 1 else ''} reaches {sizes[row]:.0e}, where "
-                f"{positive.median():.0e} is usual. Expected no row beside which all others look the same: correct it "
-                "or leave it out."
-            )
-
-
 def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """(rows − mean) · factor in a dtype, by way of float64 where float32 could overflow: (b, d), (d,), (d,) -> (b, d).
 
@@ -148,7 +122,7 @@ def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> T
         rows = (rows - mean.to(rows.dtype)).mul_(factor.to(rows.dtype))
     rows = rows.to(dtype)
     if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN among the rows is both
-        raise FitError(f"the features hold NaN or infinity, or numbers too large to compute with. {EXPECTED}")
+        raise FitError(f"the features hold NaN or infinity, or numbers too large to compute with. {SPACES_EXPECTED}")
     return rows
 
 
@@ -173,8 +147,3 @@ def blocks(result: Tensor, rows: Tensor, width: int) -> Iterator[tuple[Tensor, T
     """Parts of a result (m, ...) with the row numbers that they are computed from, `width` features in a row."""
     block = block_of(width)
     return zip(result.split(block), rows.split(block), strict=True)
-
-
-def block_of(width: int) -> int:
-    """Rows of this width that make about 4 MiB in float32."""
-    return max(1, 2**20 // width)

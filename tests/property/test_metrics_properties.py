@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import labkit.metrics as m
+import labkit.evaluation.metrics as m
 
 ALL = (m.clustering_accuracy, m.mean_per_class_accuracy, m.normalized_mutual_info, m.adjusted_rand_index)
 label = st.integers(0, 4)

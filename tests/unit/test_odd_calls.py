@@ -21,7 +21,7 @@ from scipy import sparse
 from sklearn.datasets import make_blobs
 
 import labkit as lk
-from labkit.baselines import join_spaces
+from labkit.evaluation.baselines import join_spaces
 from labkit.must.presets import describe, preset_for, preset_source
 from labkit.naming import name_by_model
 from labkit.selection import generalization_score, label_free_scores

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import normalized_mutual_info_score
 
-import labkit.metrics as m
+import labkit.evaluation.metrics as m
 from labkit.errors import DataError
 
 ALL = (m.clustering_accuracy, m.mean_per_class_accuracy, m.normalized_mutual_info, m.adjusted_rand_index)

@@ -5,7 +5,6 @@ Both are scikit-learn's, and take the spaces that `Turtle` takes: one (n, d), or
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,19 +21,19 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # co
 
 from labkit._inputs import (
     LARGEST_COUNT,
+    SPACES_EXPECTED,
     column_names,
     expect_columns,
-    finite_matrix,
     is_number,
     is_seed,
     is_whole,
     named_spaces,
-    plain_array,
+    read_classes,
+    read_spaces,
 )
+from labkit._scales import exponent_of, exponent_of_number, largest, moderate_rows, refuse_far_rows
 from labkit.errors import FitError, quote
-from labkit.turtle.transform import ORDINARY, refuse_far_rows
 
-EXPECTED = "Expected one space (n, d) or a list of spaces (n, d_k) of finite numbers."
 SEARCH_DIM = 64  # principal directions in which K-means looks for its starts
 PARALLEL_SIZE = 10**8  # numbers; below, K-means runs in one thread: on busy cores more of them take ten times longer
 LARGEST_IN_PREDICTION = 1e30  # in the units of the fit: products with it stay within float32
@@ -81,7 +80,9 @@ class Baseline:
         try:
             labels = self.estimator.predict(joined)
         except ValueError as error:  # a feature that hardly varied in the fit, standardised
-            raise FitError(f"the features are too far from those of the fit to compute with. {EXPECTED}") from error
+            raise FitError(
+                f"the features are too far from those of the fit to compute with. {SPACES_EXPECTED}"
+            ) from error
         return labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
 
 
@@ -113,7 +114,7 @@ def kmeans(
     arrays = read_spaces(spaces)
     exponents = (0,) * len(arrays)
     if variant == "raw":
-        exponents = (_exponent(max(map(_largest, arrays))),) * len(arrays)  # one: spaces count by their size
+        exponents = (exponent_of_number(max(map(largest, arrays))),) * len(arrays)  # one: spaces count by their size
     joined, form = _joined_for_fit(arrays, variant, exponents), _form(spaces, arrays)
     if not is_whole(n_clusters, 2, len(joined)):
         raise FitError(
@@ -177,68 +178,11 @@ def join_spaces(spaces: Any, variant: str = "raw") -> np.ndarray:
     _check_variant(variant)
     arrays = read_spaces(spaces)
     joined = _join(arrays, variant, (0,) * len(arrays))
-    lost = [k for k, array in enumerate(arrays) if 0 < _largest(array) < float(np.finfo(np.float32).tiny)]
+    lost = [k for k, array in enumerate(arrays) if 0 < largest(array) < float(np.finfo(np.float32).tiny)]
     if variant == "raw" and (lost or not np.isfinite(joined).all()):
-        sizes = ", ".join(f"{_largest(array):.0e}" for array in arrays)
+        sizes = ", ".join(f"{largest(array):.0e}" for array in arrays)
         raise FitError(f"the largest numbers of the spaces are {sizes}. Expected what float32 holds: scale the spaces.")
     return joined
-
-
-def read_classes(labels: ArrayLike, n: int) -> np.ndarray:
-    """The class of each of n samples, (n,) of int64 or of texts.
-
-    Raises:
-        FitError: they are neither, of another length, or negative (−1 stands for an unknown class).
-    """
-    expected = "Expected a whole number or a text for each sample, (n,)."
-    array = plain_array("labels", labels, expected)
-    if array.dtype == object or (array.dtype.kind in "US" and not hasattr(labels, "dtype")):
-        values = list(labels)  # type: ignore[arg-type] # NumPy would make texts of numbers beside texts
-        if all(isinstance(value, str) for value in values):
-            array = np.array(values, dtype=str)
-        elif all(is_whole(value, -np.inf, np.inf) for value in values):
-            array = np.array(values)
-        else:
-            raise FitError(f"labels is {quote(labels)}, of several types. {expected}")
-    if array.ndim != 1:
-        raise FitError(f"labels has shape {array.shape}. {expected}")
-    if len(array) != n:
-        raise FitError(f"there are {len(array)} labels for {n} samples. Expected one for each: the same split.")
-    if array.dtype.kind not in "iuUT":
-        raise FitError(f"labels holds {array.dtype}. {expected}")
-    if array.dtype.kind in "iu" and array.min() < 0:
-        raise FitError(
-            f"labels holds {array.min()}. Expected labels from 0; −1 stands for an unknown class: fit on the samples "
-            "whose class is known (y >= 0)."
-        )
-    return array
-
-
-def moderate_rows(array: np.ndarray) -> np.ndarray:
-    """Rows (n, d) as float32, those of extraordinary size divided by a power of two: for what knows no lengths."""
-    sizes = np.abs(array if array.dtype.kind == "f" else array.astype(np.float64)).max(1)
-    odd = (sizes > 0) & ((sizes < 1 / ORDINARY) | (sizes > ORDINARY))
-    if odd.any():
-        array = array.astype(np.float64)
-        array[odd] = np.ldexp(array[odd], -np.frexp(sizes[odd].astype(np.float64))[1][:, None])
-    return array.astype(np.float32, copy=False)
-
-
-def exponent_of(array: np.ndarray) -> int:
-    """Of the power of two by which numbers (n, d) become of ordinary size; 0 where they are, and where all are 0."""
-    return _exponent(_largest(array))
-
-
-def read_spaces(spaces: Any) -> list[np.ndarray]:
-    """One space, or several, as arrays (n, d_k) of finite real numbers.
-
-    Raises:
-        FitError: they are none, or of unequal length.
-    """
-    arrays = [finite_matrix(name, space, EXPECTED) for name, space in named_spaces(spaces).items()]
-    if len({len(array) for array in arrays}) != 1:
-        raise FitError(f"the spaces have {[len(a) for a in arrays]} rows. Expected the same samples in every space.")
-    return arrays
 
 
 def _form(spaces: Any, arrays: Sequence[np.ndarray]) -> tuple[tuple[int, ...], tuple[list[str] | None, ...]]:
@@ -268,11 +212,3 @@ def _join(arrays: Sequence[np.ndarray], variant: str, exponents: tuple[int, ...]
             for array, exponent in zip(arrays, exponents, strict=True)
         ]
     return np.concatenate(parts, axis=1)
-
-
-def _largest(array: np.ndarray) -> float:
-    return max(abs(float(array.min())), abs(float(array.max())))
-
-
-def _exponent(largest: float) -> int:
-    return 0 if largest == 0 or 1 / ORDINARY <= largest <= ORDINARY else math.frexp(largest)[1]

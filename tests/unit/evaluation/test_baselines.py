@@ -9,9 +9,9 @@ import pytest
 from sklearn.cluster import KMeans
 from sklearn.datasets import make_blobs
 
-from labkit.baselines import join_spaces, kmeans, linear_probe
 from labkit.errors import FitError
-from labkit.metrics import clustering_accuracy
+from labkit.evaluation.baselines import join_spaces, kmeans, linear_probe
+from labkit.evaluation.metrics import clustering_accuracy
 
 X, Y = make_blobs(400, 6, centers=5, cluster_std=0.7, random_state=0)
 
