@@ -1,6 +1,6 @@
-from . import errors, must, plots, selection, turtle, widgets
-from .backbones import Backbone, load_backbone
-from .classroom import TODO, Lab, check, hint, setup, show
+from . import errors, must, plots, turtle
+from .course import widgets
+from .course.setup import TODO, Lab, check, hint, setup, show
 from .data.datasets import ImageDataset, load_dataset
 from .data.manifests import Manifest, list_manifests, load_manifest
 from .errors import LabkitError
@@ -14,13 +14,15 @@ from .evaluation.metrics import (
     mean_per_class_accuracy,
     normalized_mutual_info,
 )
-from .features import extract_features
-from .geometry import Geometry
 from .must import MUST, MustConfig
-from .naming import Names, name_clusters
-from .prompts import Prompts, load_prompts
+from .spaces.backbones import Backbone, load_backbone
+from .spaces.features import extract_features
+from .spaces.geometry import Geometry
 from .turtle import Turtle
-from .zeroshot import ZeroShot, text_classifier
+from .turtle.selection import generalization_score, label_free_scores
+from .zeroshot.classifier import ZeroShot, text_classifier
+from .zeroshot.naming import Names, name_clusters
+from .zeroshot.prompts import Prompts, load_prompts
 
 __version__: str
 
@@ -46,8 +48,10 @@ __all__ = [
     "errors",
     "expected_calibration_error",
     "extract_features",
+    "generalization_score",
     "hint",
     "kmeans",
+    "label_free_scores",
     "linear_probe",
     "list_manifests",
     "load_backbone",
@@ -60,7 +64,6 @@ __all__ = [
     "name_clusters",
     "normalized_mutual_info",
     "plots",
-    "selection",
     "setup",
     "show",
     "text_classifier",

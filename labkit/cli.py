@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from labkit.data.manifests import Manifest
     from labkit.must import MustConfig
-    from labkit.naming import Names
-    from labkit.prompts import Prompts
+    from labkit.zeroshot.naming import Names
+    from labkit.zeroshot.prompts import Prompts
 
 SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
-# labkit.papers has these; its imports would slow the help down
+# labkit.spaces.papers has these; its imports would slow the help down
 PAPER_SPACES = (
     "clip-rn50, clip-rn101, clip-rn50x4, clip-rn50x16, clip-rn50x64, clip-vit-b32, clip-vit-b16, clip-vit-l14, "
     "dinov2-vit-g14, dinov2-vit-b14"
@@ -234,7 +234,7 @@ def _whole(text: str, low: int, high: int, expected: str) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from labkit.series import describe_failure, run_series
+    from labkit.course.series import describe_failure, run_series
 
     report = run_series(arguments.out, profile=arguments.profile, only=arguments.only)
     for failure in report["failures"]:
@@ -300,7 +300,7 @@ def _must(arguments: argparse.Namespace) -> int:
         words_file,
         write_table,
     )
-    from labkit.prompts import Prompts, load_prompts
+    from labkit.zeroshot.prompts import Prompts, load_prompts
 
     manifest = load_manifest(arguments.data)
     preset, config = _must_settings(arguments, manifest)
@@ -368,10 +368,10 @@ def _print_settings(preset: str, config: MustConfig) -> None:
 
 def _named_labeling(arguments: argparse.Namespace, manifest: Manifest, split: str, prompts: Prompts) -> np.ndarray:
     """The classes that TURTLE finds, named by the image-text model: a class number for each image, (n,)."""
-    from labkit.backbones import load_backbone
-    from labkit.features import extract_features
-    from labkit.naming import name_by_model
+    from labkit.spaces.backbones import load_backbone
+    from labkit.spaces.features import extract_features
     from labkit.turtle import Turtle
+    from labkit.zeroshot.naming import name_by_model
 
     spaces = [
         extract_features(load_backbone(name), manifest, split=split, progress=True)

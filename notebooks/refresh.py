@@ -15,7 +15,7 @@ import nbformat
 from nbclient import NotebookClient
 
 from labkit._files import atomic_write, temporary_folder
-from labkit.series import find_notebooks, kernel_environment
+from labkit.course.series import find_notebooks, kernel_environment
 
 HERE = Path(__file__).resolve().parent
 METADATA = {

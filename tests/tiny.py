@@ -14,10 +14,10 @@ import torch
 from safetensors.torch import save_file
 
 from labkit import pocket
-from labkit.backbones import Backbone, load_backbone
 from labkit.data.datasets import ImageDataset
 from labkit.must import MUST, MustConfig
-from labkit.prompts import Prompts
+from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.zeroshot.prompts import Prompts
 
 NAME = "pocket-tiny"
 VISION = {"patch_size": 4, "width": 32, "layers": 2, "head_width": 16, "image_size": 16}

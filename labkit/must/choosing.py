@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from labkit.backbones import Backbone, load_backbone
 from labkit.data.datasets import ImageDataset
 from labkit.errors import FitError, quote
 from labkit.must.estimator import MUST
+from labkit.spaces.backbones import Backbone, load_backbone
 
 if TYPE_CHECKING:
     import pandas as pd

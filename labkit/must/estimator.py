@@ -20,11 +20,9 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from labkit._inputs import expect_fitted, is_whole
-from labkit.backbones import Backbone, load_backbone
 from labkit.data.datasets import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
 from labkit.errors import BackboneError, FitError, quote
-from labkit.features import encode_images
 from labkit.must.checkpoint import Checkpointer, hold, interruptible, run_folder
 from labkit.must.config import MustConfig
 from labkit.must.head import from_main_process, head_and_prior, read_labeling
@@ -33,7 +31,9 @@ from labkit.must.run import Run
 from labkit.must.saved import read_must, write_must
 from labkit.must.trainer import Trainer, new_state
 from labkit.must.views import Views
-from labkit.prompts import Prompts
+from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.features import encode_images
+from labkit.zeroshot.prompts import Prompts
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # co
 from torch import Tensor
 
 from labkit._inputs import plain_array
-from labkit.backbones import Backbone
 from labkit.data.datasets import ImageDataset
 from labkit.errors import FitError
-from labkit.features import encode_images
 from labkit.must.config import MustConfig
-from labkit.prompts import Prompts
-from labkit.zeroshot import text_classifier
+from labkit.spaces.backbones import Backbone
+from labkit.spaces.features import encode_images
+from labkit.zeroshot.classifier import text_classifier
+from labkit.zeroshot.prompts import Prompts
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from labkit.errors import BackboneError
 from labkit.must.losses import to_float32
 
 if TYPE_CHECKING:
-    from labkit.encoders import Backbone
+    from labkit.spaces.encoders import Backbone
 
 
 class Output(NamedTuple):

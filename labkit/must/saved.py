@@ -14,13 +14,13 @@ from torch import Tensor
 from labkit import pocket
 from labkit._inputs import is_whole
 from labkit._saved import MALFORMED, read_saved, write_saved
-from labkit.backbones import Backbone, load_backbone
 from labkit.errors import BackboneError, CheckpointError, LabkitError, quote
 from labkit.must.config import MustConfig
 from labkit.must.model import MaskedClassifier, image_tower
 from labkit.must.run import part
-from labkit.papers import SPACES
-from labkit.prompts import Prompts
+from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.papers import SPACES
+from labkit.zeroshot.prompts import Prompts
 
 if TYPE_CHECKING:
     from labkit.must.estimator import MUST

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from labkit.backbones import load_backbone
 from labkit.data.manifests import load_manifest
 from labkit.errors import DataError
-from labkit.features import extract_features
 from labkit.own.files import all_unreadable, expect_places, file_cell, image_files, word_cell, write_file, write_table
 from labkit.own.sheet import make_sheet
+from labkit.spaces.backbones import load_backbone
+from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
 
 if TYPE_CHECKING:
-    from labkit.backbones import Backbone
     from labkit.data.manifests import Manifest
-    from labkit.naming import Names
+    from labkit.spaces.backbones import Backbone
+    from labkit.zeroshot.naming import Names
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _extract(backbone: Backbone, manifest: Manifest) -> np.ndarray:
 
 def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: list[str]) -> Names:
     """A word for each cluster of the labeling `probs` (n, C)."""
-    from labkit.naming import name_by_model
-    from labkit.prompts import Prompts
+    from labkit.zeroshot.naming import name_by_model
+    from labkit.zeroshot.prompts import Prompts
 
     return name_by_model(probs, backbone, features, Prompts.of(words, templates=("{}", "a photo of a {}.")))

@@ -14,7 +14,7 @@ import torch
 from measure import Result, arguments, finish, medians, ratio, side_by_side
 
 import labkit as lk
-from labkit.features import encode_images
+from labkit.spaces.features import encode_images
 
 
 def options(parser: argparse.ArgumentParser) -> None:

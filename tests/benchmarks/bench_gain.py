@@ -30,8 +30,8 @@ from measure import Result, arguments, finish
 import labkit as lk
 from labkit._files import atomic_write
 from labkit.must import MustConfig, preset_for
-from labkit.naming import name_by_model
 from labkit.pocket.recipe.evaluate import scores
+from labkit.zeroshot.naming import name_by_model
 
 MODEL, SPACES = "pocket-vit", ("efficientnet-lite0", "pixels")
 DATASETS = ("digits", "fashion-mini", "emoji-unseen")

@@ -123,7 +123,7 @@ def bench_features(given: argparse.Namespace) -> dict[str, Any]:
     import numpy as np
 
     import labkit as lk
-    from labkit.features import encode_images
+    from labkit.spaces.features import encode_images
 
     dataset = lk.load_manifest("fashion-mini").images("test")
     if given.quick:

@@ -27,7 +27,8 @@ FLAGS += ["--disable-background-networking", "--disable-component-update", "--di
 WAIT = 60_000  # milliseconds; a busy machine needs them, an idle one a few seconds
 
 NOTEBOOK = """\
-from labkit import plots, widgets
+from labkit import plots
+from labkit.course import widgets
 
 def draw(width):
     fig, axes = plots.figure(width=width, height=2)

@@ -18,8 +18,8 @@ import numpy as np
 import torch.distributed
 
 from labkit.must import checkpoint, estimator, head
-from labkit.prompts import Prompts
-from labkit.zeroshot import text_classifier
+from labkit.zeroshot.classifier import text_classifier
+from labkit.zeroshot.prompts import Prompts
 from tests import tiny
 
 

@@ -17,12 +17,13 @@ from PIL import Image
 from safetensors import safe_open
 
 import labkit as lk
-from labkit import cli, features
-from labkit.features import extract_features
+from labkit import cli
+from labkit.course.series import run_series
 from labkit.must import checkpoint, estimator
-from labkit.naming import name_by_model
-from labkit.series import run_series
+from labkit.spaces import features
+from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
+from labkit.zeroshot.naming import name_by_model
 from tests import tiny
 
 N = 24

@@ -20,17 +20,18 @@ from PIL import Image, features
 from safetensors.torch import save_file
 
 import labkit as lk
-from labkit import _saved, series
-from labkit._results import read_results
+from labkit import _saved
+from labkit.course import series
+from labkit.course.results import read_results
 from labkit.data.datasets import read_idx
 from labkit.data.decoding import read_image
 from labkit.data.manifests import load_manifest
 from labkit.errors import LabkitError
-from labkit.features import read_features, write_features
 from labkit.must import MUST
 from labkit.own.files import read_words
-from labkit.prompts import Prompts, load_prompts
+from labkit.spaces.features import read_features, write_features
 from labkit.turtle import Turtle
+from labkit.zeroshot.prompts import Prompts, load_prompts
 from tests import tiny
 
 
@@ -232,7 +233,7 @@ def results() -> list[bytes]:
 def read_and_show_results(path: Path) -> None:
     import pandas as pd
 
-    from labkit._results import ROW_KEYS, summarise
+    from labkit.course.results import ROW_KEYS, summarise
 
     rows, _ = read_results(path)
     summarise(pd.DataFrame(rows, columns=list(ROW_KEYS)))

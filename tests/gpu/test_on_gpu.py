@@ -17,12 +17,12 @@ from sklearn.metrics import adjusted_rand_score
 import labkit as lk
 from labkit.devices import explain_out_of_memory
 from labkit.errors import FitError
-from labkit.features import encode_images
 from labkit.must import MaskedClassifier
+from labkit.spaces.features import encode_images
 from tests import tiny
 from tests.golden import test_must_golden as must_golden
 from tests.golden import test_turtle_golden as turtle_golden
-from tests.unit.test_turtle import blobs, quick
+from tests.unit.turtle.test_turtle import blobs, quick
 
 DEVICE = os.environ.get("LABKIT_GPU_TESTS", "cuda")
 pytestmark = [

@@ -20,7 +20,7 @@ import matplotlib as mpl
 import nbformat
 import pytest
 
-from labkit.exercises import Exercise, all_exercises
+from labkit.course.exercises import Exercise, all_exercises
 
 mpl.use("agg")
 

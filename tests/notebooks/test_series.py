@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labkit.series import find_notebooks, validate_results
+from labkit.course.series import find_notebooks, validate_results
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(2400)]
 

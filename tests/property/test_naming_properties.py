@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.naming import name_clusters
+from labkit.zeroshot.naming import name_clusters
 
 
 @st.composite

@@ -18,11 +18,11 @@ from PIL import Image
 
 import labkit
 from labkit import cli
-from labkit.backbones import Backbone, load_backbone
 from labkit.data.manifests import load_manifest
 from labkit.errors import DataError, FitError
 from labkit.must import MUST, PRESETS, MustConfig
-from labkit.papers import SPACES
+from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.papers import SPACES
 from labkit.turtle import Turtle
 from tests import tiny
 
@@ -242,7 +242,7 @@ def test_run_reports_failures(
         asked.update(options, out=out)
         return {"failures": failures, "timings": {"02_x": {"seconds": 1.5, "cells": []}}, "results": [{}]}
 
-    monkeypatch.setattr("labkit.series.run_series", run_series)
+    monkeypatch.setattr("labkit.course.series.run_series", run_series)
     assert cli.main(["run", "--only", "02", "03", "--out", "here"]) == status
     assert asked == {"out": Path("here"), "profile": "pocket", "only": ["02", "03"]}
     captured = capsys.readouterr()
@@ -254,7 +254,7 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: py
     def interrupted(*args: object, **options: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("labkit.series.run_series", interrupted)
+    monkeypatch.setattr("labkit.course.series.run_series", interrupted)
     assert cli.main(["run"]) == 130
     assert "interrupted. The pages of the notebooks that had ended" in capsys.readouterr().err
 
@@ -336,7 +336,7 @@ def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.fixture
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fail where a model is loaded: what can be known before is to be said before."""
-    for module in ("labkit.own.cluster", "labkit.backbones"):
+    for module in ("labkit.own.cluster", "labkit.spaces.backbones"):
         monkeypatch.setattr(f"{module}.load_backbone", None)
     monkeypatch.setattr("labkit.must.MUST", None)
 

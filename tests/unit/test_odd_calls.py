@@ -23,8 +23,8 @@ from sklearn.datasets import make_blobs
 import labkit as lk
 from labkit.evaluation.baselines import join_spaces
 from labkit.must.presets import describe, preset_for, preset_source
-from labkit.naming import name_by_model
-from labkit.selection import generalization_score, label_free_scores
+from labkit.turtle.selection import generalization_score, label_free_scores
+from labkit.zeroshot.naming import name_by_model
 from tests import tiny
 
 mpl.use("agg")

@@ -18,8 +18,8 @@ import labkit as lk
 from labkit import _saved
 from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError, DataError, LabkitError
-from labkit.features import feature_key, read_features, write_features
 from labkit.must import MUST, checkpoint
+from labkit.spaces.features import feature_key, read_features, write_features
 from labkit.turtle import Turtle
 from tests import tiny
 

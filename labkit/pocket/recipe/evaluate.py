@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from labkit._files import atomic_write
-from labkit.backbones import Backbone, load_backbone
 from labkit.data.manifests import load_manifest
-from labkit.features import extract_features
 from labkit.pocket import MODELS
 from labkit.pocket.recipe.pocket_clip import KINDS, SHARES
 from labkit.pocket.recipe.pocket_vit import PHOTO_SHARE, UNLABELLED
-from labkit.prompts import Prompts, load_prompts
-from labkit.zeroshot import ZeroShot, text_classifier
+from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.features import extract_features
+from labkit.zeroshot.classifier import ZeroShot, text_classifier
+from labkit.zeroshot.prompts import Prompts, load_prompts
 
 DATASETS = ("fashion-mnist", "fashion-mini", "digits", "emoji-unseen")
 WAYS: dict[str, bool | str] = {"zero_shot": False, "centred": True, "auto": "auto"}

@@ -35,10 +35,10 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit._files import atomic_write
-from labkit.backbones import Backbone, load_backbone
 from labkit.pocket import BPE
 from labkit.pocket.recipe import corpus, glyphs
 from labkit.pocket.recipe.views import as_written, fill_holes, random_views
+from labkit.spaces.backbones import Backbone, load_backbone
 
 TRUNK_SIZE = 80  # side in pixels of what EfficientNet-Lite0 sees
 EMBED_DIM = 256

@@ -22,13 +22,13 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 import labkit.data.datasets
 from labkit import pocket
-from labkit.backbones import load_backbone
 from labkit.data.datasets import DEBIAN_FASHION, HubImages, ImageDataset, TorchvisionImages, load_dataset
 from labkit.data.folders import data_dir
 from labkit.data.manifests import Manifest, load_manifest
 from labkit.errors import DataError, ManifestError
-from labkit.geometry import Geometry, Preprocess
 from labkit.must.views import Views
+from labkit.spaces.backbones import load_backbone
+from labkit.spaces.geometry import Geometry, Preprocess
 
 MINI_DIR, EMOJI_DIR = pocket.DATA / "fashion-mini", pocket.DATA / "emoji-unseen"
 needs_source = pytest.mark.skipif(not DEBIAN_FASHION.is_dir(), reason="the Fashion-MNIST source files are not here")

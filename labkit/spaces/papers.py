@@ -1,0 +1,62 @@
+"""The representation spaces of the TURTLE paper by short names, each as the paper used it.
+
+Gadetsky, Jiang, Brbić, "Let Go of Your Labels with Unsupervised Transfer", ICML 2024 (arXiv 2406.07236), section 4.1
+and its code. CLIP (Radford et al., ICML 2021): OpenAI's weights with QuickGELU, the image embedding after the
+projection, not normalised, at each model's own resolution. DINOv2 (Oquab et al., TMLR 2024): the normalised class token
+of ViT-g/14 at 224 pixels; timm's own default for the same weights is 518.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from labkit.spaces.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class Space:
+    """How a space is made.
+
+    Attributes:
+        library: which library has the network.
+        model: its name there.
+        dim: d, the length of a feature.
+        geometry: what is done to the pixels before.
+        pretrained: open_clip's tag of the weights; timm's is part of the model's name.
+        pooling: timm's name for what becomes the feature: "token" is the class token after the last LayerNorm.
+    """
+
+    library: Literal["open_clip", "timm"]
+    model: str
+    dim: int
+    geometry: Geometry
+    pretrained: str = ""
+    pooling: str | None = None
+
+
+def _clip(model: str, dim: int, size: int) -> Space:
+    return Space("open_clip", f"{model}-quickgelu", dim, Geometry(size, size, "bicubic"), "openai")
+
+
+def _dinov2(model: str, dim: int) -> Space:
+    return Space("timm", f"{model}_dinov2.lvd142m", dim, Geometry(256, 224, "bicubic"), pooling="token")
+
+
+TURTLE_SPACES: Mapping[str, Space] = MappingProxyType(
+    {
+        "clip-rn50": _clip("RN50", 1024, 224),
+        "clip-rn101": _clip("RN101", 512, 224),
+        "clip-rn50x4": _clip("RN50x4", 640, 288),
+        "clip-rn50x16": _clip("RN50x16", 768, 384),
+        "clip-rn50x64": _clip("RN50x64", 1024, 448),
+        "clip-vit-b32": _clip("ViT-B-32", 512, 224),
+        "clip-vit-b16": _clip("ViT-B-16", 512, 224),
+        "clip-vit-l14": _clip("ViT-L-14", 768, 224),
+        "dinov2-vit-g14": _dinov2("vit_giant_patch14", 1536),
+    }
+)
+# Beside the paper's nine, a small DINOv2 treated alike: for one small GPU.
+SPACES: Mapping[str, Space] = MappingProxyType({**TURTLE_SPACES, "dinov2-vit-b14": _dinov2("vit_base_patch14", 768)})

@@ -1,0 +1,1 @@
+"""Zero-shot: prompts, the classifier that they make, and names for clusters."""
