@@ -407,7 +407,7 @@ def validate_results(report: dict[str, Any]) -> None:
     """
     import jsonschema
 
-    schema = json.loads(importlib.resources.files("labkit").joinpath("results.schema.json").read_text("utf-8"))
+    schema = json.loads(importlib.resources.files("labkit.course").joinpath("results.schema.json").read_text("utf-8"))
     try:
         jsonschema.validate(report, schema)
     except jsonschema.ValidationError as error:

@@ -105,7 +105,7 @@ def test_a_full_disk_is_said_and_spoils_only_the_line_that_it_cut(tmp_path: Path
         "append_result(Path(sys.argv[1]), 'band', json.loads(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, str(path), json.dumps(BAND)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(_results.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(_results.__file__).parents[2])
     assert "DataError: the result cannot be kept" in done.stderr
     append_result(path, "band", BAND)
     assert read_results(path) == ([ROW], [BAND])
@@ -122,5 +122,5 @@ def test_a_large_file_is_read_line_by_line(tmp_path: Path) -> None:
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(_results.__file__).parents[1])
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(_results.__file__).parents[2])
     assert int(done.stdout) < 100_000, done.stderr  # KiB
