@@ -4,11 +4,13 @@ from .course.setup import TODO, Lab, check, hint, setup, show
 from .data.datasets import ImageDataset, load_dataset
 from .data.manifests import Manifest, list_manifests, load_manifest
 from .errors import LabkitError
-from .evaluation.baselines import kmeans, linear_probe
+from .evaluation.baselines import KMeans, LinearProbe
 from .evaluation.metrics import (
+    accuracy,
     adjusted_rand_index,
     calibration,
     clustering_accuracy,
+    clustering_mean_per_class_accuracy,
     expected_calibration_error,
     match_clusters,
     mean_per_class_accuracy,
@@ -32,8 +34,10 @@ __all__ = [
     "Backbone",
     "Geometry",
     "ImageDataset",
+    "KMeans",
     "Lab",
     "LabkitError",
+    "LinearProbe",
     "Manifest",
     "MustConfig",
     "Names",
@@ -41,18 +45,18 @@ __all__ = [
     "Turtle",
     "ZeroShot",
     "__version__",
+    "accuracy",
     "adjusted_rand_index",
     "calibration",
     "check",
     "clustering_accuracy",
+    "clustering_mean_per_class_accuracy",
     "errors",
     "expected_calibration_error",
     "extract_features",
     "generalization_score",
     "hint",
-    "kmeans",
     "label_free_scores",
-    "linear_probe",
     "list_manifests",
     "load_backbone",
     "load_dataset",

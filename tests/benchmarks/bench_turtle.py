@@ -384,7 +384,7 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
         fits["kmeans"].append(estimator.fit(side(case.train)))
 
     def probe() -> None:
-        fits["probe"].append(lk.linear_probe(case.train, case.y_train))
+        fits["probe"].append(lk.LinearProbe().fit(case.train, case.y_train))
 
     times = side_by_side(given.rounds, turtle=turtle, kmeans=kmeans, probe=probe)
     accuracy = {
