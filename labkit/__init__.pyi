@@ -1,8 +1,10 @@
 from . import errors, must, plots, turtle
 from .course import widgets
 from .course.setup import TODO, Lab, check, hint, setup, show
-from .data.datasets import ImageDataset, load_dataset
-from .data.manifests import Manifest, list_manifests, load_manifest
+from .data.datasets import load_dataset
+from .data.images import ImageDataset
+from .data.manifests import list_manifests, load_manifest
+from .data.schema import Manifest
 from .errors import LabkitError
 from .evaluation.baselines import KMeans, LinearProbe
 from .evaluation.metrics import (

@@ -16,12 +16,13 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import labkit
 from labkit._files import user_path
+from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, LabkitError, printable, quote
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from labkit.data.manifests import Manifest
+    from labkit.data.schema import Manifest
     from labkit.must import MustConfig
     from labkit.zeroshot.naming import Names
     from labkit.zeroshot.prompts import Prompts
@@ -313,7 +314,7 @@ def _must(arguments: argparse.Namespace) -> int:
         {"the file of words": [] if given is None else [given]},
     )
     split = next(iter(manifest.splits))
-    images = manifest.images(split)
+    images = load_dataset(manifest, split)
     must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed)
     _print_settings(preset, config)
     with all_unreadable(manifest):

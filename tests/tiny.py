@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from labkit import pocket
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.must import MUST, MustConfig
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.zeroshot.prompts import Prompts

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from labkit.data.manifests import Manifest
+    from labkit.data.images import ImageDataset
+    from labkit.data.schema import Manifest
     from labkit.spaces.backbones import Backbone
 
 __all__ = ["PROFILES", "TODO", "Lab", "Profile", "check", "headless", "hint", "setup", "show"]
@@ -175,9 +176,15 @@ class Lab:
 
         return load_manifest(dataset)
 
+    def images(self, dataset: str, split: str = "train") -> ImageDataset:
+        """The images of a split."""
+        from labkit.data.datasets import load_dataset
+
+        return load_dataset(dataset, split)
+
     def labels(self, dataset: str, split: str = "train") -> np.ndarray:
         """True labels (n,), int64; for evaluation only."""
-        return self.manifest(dataset).labels(split)
+        return self.images(dataset, split).labels
 
     def backbone(self, name: str) -> Backbone:
         """A backbone at the profile's image size, loaded once."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import FitError, quote
 from labkit.must.estimator import MUST
 from labkit.spaces.backbones import Backbone, load_backbone

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from labkit._inputs import expect_fitted, is_whole
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
 from labkit.errors import BackboneError, FitError, quote
 from labkit.must.checkpoint import Checkpointer, hold, interruptible, run_folder
@@ -97,7 +97,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         """Train on images without labels.
 
         Args:
-            images: the images, such as `manifest.images("train")`.
+            images: the images, such as `load_dataset("fashion-mini", "train")`.
             y: ignored; there for scikit-learn's pipelines.
             start: a labeling of these images to begin with instead of the prompts, class numbers (n,) with -1 for
                 unknown, such as what TURTLE's named clusters say (`Names.predict`). The head is then fitted to it.
@@ -242,7 +242,7 @@ class MUST(BaseEstimator, ClassifierMixin):
         if not isinstance(config, MustConfig):
             raise FitError(f"config is {quote(config)}. Expected a MustConfig, such as PRESETS[…].")
         if not isinstance(images, ImageDataset):
-            raise FitError(f"images is {quote(images)}. Expected a dataset, such as manifest.images().")
+            raise FitError(f"images is {quote(images)}. Expected a dataset, such as load_dataset(manifest).")
         if len(images) == 0:
             raise FitError("there are no images. Expected a dataset of at least one.")
         if not isinstance(self.prompts, Prompts):

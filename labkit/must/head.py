@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # co
 from torch import Tensor
 
 from labkit._inputs import plain_array
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import FitError
 from labkit.must.config import MustConfig
 from labkit.spaces.backbones import Backbone

@@ -18,7 +18,7 @@ from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
 
 if TYPE_CHECKING:
-    from labkit.data.manifests import Manifest
+    from labkit.data.schema import Manifest
     from labkit.spaces.backbones import Backbone
     from labkit.zeroshot.naming import Names
 

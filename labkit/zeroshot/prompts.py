@@ -16,7 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from labkit.data.manifests import Manifest, Strict, closest, load_manifest, read_yaml, validate
+from labkit.data.manifests import closest, load_manifest, read_yaml, validate
+from labkit.data.schema import Manifest, Strict
 from labkit.errors import DataError, ManifestError, quote
 
 TEMPLATES = ("a photo of a {}.",)

@@ -72,7 +72,7 @@ def fitted(
     path = given.out / "gain" / f"{dataset}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.json"
     if not path.exists():
         manifest = lk.load_manifest(dataset)
-        images, test = (manifest.images(split) for split in ("train", "test"))
+        images, test = (lk.load_dataset(manifest, split) for split in ("train", "test"))
         if given.quick:
             images, test = images.subset(range(64)), test.subset(range(64))
         begin = time.perf_counter()

@@ -80,7 +80,7 @@ def cluster(folder: Path) -> None:
 
 
 def must(folder: Path) -> None:
-    images = lk.load_manifest(folder / "photos").images()
+    images = lk.load_dataset(folder / "photos")
     fitted = tiny.must(epochs=2).fit(images, folder=folder / "out")
     fitted.save(folder / "out" / "must.safetensors")
 
@@ -99,7 +99,8 @@ def chain(folder: Path) -> None:
     turtle.save(folder / "out" / "turtle.safetensors")
     backbone, probs = tiny.backbone(), turtle.predict_proba(spaces)
     names = name_by_model(probs, backbone, extract_features(backbone, manifest), lk.Prompts.of(tiny.WORDS))
-    student = tiny.must(epochs=1).fit(manifest.images(), start=names.predict(probs), folder=folder / "out" / "must")
+    images, labels = lk.load_dataset(manifest), names.predict(probs)
+    student = tiny.must(epochs=1).fit(images, start=labels, folder=folder / "out" / "must")
     student.save(folder / "out" / "must.safetensors")
 
 

@@ -35,7 +35,7 @@ def test_names_of_clusters_and_classes_do_not_matter(pair, cluster_names, class_
     renamed = np.array(class_names)[y_true], np.array(cluster_names)[y_pred]
     for metric in (m.clustering_accuracy, m.normalized_mutual_info, m.adjusted_rand_index):
         assert metric(*renamed) == pytest.approx(metric(*pair))
-    # clustering_mean_per_class_accuracy may change where two matchings tie in accuracy: only its bounds are promised then
+    # clustering_mean_per_class_accuracy may change where two matchings tie in accuracy: only its bounds are promised
 
 
 @given(st.lists(label, min_size=1, max_size=60), st.permutations(range(5)))

@@ -18,7 +18,7 @@ from PIL import Image
 
 import labkit
 from labkit import cli
-from labkit.data.manifests import load_manifest
+from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, FitError
 from labkit.must import MUST, PRESETS, MustConfig
 from labkit.spaces.backbones import Backbone, load_backbone
@@ -273,7 +273,7 @@ def test_must_trains_on_a_folder_and_goes_on(
     assert {row["label"] for row in rows} <= {"dark", "bright"}
     assert (photos / rows[0]["file"]).is_file()
     loaded = MUST.load(tmp_path / "run" / "must.safetensors")
-    said = loaded.predict(load_manifest(photos).images("train"))
+    said = loaded.predict(load_dataset(photos, "train"))
     assert [row["label"] for row in rows] == loaded.classes_[said].tolist()
     before = (tmp_path / "run" / "labels.csv").read_bytes()
     assert cli.main(arguments) == 0  # from its checkpoint: nothing is left to train

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from labkit._files import atomic_write
+from labkit.data.datasets import load_dataset
 from labkit.data.manifests import load_manifest
 from labkit.pocket import MODELS
 from labkit.pocket.recipe.pocket_clip import KINDS, SHARES
@@ -29,7 +30,7 @@ def scores(backbone: Backbone, dataset: str) -> dict[str, float]:
     """Fractions right on the test split: strictly zero-shot, centred on the unlabelled train pictures, and "auto"."""
     manifest = load_manifest(dataset)
     train, test = (extract_features(backbone, manifest, split=split) for split in ("train", "test"))
-    prompts, truth = load_prompts(manifest), manifest.labels("test")
+    prompts, truth = load_prompts(manifest), load_dataset(manifest, "test").labels
     return {
         way: float(np.mean(ZeroShot.of(backbone, prompts, center=center).fit(train).predict(test) == truth))
         for way, center in WAYS.items()
@@ -39,7 +40,7 @@ def scores(backbone: Backbone, dataset: str) -> dict[str, float]:
 def names_of_emoji(backbone: Backbone) -> dict[str, float]:
     """Fractions of the test emoji whose own name is the first, or among the first five, of the names of all of them."""
     manifest = load_manifest("emoji-unseen")
-    dataset = manifest.images("test")
+    dataset = load_dataset(manifest, "test")
     assert dataset.names is not None
     names = sorted(set(dataset.names))
     weights = text_classifier(backbone, Prompts.of(names))

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit._files import atomic_write
-from labkit.data.manifests import load_manifest
+from labkit.data.datasets import load_dataset
 from labkit.pocket.recipe.corpus import save_array
 from labkit.pocket.recipe.pocket_clip import (
     EMBED_DIM,
@@ -60,7 +60,7 @@ def photographs(fraction: float) -> Tensor:
     """The unlabelled train pictures, RGB in [0, 1], float32 (n, 3, 80, 80)."""
     parts = []
     for name in UNLABELLED:
-        pixels = load_manifest(name).images("train").array
+        pixels = load_dataset(name, "train").array
         assert pixels is not None
         grey = torch.from_numpy(pixels[: max(1, int(fraction * len(pixels)))])[:, None].float() / 255
         parts.append(F.interpolate(grey, (TRUNK_SIZE,) * 2, mode="bicubic", align_corners=False).clamp(0, 1))

@@ -25,7 +25,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from labkit import _saved
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.must import MUST, checkpoint, estimator, head, run
 from labkit.must.choosing import compare

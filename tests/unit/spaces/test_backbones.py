@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from labkit.data.manifests import load_manifest
+from labkit.data.datasets import load_dataset
 from labkit.errors import BackboneError, FitError
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.encoders import Settings, freeze
@@ -175,7 +175,7 @@ def test_the_cache_tells_geometry_pooling_and_dtype_apart(test_vit: str) -> None
         {"dtype": "float32"},
     ]
     loaded = [load_backbone(test_vit, device="cpu", **settings) for settings in given]
-    images = load_manifest("digits").images()
+    images = load_dataset("digits")
     keys = [json.dumps(feature_key(backbone, images)) for backbone in loaded]
     assert len(set(keys[1:])) == len(given) - 1
     assert keys[0] in keys[1:]  # the default dtype is one of the last two

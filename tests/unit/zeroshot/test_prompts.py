@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from labkit.data.manifests import Manifest, list_manifests, load_manifest, manifests_dir
+from labkit.data.manifests import list_manifests, load_manifest, manifests_dir
+from labkit.data.schema import Manifest
 from labkit.errors import DataError, ManifestError
 from labkit.zeroshot.prompts import Prompts, load_prompts
 
