@@ -1,5 +1,6 @@
 from . import errors, must, plots, turtle
 from .course import widgets
+from .course.diagrams import diagram
 from .course.setup import TODO, Lab, check, hint, setup, show
 from .data.datasets import load_dataset
 from .data.images import ImageDataset
@@ -53,6 +54,7 @@ __all__ = [
     "check",
     "clustering_accuracy",
     "clustering_mean_per_class_accuracy",
+    "diagram",
     "errors",
     "expected_calibration_error",
     "extract_features",

@@ -67,4 +67,4 @@ def config(**changes: Any) -> MustConfig:
 
 def must(model: Backbone | None = None, **changes: Any) -> MUST:
     """The estimator with these settings."""
-    return MUST(backbone() if model is None else model, Prompts.of(WORDS), config(**changes), device="cpu")
+    return MUST(backbone() if model is None else model, Prompts.from_words(WORDS), config(**changes), device="cpu")

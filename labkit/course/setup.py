@@ -23,7 +23,7 @@ from labkit._files import own_dir, user_path
 from labkit._inputs import is_whole
 from labkit.course import exercises
 from labkit.course.exercises import TODO
-from labkit.course.results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarise
+from labkit.course.results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarize
 from labkit.errors import LabkitError, quote
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ class Lab:
         """Show the running results table, of one dataset or of all."""
         rows = self.results()
         rows = rows[(rows["metric"] == metric) & (rows["dataset"] == dataset if dataset else True)]
-        _display_html(summarise(rows).to_html(index=False, border=0, na_rep=""))
+        _display_html(summarize(rows).to_html(index=False, border=0, na_rep=""))
 
 
 # ------------------------------------------------------------------------------------------------ exercises and figures

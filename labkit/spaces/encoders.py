@@ -260,7 +260,8 @@ def _normalisation(transform: Any) -> tuple[tuple[float, ...], tuple[float, ...]
     found = [step for step in steps if isinstance(step, transforms.Normalize)]
     if len(found) != 1:
         raise BackboneError(f"transform has {len(found)} Normalize steps. Expected one, after ToTensor.")
-    mean, std = (torch.as_tensor(value).flatten().tolist() for value in (found[0].mean, found[0].std))
+    channels = len(transform(Image.new("RGB", (256, 256))))
+    mean, std = (torch.as_tensor(value).flatten().expand(channels).tolist() for value in (found[0].mean, found[0].std))
     return tuple(mean), tuple(std)
 
 

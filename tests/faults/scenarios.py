@@ -98,9 +98,9 @@ def chain(folder: Path) -> None:
     turtle = Turtle(3, n_restarts=2, n_outer_steps=20, random_state=0, device="cpu").fit(spaces)
     turtle.save(folder / "out" / "turtle.safetensors")
     backbone, probs = tiny.backbone(), turtle.predict_proba(spaces)
-    names = name_by_model(probs, backbone, extract_features(backbone, manifest), lk.Prompts.of(tiny.WORDS))
+    names = name_by_model(probs, backbone, extract_features(backbone, manifest), lk.Prompts.from_words(tiny.WORDS))
     images, labels = lk.load_dataset(manifest), names.predict(probs)
-    student = tiny.must(epochs=1).fit(images, start=labels, folder=folder / "out" / "must")
+    student = tiny.must(epochs=1).fit(images, initial_labels=labels, folder=folder / "out" / "must")
     student.save(folder / "out" / "must.safetensors")
 
 

@@ -443,7 +443,7 @@ def zero_shot_cases() -> Iterator[Case]:
     yield "center without fit", lambda: lk.ZeroShot(WEIGHTS, center=True).predict(X), REFUSED
     refitted = lk.ZeroShot(WEIGHTS, center=True).fit(X).set_params(weights=np.ones((3, 4)))
     yield "other weights than in fit", lambda: refitted.predict(X[:, :4]), REFUSED
-    words = lk.Prompts.of(WORDS)
+    words = lk.Prompts.from_words(WORDS)
     for backbone in (None, "pocket-clip", 3, PIXEL):
         yield (
             f"text_classifier({type(backbone).__name__})",
@@ -451,8 +451,8 @@ def zero_shot_cases() -> Iterator[Case]:
             REFUSED,
         )
         yield (
-            f"ZeroShot.of({type(backbone).__name__})",
-            lambda b=backbone: lk.ZeroShot.of(b, words, cache=False),
+            f"ZeroShot.from_prompts({type(backbone).__name__})",
+            lambda b=backbone: lk.ZeroShot.from_prompts(b, words, cache=False),
             REFUSED,
         )
         yield (
@@ -579,13 +579,17 @@ def prompt_cases() -> Iterator[Case]:
         "0-d": np.array("ant"),
         "no words at all": {"ant": None},
     }.items():
-        yield f"Prompts.of({kind})", lambda c=classes: lk.Prompts.of(c), REFUSED
+        yield f"Prompts.from_words({kind})", lambda c=classes: lk.Prompts.from_words(c), REFUSED
     for templates in ({"a {}."}, "a {}.", ["a"], [], [3], None, (t for t in ["{}"]), 3):
-        yield f"templates={type(templates).__name__}", lambda t=templates: lk.Prompts.of(WORDS, t), REFUSED
+        yield f"templates={type(templates).__name__}", lambda t=templates: lk.Prompts.from_words(WORDS, t), REFUSED
     for words in (None, 3, "others", ["synonyms"], np.array(["synonyms", "members"])):
-        yield f"words={type(words).__name__}", lambda w=words: lk.Prompts.of(WORDS, words=w), REFUSED
+        yield f"relation={type(words).__name__}", lambda w=words: lk.Prompts.from_words(WORDS, relation=w), REFUSED
     for classes in (np.array(WORDS), pd.Series(WORDS), pd.Index(WORDS), tuple(WORDS), dict.fromkeys(WORDS).keys()):
-        yield f"Prompts.of({type(classes).__name__})", lambda c=classes: lk.Prompts.of(c).classes, equals(WORDS)
+        yield (
+            f"Prompts.from_words({type(classes).__name__})",
+            lambda c=classes: lk.Prompts.from_words(c).classes,
+            equals(WORDS),
+        )
     for arguments in (
         (None, None),
         ("ab", ["a", "b"]),
@@ -676,7 +680,7 @@ def backbone_cases() -> Iterator[Case]:
 
 def must_cases() -> Iterator[Case]:
     whole = ("epochs", "batch_size", "accumulate", "mask_block", "ema_warmup", "patience")
-    shares = ("threshold", "ema_decay", "ema_decay_end", "mask_ratio", "fairness_memory", "layer_decay", "crop")
+    shares = ("threshold", "ema_decay", "ema_decay_end", "mask_ratio", "fairness_momentum", "layer_decay", "crop")
     weights = (
         "self_training_weight",
         "fairness_weight",
@@ -713,18 +717,18 @@ def must_cases() -> Iterator[Case]:
     for key in (None, "nonsense", 3, [], LONG):
         yield f"preset_source({str(key)[:9]!r})", lambda k=key: preset_source(k), REFUSED
     yield "describe(None)", lambda: describe(None), REFUSED
-    for images in (None, 3, [], X, GREY, "digits", lk.Prompts.of(WORDS)):
+    for images in (None, 3, [], X, GREY, "digits", lk.Prompts.from_words(WORDS)):
         yield (
             f"MUST.fit({type(images).__name__})",
-            lambda i=images: lk.MUST(PIXEL, lk.Prompts.of(WORDS)).fit(i),
+            lambda i=images: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).fit(i),
             REFUSED,
         )
     for arguments in (
         (None, None),
         ("pixels", WORDS),
-        (3, lk.Prompts.of(WORDS)),
+        (3, lk.Prompts.from_words(WORDS)),
         (PIXEL, None),
-        (PIXEL, lk.Prompts.of(WORDS), "config"),
+        (PIXEL, lk.Prompts.from_words(WORDS), "config"),
     ):
         yield f"MUST({[type(a).__name__ for a in arguments]})", lambda a=arguments: lk.MUST(*a).fit(IMAGES), REFUSED
     for options in (
@@ -735,9 +739,13 @@ def must_cases() -> Iterator[Case]:
         {"device": None},
         {"device": 3},
     ):
-        yield f"MUST({options})", lambda o=options: lk.MUST(PIXEL, lk.Prompts.of(WORDS), **o).fit(IMAGES), REFUSED
-    yield "MUST.predict before fit", lambda: lk.MUST(PIXEL, lk.Prompts.of(WORDS)).predict(IMAGES), REFUSED
-    yield "MUST.save before fit", lambda: lk.MUST(PIXEL, lk.Prompts.of(WORDS)).save("x"), REFUSED
+        yield (
+            f"MUST({options})",
+            lambda o=options: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS), **o).fit(IMAGES),
+            REFUSED,
+        )
+    yield "MUST.predict before fit", lambda: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).predict(IMAGES), REFUSED
+    yield "MUST.save before fit", lambda: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).save("x"), REFUSED
     yield "Turtle.save before fit", lambda: turtle().save("x"), REFUSED
     for path in (None, 3, "", "/no/such/file", LONG, b"x", Path(tempfile.gettempdir()), "\0", []):
         yield f"Turtle.load({str(path)[:9]!r})", lambda p=path: lk.Turtle.load(p), REFUSED

@@ -32,7 +32,7 @@ def scores(backbone: Backbone, dataset: str) -> dict[str, float]:
     train, test = (extract_features(backbone, manifest, split=split) for split in ("train", "test"))
     prompts, truth = load_prompts(manifest), load_dataset(manifest, "test").labels
     return {
-        way: float(np.mean(ZeroShot.of(backbone, prompts, center=center).fit(train).predict(test) == truth))
+        way: float(np.mean(ZeroShot.from_prompts(backbone, prompts, center=center).fit(train).predict(test) == truth))
         for way, center in WAYS.items()
     } | {"n_test": len(truth)}
 
@@ -43,7 +43,7 @@ def names_of_emoji(backbone: Backbone) -> dict[str, float]:
     dataset = load_dataset(manifest, "test")
     assert dataset.names is not None
     names = sorted(set(dataset.names))
-    weights = text_classifier(backbone, Prompts.of(names))
+    weights = text_classifier(backbone, Prompts.from_words(names))
     found, _ = ZeroShot(weights).top_k(extract_features(backbone, manifest, split="test"), 5)
     right = found == np.array([names.index(name) for name in dataset.names])[:, None]
     return {"top1": float(right[:, 0].mean()), "top5": float(right.any(1).mean()), "n_names": len(names)}
