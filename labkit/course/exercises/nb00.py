@@ -2,100 +2,158 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
+from scipy.optimize import linear_sum_assignment
 
 from labkit.course.exercises import Exercise
 
 _PROBS = np.array([[0.7, 0.2, 0.1], [0.1, 0.3, 0.6], [0.2, 0.5, 0.3], [0.4, 0.35, 0.25]])  # (n, C)
+_COLLAPSED = np.array([[1.0, 0.0, 0.0], [1.0, 0.0, 0.0]])  # two clusters are never used
+_BALANCED = np.eye(4)[[0, 1, 2, 3, 0, 1, 2, 3]]
 
-# Class and cluster of each picture. In the second pair two clusters hold mostly class 0, and only one may have it.
-_RENAMED = (np.array([0, 0, 1, 1, 2, 2, 2]), np.array([1, 1, 2, 2, 0, 0, 1]))
-_CONTESTED = (np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2]), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 1]))
+# Class and cluster of each image. In the second two clusters hold mostly class 0, and only one may have it. In the
+# third the largest entry of the contingency table, [[5, 4], [4, 0]], is not part of the best matching.
+_RENAMED = (np.array([0, 0, 1, 1, 2, 2, 2]), np.array([1, 1, 2, 2, 0, 0, 1]), 3)
+_CONTESTED = (np.array([0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 2]), np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 1]), 3)
+_LARGEST_IS_WRONG = (np.repeat([0, 0, 1], [5, 4, 4]), np.repeat([0, 1, 0], [5, 4, 4]), 2)
+
+_MAJORITY = (np.array([0] * 9 + [1]), np.zeros(10, dtype=int))
+_MIXED = (np.array([0, 0, 0, 0, 1, 1, 2, 2, 2, 2]), np.array([0, 0, 0, 1, 1, 1, 2, 2, 1, 0]))
+_GAP = (np.array([3, 3, 3, 0, 0]), np.array([3, 3, 1, 0, 3]))  # classes 1 and 2 do not occur
 
 
-def _best_accuracy(truth: np.ndarray, found: np.ndarray) -> float:
-    ways = [np.array(way) for way in itertools.permutations(range(3))]  # way[cluster] is its class
-    return max(float(np.mean(way[found] == truth)) for way in ways)
+def _entropy(shares: np.ndarray) -> float:
+    used = shares[shares > 0]
+    return float(-(used * np.log(used)).sum())
 
 
-def _purity(truth: np.ndarray, found: np.ndarray) -> float:
-    """Every cluster takes the class that it holds most of, whether or not another cluster has it."""
-    return sum(int(np.bincount(truth[found == cluster]).max()) for cluster in np.unique(found)) / len(truth)
+def _with_zeros(probs: np.ndarray) -> float:
+    mean = probs.mean(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(-(mean * np.log(mean)).sum())
+
+
+def _table(truth: np.ndarray, found: np.ndarray, n_classes: int) -> np.ndarray:
+    table = np.zeros((n_classes, n_classes))
+    np.add.at(table, (truth, found), 1)
+    return table
+
+
+def _matched(truth: np.ndarray, found: np.ndarray, n_classes: int, *, maximize: bool = True) -> float:
+    table = _table(truth, found, n_classes)
+    return float(table[linear_sum_assignment(table, maximize=maximize)].sum() / len(truth))
+
+
+def _greedy(truth: np.ndarray, found: np.ndarray, n_classes: int) -> float:
+    """The largest entry of the table first, then the largest in what is left of rows and columns."""
+    table, total = _table(truth, found, n_classes), 0.0
+    for _ in range(n_classes):
+        row, column = np.unravel_index(table.argmax(), table.shape)
+        total += max(0.0, table[row, column])
+        table[row], table[:, column] = -1, -1
+    return total / len(truth)
+
+
+def _balanced(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean([np.mean(predicted[truth == c] == c) for c in np.unique(truth)]))
+
+
+def _precision(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return float(np.mean([np.mean(truth[predicted == c] == c) for c in np.unique(predicted)]))
+
+
+def _over_all_numbers(truth: np.ndarray, predicted: np.ndarray) -> float:
+    return _balanced(truth, predicted) * len(np.unique(truth)) / (truth.max() + 1)
 
 
 EXERCISES = (
     Exercise(
         id="00.1",
-        title="From probabilities to labels",
-        cases=[(_PROBS,), (np.array([[0.1, 0.9], [0.8, 0.2]]),)],
-        reference=lambda probs: probs.argmax(axis=1),
+        title="How balanced is a labeling?",
+        cases=[(_PROBS,), (_COLLAPSED,), (_BALANCED,)],
+        reference=lambda probs: _entropy(probs.mean(axis=0)),
         mistakes={
-            "You took the largest over the images of each class. Look along each row: axis 1.": (
-                lambda probs: probs.argmax(axis=0)
+            "You averaged the entropies of single images. First average the probabilities, then take the entropy.": (
+                lambda probs: np.mean([_entropy(row) for row in probs])
             ),
-            "You returned the largest probability itself. We want its position: argmax, not max.": (
-                lambda probs: probs.max(axis=1)
+            "An unused cluster made it nan: NumPy's 0 * log(0). Leave out the clusters whose mean is 0.": _with_zeros,
+            "That is in bits. The formula has the natural logarithm: np.log, not np.log2.": (
+                lambda probs: _entropy(probs.mean(axis=0)) / np.log(2)
             ),
-            "Your labels start at 1. In Python the first class is number 0.": lambda probs: probs.argmax(axis=1) + 1,
-        },
-        hints=(
-            "Each row is one image. Which column holds its largest number?",
-            "NumPy arrays have a method that gives the position of the largest element: argmax.",
-            "argmax works along the axis that you name; the classes are along axis 1.",
-        ),
-        difficulty=1,
-        importance=4,
-        minutes=3,
-    ),
-    Exercise(
-        id="00.2",
-        title="Accuracy needs a matching",
-        cases=[_RENAMED, _CONTESTED],
-        reference=_best_accuracy,
-        mistakes={
-            "You compared cluster numbers with class numbers. Clusters have no names: rename them in all six ways.": (
-                lambda truth, found: np.mean(truth == found)
+            "The sign is missing: log p is negative, so an entropy is minus the sum.": (
+                lambda probs: -_entropy(probs.mean(axis=0))
             ),
-            "You let every cluster take its most frequent class, so two clusters can take the same one. "
-            "Hand out the classes one to one.": _purity,
-            "You counted the hits. Divide by the number of pictures: an accuracy is a fraction from 0 to 1.": (
-                lambda truth, found: _best_accuracy(truth, found) * len(truth)
+            "You averaged over the clusters of each image, which always gives 1/C. Average over the images: axis 0.": (
+                lambda probs: _entropy(probs.mean(axis=1))
             ),
         },
         hints=(
-            "Each of the six ways says which class every cluster stands for. Score each way; keep the best score.",
-            "With way = np.array((2, 0, 1)), way[found] turns every cluster number into its class, all at once.",
-            "np.mean(way[found] == truth) is the accuracy of one way; take the max over permutations(range(3)).",
+            "Two steps: one vector of C mean probabilities, then its entropy.",
+            "probs.mean(axis=0) is the mean prediction: the average over the images, one number per cluster.",
+            "Keep used = mean[mean > 0]; the entropy is -(used * np.log(used)).sum().",
         ),
         difficulty=2,
         importance=5,
         minutes=8,
     ),
     Exercise(
-        id="00.3",
-        title="The accuracy of no idea",
-        cases=[(np.array([0, 1, 1, 1, 2]),), (np.array([0, 1, 2, 0, 1, 2]),), (np.array([3, 3, 3, 0]),)],
-        reference=lambda truth: np.bincount(truth).max() / len(truth),
+        id="00.2",
+        title="Accuracy needs a matching",
+        cases=[_RENAMED, _CONTESTED, _LARGEST_IS_WRONG],
+        reference=_matched,
         mistakes={
-            "That is one over the number of classes: right only if all classes are of equal size.": (
-                lambda truth: 1 / len(np.unique(truth))
+            "You compared cluster numbers with class numbers. Clusters have no names: match them to classes first.": (
+                lambda truth, found, n_classes: np.mean(truth == found)
             ),
-            "You counted the pictures of the largest class. Divide by the number of all pictures.": (
-                lambda truth: np.bincount(truth).max()
+            "You let every cluster take its most frequent class, so two clusters can take the same one (purity). "
+            "The matching is one to one.": (
+                lambda truth, found, n_classes: _table(truth, found, n_classes).max(axis=0).sum() / len(truth)
             ),
-            "You returned which class is the largest. We want its share of all pictures.": (
-                lambda truth: np.bincount(truth).argmax()
+            "You took the largest entry first, then the next (greedy). The best matching can leave out the largest.": (
+                _greedy
+            ),
+            "That is the worst matching: linear_sum_assignment minimizes. Pass maximize=True.": (
+                lambda truth, found, n_classes: _matched(truth, found, n_classes, maximize=False)
+            ),
+            "You counted the correct images. Divide by the number of images: an accuracy is a fraction from 0 to 1.": (
+                lambda truth, found, n_classes: _matched(truth, found, n_classes) * len(truth)
             ),
         },
         hints=(
-            "The single cluster is matched to one class. Which choice is best, and which pictures are then right?",
-            "np.bincount(truth) counts the pictures of each class.",
-            "Divide the largest of these counts by len(truth).",
+            "Build the contingency table first: table[c, k] counts the images of class c in cluster k.",
+            "np.add.at(table, (truth, found), 1) fills it. linear_sum_assignment(table, maximize=True) gives the rows "
+            "and columns of the chosen entries.",
+            "With rows, columns = linear_sum_assignment(...) the correct images are table[rows, columns].sum().",
         ),
-        difficulty=1,
+        difficulty=3,
+        importance=5,
+        minutes=10,
+    ),
+    Exercise(
+        id="00.3",
+        title="Balanced accuracy",
+        cases=[_MAJORITY, _MIXED, _GAP],
+        reference=_balanced,
+        mistakes={
+            "That is the plain accuracy, in which large classes count more. Average over classes, not over images.": (
+                lambda truth, predicted: np.mean(truth == predicted)
+            ),
+            "You took, for each predicted class, the share that is correct (precision). "
+            "Take the share of each true class (recall).": _precision,
+            "You divided by the largest class number plus one. Average only over the classes that occur in truth.": (
+                _over_all_numbers
+            ),
+            "You added up the accuracies of the classes. Balanced accuracy is their mean.": (
+                lambda truth, predicted: _balanced(truth, predicted) * len(np.unique(truth))
+            ),
+        },
+        hints=(
+            "For one class c: among the images with truth == c, how many are predicted as c?",
+            "np.mean(predicted[truth == c] == c) is the accuracy within class c.",
+            "Take the mean of these numbers over c in np.unique(truth).",
+        ),
+        difficulty=2,
         importance=4,
-        minutes=4,
+        minutes=8,
     ),
 )
