@@ -137,8 +137,8 @@ same weights.
 **Taught by** Pocket CLIP (see its card for data and licences): the tower learned from random weights to say what Pocket
 CLIP's image tower says of views of the same icons, emoji and glyphs, and of the *unlabelled train pictures* of
 {", ".join(pocket.SEEN["pocket-vit"])}, which were {PHOTO_SHARE:.0%} of every batch. So on those datasets it is not
-zero-shot in the strict sense: it has seen their train pictures, though no label. No picture of emoji-unseen, nor of the other styles
-that are held out, was in the training.
+zero-shot in the strict sense: it has seen their train images, though no label. No image of emoji-unseen, nor of the
+other styles that are held out, was in the training.
 
 **Recipe**: `make pocket`, that is `labkit/pocket/recipe/`. Minutes by stage: {_minutes(facts)}. One run, seed 0.
 
