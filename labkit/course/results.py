@@ -190,9 +190,8 @@ def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     keys = ["dataset", "split", "metric", "method", "variant", "spaces"]
     rows = rows.assign(spaces=[" + ".join(spaces) for spaces in rows["spaces"]])
     rows = rows.drop_duplicates([*keys, "seed", "selected_without_labels"], keep="last")
-    for values, group in rows.groupby([*keys, "selected_without_labels"], sort=False):
-        *values, chosen = values
-        line = dict(zip(keys, values, strict=True))
+    for (*values, chosen), group in rows.groupby([*keys, "selected_without_labels"], sort=False):
+        line = dict(zip(keys, map(str, values), strict=True))
         spread = f" ± {100 * group['value'].std():.1f} ({len(group)} seeds)" if len(group) > 1 else ""
         line["value (%)"] = f"{100 * group['value'].mean():.1f}{spread}"
         used, spaces = bool(group["labels_used"].any()), line["spaces"].split(" + ")

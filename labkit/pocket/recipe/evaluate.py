@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from labkit import pocket
 from labkit._files import atomic_write
 from labkit.data.datasets import load_dataset
 from labkit.data.manifests import load_manifest
 from labkit.pocket import MODELS
 from labkit.pocket.recipe.pocket_clip import KINDS, SHARES
-from labkit.pocket.recipe.pocket_vit import PHOTO_SHARE, UNLABELLED
+from labkit.pocket.recipe.pocket_vit import PHOTO_SHARE
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
 from labkit.zeroshot.classifier import ZeroShot, text_classifier
@@ -135,9 +136,9 @@ same weights.
 
 **Taught by** Pocket CLIP (see its card for data and licences): the tower learned from random weights to say what Pocket
 CLIP's image tower says of views of the same icons, emoji and glyphs, and of the *unlabelled train pictures* of
-{", ".join(UNLABELLED)}, which were {PHOTO_SHARE:.0%} of every batch. So on those datasets it is not zero-shot in the
-strict sense: it has seen their train pictures, though no label. No picture of emoji-unseen, nor of the other styles
-that are held out, was in the training.
+{", ".join(pocket.SEEN["pocket-vit"])}, which were {PHOTO_SHARE:.0%} of every batch. So on those datasets it is not
+zero-shot in the strict sense: it has seen their train images, though no label. No image of emoji-unseen, nor of the
+other styles that are held out, was in the training.
 
 **Recipe**: `make pocket`, that is `labkit/pocket/recipe/`. Minutes by stage: {_minutes(facts)}. One run, seed 0.
 

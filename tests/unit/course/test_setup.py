@@ -86,7 +86,7 @@ def test_features_go_through_backbones_that_are_loaded_once(monkeypatch: pytest.
 
     for module, function in (("backbones", load_backbone), ("features", extract_features)):
         stub = types.SimpleNamespace(**{function.__name__: function})
-        monkeypatch.setitem(sys.modules, f"labkit.{module}", stub)
+        monkeypatch.setitem(sys.modules, f"labkit.spaces.{module}", stub)
     monkeypatch.setattr(Lab, "manifest", lambda self, dataset: dataset)
     lab = setup("pocket")
     spaces = lab.spaces("digits")
