@@ -15,6 +15,8 @@ from labkit._inputs import SPACES_EXPECTED
 from labkit._scales import ORDINARY, block_of, power_of_two
 from labkit.errors import FitError
 
+LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
+SMALLEST_IN_FIT = 1e-8  # the epsilon of Adam, beside which gradients with smaller features vanish
 SMALLEST = 2.0**-1000  # deviation that can be told apart: 1e6 times the inverse is a number as well
 
 
@@ -124,6 +126,45 @@ def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> T
     if not all(extreme.isfinite() for extreme in rows.aminmax()):  # NaN among the rows is both
         raise FitError(f"the features hold NaN or infinity, or numbers too large to compute with. {SPACES_EXPECTED}")
     return rows
+
+
+def transformed(
+    space: Tensor, transform: FeatureTransform, rows: Tensor, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """These rows of a space as the solver gets them; the space itself where that is the same."""
+    if transform.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
+        return _expect_fit_range(transform(space), vary=bool(space.any()))
+    width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
+    result = torch.empty(len(rows), width, dtype=dtype, device=device)
+    for part, some in blocks(result, rows, space.shape[1]):
+        part.copy_(expect_range(transform(space[some]), LARGEST_IN_FIT))
+    return _expect_fit_range(result, vary=bool(transform.factor.any()) and bool(space.any()))
+
+
+def _expect_fit_range(features: Tensor, *, vary: bool) -> Tensor:
+    """Features that neither overflow nor vanish beside Adam's epsilon; others raise.
+
+    `vary` is false where they are all zero or constant, as they were given.
+    """
+    largest = max(abs(float(extreme)) for extreme in expect_range(features, LARGEST_IN_FIT).aminmax())
+    if largest < SMALLEST_IN_FIT and vary:
+        raise FitError(
+            f"the features reach {largest:.0e} in the matrix products. Expected at least {SMALLEST_IN_FIT:.0e}, "
+            f"since Adam takes no steps for smaller ones: multiply them, or raise feature_scale."
+        )
+    return features
+
+
+def expect_range(features: Tensor, most: float) -> Tensor:
+    """Features of which none is larger than `most`, beyond which products could overflow; others raise."""
+    largest = max(abs(float(extreme)) for extreme in features.aminmax())
+    if not largest <= most:
+        raise FitError(
+            f"the features reach {largest:.0e} in the matrix products. Expected at most {most:.0e}, since "
+            f"larger ones overflow. Divide them, set feature_scale, or leave out "
+            "samples that are far from all others."
+        )
+    return features
 
 
 def _principal_directions(rows: Tensor, n_components: int | None) -> Tensor:

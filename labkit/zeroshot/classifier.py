@@ -21,7 +21,7 @@ from labkit._inputs import finite_matrix, is_number, is_whole, plain_array
 from labkit._scales import moderate_rows
 from labkit.errors import BackboneError, DataError, FitError, quote
 from labkit.spaces.backbones import Backbone
-from labkit.spaces.features import feature_paths, keep_anywhere, kept_anywhere
+from labkit.spaces.cache import feature_paths, keep_anywhere, kept_anywhere
 from labkit.zeroshot.prompts import Prompts
 
 LARGEST_SCALE = 1e30  # or its inverse: products with cosines stay within float32

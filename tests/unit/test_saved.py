@@ -19,7 +19,7 @@ from labkit import _saved
 from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError, DataError, LabkitError
 from labkit.must import MUST, checkpoint
-from labkit.spaces.features import feature_key, read_features, write_features
+from labkit.spaces.cache import feature_key, read_features, write_features
 from labkit.turtle import Turtle
 from tests import tiny
 

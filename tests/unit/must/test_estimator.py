@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 from labkit import _saved
 from labkit.data.images import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
-from labkit.must import MUST, checkpoint, estimator, head, run
+from labkit.must import MUST, checkpoint, estimator, head, processes, run
 from labkit.must.choosing import compare
 from labkit.spaces.backbones import load_backbone
 from labkit.spaces.features import encode_images
@@ -191,7 +191,7 @@ def test_several_processes_are_told_where_to_run(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     monkeypatch.setattr("accelerate.Accelerator", dict)
-    assert estimator._accelerator(device) == {"cpu": cpu, "mixed_precision": "no"}
+    assert processes.accelerator_for(device) == {"cpu": cpu, "mixed_precision": "no"}
 
 
 def test_metrics_tell_of_every_tenth_step_and_the_last(tmp_path: Path) -> None:

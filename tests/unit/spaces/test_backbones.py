@@ -22,8 +22,8 @@ from torchvision import transforms
 from labkit.data.datasets import load_dataset
 from labkit.errors import BackboneError, FitError
 from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.cache import feature_key
 from labkit.spaces.encoders import Settings, freeze
-from labkit.spaces.features import feature_key
 from labkit.spaces.geometry import Geometry
 from tests.hub import put_into_cache
 
