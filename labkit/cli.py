@@ -146,11 +146,11 @@ def _must(arguments: argparse.Namespace) -> int:
 def _datasets(arguments: argparse.Namespace) -> int:
     from labkit.data.manifests import list_manifests, load_manifest
 
-    rows = [("id", "classes", "images", "source", "licence", "title")]
+    rows = [("id", "classes", "images", "source", "license", "title")]
     for manifest in map(load_manifest, list_manifests()):
         sizes = ", ".join(f"{name} {split.size:,}" for name, split in manifest.splits.items())
         rows.append(
-            (manifest.id, str(manifest.n_classes), sizes, manifest.source.kind, manifest.licence, manifest.title)
+            (manifest.id, str(manifest.n_classes), sizes, manifest.source.kind, manifest.license, manifest.title)
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -93,7 +93,7 @@ def _encode_shares(backbone: Backbone, images: ImageDataset, accelerator: Any) -
 def _fit_head(embeddings: np.ndarray, labeling: np.ndarray, weights: Tensor, scale: float) -> Tensor:
     """A head (C, D) that tells images apart as a labeling does; classes without images keep their prompts'.
 
-    Logistic regression on the normalised embeddings times the logit scale. It knows only how classes differ, so what
+    Logistic regression on the normalized embeddings times the logit scale. It knows only how classes differ, so what
     their prompts have in common is added: else a class without images, whose prompt is like every image a little,
     would be more likely than all others.
     """

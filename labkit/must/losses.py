@@ -55,7 +55,7 @@ def masked_image_loss(reconstruction: Tensor, images: Tensor, hidden: Tensor) ->
     """Mean absolute error of the guessed pixels in the hidden patches; 0 when none is hidden (section 3.2).
 
     Args:
-        reconstruction: pixels guessed, normalised RGB, (B, 3, h, w).
+        reconstruction: pixels guessed, normalized RGB, (B, 3, h, w).
         images: the true ones, of the same shape.
         hidden: True where a patch is hidden, (B, N).
     """

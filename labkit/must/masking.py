@@ -20,7 +20,7 @@ def block_masks(
 ) -> Tensor:
     """Random masks made of square blocks of patches, each with ⌈ratio · blocks⌉ of them hidden.
 
-    Li et al. (MUST, ICLR 2023), section 3.2: neighbouring patches say much the same, so whole blocks are hidden.
+    Li et al. (MUST, ICLR 2023), section 3.2: neighboring patches say much the same, so whole blocks are hidden.
 
     Args:
         n: number of masks.

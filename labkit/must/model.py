@@ -21,9 +21,9 @@ class Output(NamedTuple):
 
     Attributes:
         logits: (B, C), float32 whatever the autocast (float64 where the weights are).
-        embedding: the image in the joint space of images and texts, before L2 normalisation, (B, D).
+        embedding: the image in the joint space of images and texts, before L2 normalization, (B, D).
         patches: every patch in that space, (B, N, D).
-        reconstruction: normalised RGB predicted for every pixel, (B, 3, h, w).
+        reconstruction: normalized RGB predicted for every pixel, (B, 3, h, w).
     """
 
     logits: Tensor
@@ -68,7 +68,7 @@ class MaskedVisual(nn.Module):
         """The transformer's last states before its final LayerNorm: class token and patches, (B, 1 + N, width).
 
         Args:
-            images: normalised RGB, (B, 3, h, w), of the tower's own size.
+            images: normalized RGB, (B, 3, h, w), of the tower's own size.
             hidden: patches that the mask token stands for, bool (B, N); None hides none.
         """
         tower = self.visual
@@ -97,12 +97,12 @@ class MaskedVisual(nn.Module):
         return patches @ self.visual.proj
 
     def reconstruct(self, patches: Tensor) -> Tensor:
-        """Pixels predicted from patches: (B, N, width) -> normalised RGB (B, 3, h, w)."""
+        """Pixels predicted from patches: (B, N, width) -> normalized RGB (B, 3, h, w)."""
         return self.decoder(patches.transpose(1, 2).unflatten(2, self.grid))
 
 
 class MaskedClassifier(nn.Module):
-    """An image tower and a linear head over its normalised embeddings: logits = scale · normalize(embedding) · Wᵀ.
+    """An image tower and a linear head over its normalized embeddings: logits = scale · normalize(embedding) · Wᵀ.
 
     Args:
         visual: see `MaskedVisual`; copied, and its parameters are made trainable.
@@ -132,7 +132,7 @@ class MaskedClassifier(nn.Module):
         self.backbone.ln_patch.requires_grad_(masked_image or alignment)
 
     def forward(self, images: Tensor, hidden: Tensor | None = None) -> Output:
-        """Normalised RGB (B, 3, h, w), and which patches are hidden, bool (B, N), or None."""
+        """Normalized RGB (B, 3, h, w), and which patches are hidden, bool (B, N), or None."""
         backbone = self.backbone
         tokens = backbone.tokens(images, hidden)
         with full_precision(images.device):  # bfloat16 has steps of 0.125 at a logit of 25

@@ -193,7 +193,7 @@ def _extract(
 def _load_ahead(dataset: ImageDataset, preprocess: Preprocess, batches: Sequence[range]) -> Iterator[np.ndarray]:
     """Preprocessed batches, uint8 (B, h, w, c), made by threads (PIL lets them run side by side) one batch ahead.
 
-    Grey pictures have one channel; among pictures of more it is repeated.
+    Gray pictures have one channel; among pictures of more it is repeated.
     """
 
     def load(rows: range) -> list[np.ndarray]:

@@ -24,7 +24,7 @@ from labkit.turtle.objective import linear
 from labkit.turtle.saved import read_turtle, write_turtle
 from labkit.turtle.settings import check_settings, random_state_of
 from labkit.turtle.solver import TurtleSolver
-from labkit.turtle.transform import FeatureTransform, centred, expect_range, transformed
+from labkit.turtle.transform import FeatureTransform, centered, expect_range, transformed
 
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
 LARGEST_IN_PREDICTION = 1e30  # a sum of such features times weights near 1 is far from 3e38
@@ -39,7 +39,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             most confident, among those that use the most clusters (see `confidence_` and `n_found_`).
         n_outer_steps: T, steps of the task encoder.
         n_inner_steps: M, steps of the linear classifiers for each outer step.
-        outer_lr, inner_lr: learning rates of the two Adam optimisers.
+        outer_lr, inner_lr: learning rates of the two Adam optimizers.
         inner_start: "cold" redraws the classifiers at every outer step, "warm" goes on from the last ones.
         entropy_weight: γ, how strongly unequal clusters are avoided.
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
@@ -50,7 +50,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         whitening: α, from 0 (none) to 1 (all): in the directions that are kept a standard deviation s becomes
             s^(1 − α), before the whole is brought to `feature_scale`. Where few directions have most of the variance
             the classifiers see little else in their few steps; α lets the others have a say.
-        feature_scale: each space is centred and scaled to this root mean square norm, because Adam's first steps have
+        feature_scale: each space is centered and scaled to this root mean square norm, because Adam's first steps have
             the same length whatever the gradient, so the method depends on the scale of the features. None leaves
             the scale as it is.
         dtype: of the features in the matrix products: "auto" (bfloat16 where the hardware multiplies it), "float32",
@@ -153,14 +153,14 @@ class Turtle(ClusterMixin, BaseEstimator):
         )
         with explain_out_of_memory(advice):
             try:
-                self._optimise(spaces)
+                self._optimize(spaces)
             except FitError:
                 refuse_far_rows(spaces)
                 raise
             self._choose_restart(spaces)
         return self
 
-    def _optimise(self, spaces: Sequence[Tensor]) -> None:
+    def _optimize(self, spaces: Sequence[Tensor]) -> None:
         """Run the solver on the transformed spaces; sets `restarts_`, `means_` and `history_`."""
         solver, transforms = self._solver(spaces)
         records = solver.encoder.flat.new_empty(self.n_outer_steps, 2, self.n_restarts)
@@ -248,7 +248,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         factors = torch.full_like(mean, factor)
 
         def task_probs(features: Tensor) -> Tensor:
-            features = expect_range(centred(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
+            features = expect_range(centered(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
             return linear(features.to(device), *layer).softmax(1)
 
         return task_probs

@@ -1,4 +1,4 @@
-"""What TURTLE's solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
+"""What TURTLE's solver gets for a space: centered, in directions of large variance, partly whitened, and scaled.
 
 Not in the paper, whose features go in as they are. See notebook 04 for what it is worth.
 """
@@ -22,7 +22,7 @@ SMALLEST = 2.0**-1000  # deviation that can be told apart: 1e6 times the inverse
 
 @dataclass
 class FeatureTransform:
-    """What the solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
+    """What the solver gets for a space: centered, in directions of large variance, partly whitened, and scaled.
 
     All is computed on deviations from the mean in units near the largest of them. So neither the scale of the
     features, nor an offset that is large beside their spread, costs precision or overflows.
@@ -63,7 +63,7 @@ class FeatureTransform:
         factor = (deviation > 0).double() / unit
         sample = torch.empty(len(rows), space.shape[1], dtype=dtype)
         for part, some in blocks(sample, rows, space.shape[1]):
-            part.copy_(centred(space[some], mean, factor, dtype))
+            part.copy_(centered(space[some], mean, factor, dtype))
         directions = None
         if whitening or (n_components is not None and n_components < min(sample.shape)):
             directions = _principal_directions(sample, n_components)
@@ -87,7 +87,7 @@ class FeatureTransform:
         Raises:
             FitError: they hold NaN or infinity.
         """
-        rows = centred(rows, self.mean, self.factor, self.dtype)
+        rows = centered(rows, self.mean, self.factor, self.dtype)
         return (rows if self.directions is None else rows @ self.directions) * self.scale
 
     def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +112,7 @@ def _mean_and_deviation(space: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.stack([(space[some].double() - mean).abs().amax(0) for some in blocks]).amax(0)
 
 
-def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def centered(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """(rows − mean) · factor in a dtype, by way of float64 where float32 could overflow: (b, d), (d,), (d,) -> (b, d).
 
     Raises:
@@ -168,7 +168,7 @@ def expect_range(features: Tensor, most: float) -> Tensor:
 
 
 def _principal_directions(rows: Tensor, n_components: int | None) -> Tensor:
-    """Orthonormal directions (d, k) of centred rows (m, d) in which they vary: the largest, or all.
+    """Orthonormal directions (d, k) of centered rows (m, d) in which they vary: the largest, or all.
 
     The eigenvectors of a covariance of rank below its size do not converge in float32; those of fewer rows than
     features are taken from the rows themselves.

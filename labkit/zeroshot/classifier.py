@@ -1,6 +1,6 @@
 """Zero-shot classification: prompts become a linear classifier in the space that images and texts share.
 
-The weight of a class is the mean of the normalised embeddings of its sentences, normalised again; a picture belongs to
+The weight of a class is the mean of the normalized embeddings of its sentences, normalized again; a picture belongs to
 the class whose weight it is most similar to (Radford et al., Learning Transferable Visual Models From Natural Language
 Supervision, ICML 2021, section 3.1.4). A coarse class, such as *animal*, has no one look: there every member has a
 weight of its own, and the class the probabilities of its members together. No label is used; the prompts are all that
@@ -81,7 +81,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
 
     With `center`, `fit` looks at features of the target's pictures, without labels; the mean picture is then taken off
     every picture, and the mean weight off every weight, before the cosine. What all pictures of a dataset share (they
-    are small and grey, or just pictures and not texts) so favours no class. It helps where that is much, and assumes
+    are small and gray, or just pictures and not texts) so favors no class. It helps where that is much, and assumes
     that the pictures it saw are a fair sample of the classes. Cosines grow, so the same scale gives more extreme
     probabilities. It is a choice and not the default: zero-shot in the strict sense sees no picture of the target.
 
@@ -90,13 +90,13 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         logit_scale: the inverse temperature, such as `backbone.logit_scale`.
         class_of: the class that each weight belongs to, (V,) of 0 to C − 1; None where each is a class of its own.
         class_names: names of the classes, (C,), to read predictions with; None where they have none.
-        center: see above; "auto" centres where that makes the answers for the pictures that `fit` saw more even among
+        center: see above; "auto" centers where that makes the answers for the pictures that `fit` saw more even among
             the classes (the entropy of how often each is said). That assumes classes that are about equally frequent.
 
     Attributes:
         classes_: numbers of the classes, (C,) int64: 0 … C − 1; what `predict` gives.
-        mean_: the mean of the normalised features that `fit` saw, (d,).
-        centered_: whether the predictions are centred.
+        mean_: the mean of the normalized features that `fit` saw, (d,).
+        centered_: whether the predictions are centered.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         return np.arange(len(self.weights) if self.class_of is None else int(np.max(self.class_of)) + 1)  # type: ignore[arg-type]
 
     def fit(self, X: ArrayLike, y: object = None) -> ZeroShot:
-        """Learn the mean picture, and whether to centre where that is "auto"; needed only with `center`.
+        """Learn the mean picture, and whether to center where that is "auto"; needed only with `center`.
 
         Args:
             X: features of the target's pictures, (n, d).
@@ -155,8 +155,8 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         self.centered_ = bool(self.center)
         if self.center == "auto":
             answers = [self._of_units(features, weights, centered).argmax(1) for centered in (False, True)]
-            strict, centred = (entr(np.bincount(said) / len(said)).sum() for said in answers)
-            self.centered_ = bool(centred > strict)
+            strict, centered = (entr(np.bincount(said) / len(said)).sum() for said in answers)
+            self.centered_ = bool(centered > strict)
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -201,7 +201,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         return self._of_units(features, weights, bool(self.center) and self.centered_)
 
     def _of_units(self, features: np.ndarray, weights: np.ndarray, centered: bool) -> np.ndarray:
-        """The logits of normalised features (n, d), for normalised weights."""
+        """The logits of normalized features (n, d), for normalized weights."""
         if centered:
             features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
         cosines = self.logit_scale * features @ weights.T

@@ -110,7 +110,7 @@ def name_by_model(labeling_probs: ArrayLike, backbone: Backbone, features: Array
     """`name_clusters` by an image-text model: its features (n, d) of the pictures, and the words of `prompts`."""
     from labkit.zeroshot.classifier import ZeroShot
 
-    # centred: some words fit all pictures of one kind a little better than the others
+    # centered: some words fit all pictures of one kind a little better than the others
     zero_shot = ZeroShot.from_prompts(backbone, prompts, center=True).fit(features)
     return name_clusters(labeling_probs, zero_shot.predict_proba(features))
 

@@ -51,7 +51,7 @@ def bench(batch: int, steps: int, rounds: int, dtype: torch.dtype, vision: dict)
         torch.randint(0, 256, (batch, 3, vision["image_size"], vision["image_size"]), dtype=torch.uint8)
         for _ in range(2)
     )
-    ready = trainer.normalise(weak), trainer.normalise(strong)
+    ready = trainer.normalize(weak), trainer.normalize(strong)
     wanted = torch.randn(batch, EMBED_DIM)
 
     def forward_teacher() -> None:

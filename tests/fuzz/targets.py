@@ -90,7 +90,7 @@ source:
   dataset: CIFAR10
   args: {train: [{train: true}], test: [{train: false}]}
 sha256: {}
-licence: CC0
+license: CC0
 citation: nobody
 homepage: https://example.org
 prompts: null

@@ -116,7 +116,7 @@ class Recipe:
 
 @dataclass
 class MustReference:
-    """Student, teacher and optimiser in float64; `step` changes all three."""
+    """Student, teacher and optimizer in float64; `step` changes all three."""
 
     student: dict[str, Tensor]
     recipe: Recipe
@@ -179,7 +179,7 @@ class MustReference:
     # -------------------------------------------------------------------------------------------------------- the step
 
     def losses(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, Tensor]:
-        """The four losses of a batch, for normalised views in float64, and the share that is kept."""
+        """The four losses of a batch, for normalized views in float64, and the share that is kept."""
         recipe = self.recipe
         with torch.no_grad():
             q = torch.softmax(self.forward(self.teacher, weak, None)[0], 1)
@@ -205,7 +205,7 @@ class MustReference:
         return found
 
     def step(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, float]:
-        """One step for normalised views in float64, always of the whole batch."""
+        """One step for normalized views in float64, always of the whole batch."""
         recipe = self.recipe
         self.student = {name: value.detach().requires_grad_() for name, value in self.student.items()}
         weights = {"self_training": 1, "fairness": recipe.w_fair, "masked_image": 1, "alignment": recipe.w_align}
@@ -247,9 +247,9 @@ class MustReference:
 
 
 def _layer_norm(z: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
-    centred = z - z.mean(-1, keepdim=True)
-    deviation = (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
-    return centred / deviation * w[name + ".weight"] + w[name + ".bias"]
+    centered = z - z.mean(-1, keepdim=True)
+    deviation = (centered.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    return centered / deviation * w[name + ".weight"] + w[name + ".bias"]
 
 
 def _unit(z: Tensor) -> Tensor:

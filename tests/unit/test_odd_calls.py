@@ -37,7 +37,7 @@ WEIGHTS = np.stack([X[c == Y].mean(0) for c in range(3)])
 PROBS = np.full((48, 3), 0.1) + 0.7 * np.eye(3)[Y]
 SURE, RIGHT = PROBS.max(1), np.arange(48) % 4 > 0
 WORDS = ["ant", "bee", "cat"]
-GREY = [np.full((4, 4), i, np.uint8) for i in range(48)]
+GRAY = [np.full((4, 4), i, np.uint8) for i in range(48)]
 PIXELS = torch.zeros(2, 28, 28, 1, dtype=torch.uint8)
 LONG = "x" * 1000
 SQUARES = np.eye(3)[np.arange(60) % 3] + 0.01 * np.arange(60)[:, None] % 0.05
@@ -96,7 +96,7 @@ def tensor_that_learns(x: np.ndarray = X32) -> torch.Tensor:
     return torch.tensor(x, requires_grad=True)
 
 
-def quantised(x: np.ndarray = X32) -> torch.Tensor:
+def quantized(x: np.ndarray = X32) -> torch.Tensor:
     return torch.quantize_per_tensor(torch.tensor(x), 0.1, 0, torch.qint8)
 
 
@@ -174,7 +174,7 @@ BAD_FEATURES: dict[str, Callable[[], Any]] = {
     "a list of masked": lambda: [masked(X), X],
     "a meta tensor": meta,
     "a sparse tensor": lambda: torch.tensor(X32).to_sparse(),
-    "a quantised tensor": quantised,
+    "a quantized tensor": quantized,
     "a sparse matrix": lambda: sparse.csr_matrix(X),
     "a sparse array": lambda: sparse.coo_array(X),
     "ragged": lambda: [[1.0, 2.0], [3.0]],
@@ -530,7 +530,7 @@ def naming_cases() -> Iterator[Case]:
         "complex": PROBS + 0j,
         "booleans": PROBS > 0.5,
         "NaN": PROBS * np.nan,
-        "not normalised": PROBS * 1e300,
+        "not normalized": PROBS * 1e300,
         "tiny": PROBS * 1e-300,
         "ragged": [[1.0], [0.5, 0.5]],
         "a meta tensor": meta(PROBS),
@@ -667,7 +667,7 @@ def backbone_cases() -> Iterator[Case]:
         "no images": PIXELS[:0],
         "meta": PIXELS.to("meta"),
         "sparse": PIXELS.to_sparse(),
-        "an image": GREY[0],
+        "an image": GRAY[0],
     }.items():
         yield f"encode_image({kind})", lambda p=pixels: PIXEL.encode_image(p), REFUSED
     yield "encode_image(not contiguous)", lambda: PIXEL.encode_image(PIXELS.transpose(1, 2)), equals(np.zeros((2, 784)))
@@ -717,7 +717,7 @@ def must_cases() -> Iterator[Case]:
     for key in (None, "nonsense", 3, [], LONG):
         yield f"preset_source({str(key)[:9]!r})", lambda k=key: preset_source(k), REFUSED
     yield "describe(None)", lambda: describe(None), REFUSED
-    for images in (None, 3, [], X, GREY, "digits", lk.Prompts.from_words(WORDS)):
+    for images in (None, 3, [], X, GRAY, "digits", lk.Prompts.from_words(WORDS)):
         yield (
             f"MUST.fit({type(images).__name__})",
             lambda i=images: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).fit(i),
@@ -854,19 +854,19 @@ def plot_cases() -> Iterator[Case]:
         "image_grid of complex": lambda: plots.image_grid([X + 1j]),
         "image_grid of five channels": lambda: plots.image_grid([np.zeros((4, 4, 5))]),
         "image_grid of empty pictures": lambda: plots.image_grid([np.zeros((0, 0))]),
-        "image_grid, few titles": lambda: plots.image_grid(GREY, ["one"]),
-        "image_grid, n_cols": lambda: plots.image_grid(GREY[:2], n_cols=2.5),
-        "image_grid, no n_cols": lambda: plots.image_grid(GREY[:2], n_cols=0),
-        "image_grid, size": lambda: plots.image_grid(GREY[:2], size=-1),
-        "image_grid, size of NaN": lambda: plots.image_grid(GREY[:2], size=float("nan")),
+        "image_grid, few titles": lambda: plots.image_grid(GRAY, ["one"]),
+        "image_grid, n_cols": lambda: plots.image_grid(GRAY[:2], n_cols=2.5),
+        "image_grid, no n_cols": lambda: plots.image_grid(GRAY[:2], n_cols=0),
+        "image_grid, size": lambda: plots.image_grid(GRAY[:2], size=-1),
+        "image_grid, size of NaN": lambda: plots.image_grid(GRAY[:2], size=float("nan")),
         "gallery of nothing": lambda: plots.cluster_gallery([], [], []),
-        "gallery, short labels": lambda: plots.cluster_gallery(GREY, Y[:-1], SURE),
-        "gallery, long confidence": lambda: plots.cluster_gallery(GREY[:-1], Y[:-1], SURE),
-        "gallery, floats": lambda: plots.cluster_gallery(GREY, Y + 0.5, SURE),
-        "gallery, NaN": lambda: plots.cluster_gallery(GREY, Y, SURE * np.nan),
-        "gallery, few names": lambda: plots.cluster_gallery(GREY, Y, SURE, ["a"]),
-        "gallery, unknown with names": lambda: plots.cluster_gallery(GREY, Y - 1, SURE, WORDS),
-        "gallery, n": lambda: plots.cluster_gallery(GREY, Y, SURE, n=True),
+        "gallery, short labels": lambda: plots.cluster_gallery(GRAY, Y[:-1], SURE),
+        "gallery, long confidence": lambda: plots.cluster_gallery(GRAY[:-1], Y[:-1], SURE),
+        "gallery, floats": lambda: plots.cluster_gallery(GRAY, Y + 0.5, SURE),
+        "gallery, NaN": lambda: plots.cluster_gallery(GRAY, Y, SURE * np.nan),
+        "gallery, few names": lambda: plots.cluster_gallery(GRAY, Y, SURE, ["a"]),
+        "gallery, unknown with names": lambda: plots.cluster_gallery(GRAY, Y - 1, SURE, WORDS),
+        "gallery, n": lambda: plots.cluster_gallery(GRAY, Y, SURE, n=True),
         "confusion of nothing": lambda: plots.confusion([], [], []),
         "confusion, no classes": lambda: plots.confusion(Y, Y, []),
         "confusion, few classes": lambda: plots.confusion(Y, Y, ["a"]),
@@ -917,8 +917,8 @@ def plot_cases() -> Iterator[Case]:
         yield name, call, REFUSED
     yield "image_grid of tensors", lambda: plots.image_grid(torch.zeros(2, 4, 4)), drawn
     yield "image_grid of NaN", lambda: plots.image_grid([np.full((4, 4), np.nan)]), drawn
-    yield "gallery of tensors", lambda: plots.cluster_gallery(GREY, torch.tensor(Y), torch.tensor(SURE)), drawn
-    yield "gallery of unknown", lambda: plots.cluster_gallery(GREY, Y - 1, SURE), drawn
+    yield "gallery of tensors", lambda: plots.cluster_gallery(GRAY, torch.tensor(Y), torch.tensor(SURE)), drawn
+    yield "gallery of unknown", lambda: plots.cluster_gallery(GRAY, Y - 1, SURE), drawn
     yield "confusion of tensors", lambda: plots.confusion(torch.tensor(Y), Y.tolist(), WORDS), drawn
     yield "embedding of one point", lambda: plots.embedding(points[:1], [-1], ["a"]), drawn
     yield "embedding of unknown points", lambda: plots.embedding(points, np.full(48, -1), WORDS), drawn

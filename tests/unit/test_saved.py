@@ -186,7 +186,7 @@ MUST_LIES = {
 
 
 CHECKPOINT_LIES = {
-    "an optimiser of more": tensor_of("optimizer/999/exp_avg", torch.zeros(3)),
+    "an optimizer of more": tensor_of("optimizer/999/exp_avg", torch.zeros(3)),
     "a best of another model": tensor_of("best/head.weight", torch.zeros(7, 7)),
     "a history in words": settings_of(history="x"),
     "a history of numbers": settings_of(history=[1]),

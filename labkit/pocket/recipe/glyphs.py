@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from labkit.errors import DataError
 from labkit.pocket.recipe.corpus import DIGIT_WORDS, SIZE, fetch
 
-# Packages @fontsource/… on npm: Google Fonts, all under the Open Font Licence or Apache-2.0.
+# Packages @fontsource/… on npm: Google Fonts, all under the Open Font License or Apache-2.0.
 FONTS_VERSION = "5.3.0"
 FONTS = tuple(
     """caveat patrick-hand indie-flower architects-daughter shadows-into-light kalam permanent-marker gochi-hand

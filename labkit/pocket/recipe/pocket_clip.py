@@ -428,7 +428,7 @@ def first_embeddings(tokens: Tensor, targets: Tensor) -> Tensor:
 def assemble(alignment: Alignment, text: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of the whole model, float16, in open_clip's names.
 
-    open_clip hands the trunk pictures normalised with CLIP's mean and deviation; the stem is changed to take these (at
+    open_clip hands the trunk pictures normalized with CLIP's mean and deviation; the stem is changed to take these (at
     the border, where zeros are padded, up to the small difference of the two means).
     """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD

@@ -1,7 +1,7 @@
-"""Train Pocket ViT: a small vision transformer that sees what Pocket CLIP sees, distilled from unlabelled pictures.
+"""Train Pocket ViT: a small vision transformer that sees what Pocket CLIP sees, distilled from unlabeled pictures.
 
 Masked self-training needs a transformer that trains in minutes. This one learns from Pocket CLIP's image tower alone:
-for views of icons and glyphs, and of the unlabelled train pictures of fashion-mini and digits, its embedding shall
+for views of icons and glyphs, and of the unlabeled train pictures of fashion-mini and digits, its embedding shall
 point where the teacher's does, and shall be as close as the teacher's to each of many captions (Hinton et al., 2015,
 arXiv 1503.02531). The text tower is Pocket CLIP's, unchanged.
 """
@@ -57,13 +57,13 @@ def photo_views(pictures: Tensor, size: int, generator: torch.Generator) -> Tens
 
 
 def photographs(fraction: float) -> Tensor:
-    """The unlabelled train pictures, RGB in [0, 1], float32 (n, 3, 80, 80)."""
+    """The unlabeled train pictures, RGB in [0, 1], float32 (n, 3, 80, 80)."""
     parts = []
     for name in pocket.SEEN["pocket-vit"]:
         pixels = load_dataset(name, "train").array
         assert pixels is not None
-        grey = torch.from_numpy(pixels[: max(1, int(fraction * len(pixels)))])[:, None].float() / 255
-        parts.append(F.interpolate(grey, (TRUNK_SIZE,) * 2, mode="bicubic", align_corners=False).clamp(0, 1))
+        gray = torch.from_numpy(pixels[: max(1, int(fraction * len(pixels)))])[:, None].float() / 255
+        parts.append(F.interpolate(gray, (TRUNK_SIZE,) * 2, mode="bicubic", align_corners=False).clamp(0, 1))
     return torch.cat(parts).expand(-1, 3, -1, -1)
 
 

@@ -1,6 +1,6 @@
 """Random views of icons and glyphs: what makes drawings look a little more like the world.
 
-Photographs of clothes, handwriting and emoji differ from icons in polarity, resolution, shading and colour, so all of
+Photographs of clothes, handwriting and emoji differ from icons in polarity, resolution, shading and color, so all of
 these are drawn at random; whatever stays the same is what the caption names.
 """
 
@@ -76,7 +76,7 @@ def random_views(
     rgba = pictures.permute(0, 3, 1, 2).float() / 255
     color, alpha = rgba[:, :3], rgba[:, 3:]
     solid = silhouettes[:, None].float() / 255
-    # Ink: as drawn; or one random colour; or a silhouette with soft shading, the drawing faintly on it.
+    # Ink: as drawn; or one random color; or a silhouette with soft shading, the drawing faintly on it.
     flat = uniform(0, 1, 3, 1, 1)
     flat = torch.where(chance(0.6), flat.mean(1, keepdim=True).expand_as(flat), flat)
     color, is_solid = torch.where(chance(0.4), flat, color), chance(0.6) & hard[:, None, None, None]
@@ -84,7 +84,7 @@ def random_views(
     faint = uniform(-0.4, 0.4, 1, 1, 1) * alpha
     color = torch.where(is_solid, (flat + shading + faint).clamp(0, 1), color)
     alpha = torch.where(is_solid, solid, alpha)
-    # Ground: black, white or any colour, but never so close to the ink that nothing can be seen.
+    # Ground: black, white or any color, but never so close to the ink that nothing can be seen.
     ink = (color * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp_min(1e-3)
     ground = torch.where(chance(0.5), chance(0.5).float().expand(-1, 3, 1, 1), uniform(0, 1, 3, 1, 1))
     close = (ground - ink).abs().mean(1, keepdim=True) < 0.25
@@ -99,7 +99,7 @@ def random_views(
     grid = F.affine_grid(matrix, [n, 4, *color.shape[-2:]], align_corners=False)
     warped = F.grid_sample(torch.cat([color * alpha, alpha], 1), grid, align_corners=False)
     image = warped[:, :3] + ground * (1 - warped[:, 3:])
-    # Camera: grey or coloured, and at some resolution.
+    # Camera: gray or colored, and at some resolution.
     image = torch.where(chance(0.5), image.mean(1, keepdim=True).expand_as(image), image)
     image = (image + uniform(0, 0.04, 1, 1, 1) * torch.randn(image.shape, generator=generator)).clamp(0, 1)
     resolution = torch.randint(len(RESOLUTIONS), (n,), generator=generator)

@@ -44,7 +44,7 @@ def make_manifest(folder: Path, source: dict, classes: list[str], **sizes: int) 
         "classes": classes,
         "splits": {split: {"size": size, "how": "all"} for split, size in sizes.items()},
         "source": source,
-        **dict.fromkeys(("licence", "citation", "homepage"), "unknown"),
+        **dict.fromkeys(("license", "citation", "homepage"), "unknown"),
     }
     (folder / "mine.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     return load_manifest(folder / "mine.yaml")
@@ -295,7 +295,7 @@ def test_digits_split_is_fixed() -> None:
     assert hashlib.sha256(content).hexdigest()[:12] == "8a5f3aefa99f"
 
 
-# the dataset's own behaviour
+# the dataset's own behavior
 
 
 def test_indexing() -> None:
@@ -695,7 +695,7 @@ def test_palette(tmp_path: Path, transparent: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
+def test_16_bit_gray_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
     levels = np.array([[0, 300, 30000, 65535]], dtype=np.uint16)
     image = one_image(tmp_path, Image.fromarray(levels), name)
     assert np.asarray(image)[0, :, 0].tolist() == [0, 1, 117, 255]

@@ -76,7 +76,7 @@ def assert_same_fit(first: MUST, second: MUST) -> None:
 
 
 def assert_same_folder(first: Path, second: Path) -> None:
-    """Checkpoints of two folders hold the same bits, moments of the optimiser included; and so do their metrics."""
+    """Checkpoints of two folders hold the same bits, moments of the optimizer included; and so do their metrics."""
     ours, theirs = (load_file(folder / "checkpoint.safetensors") for folder in (first, second))
     assert {name.split("/")[0] for name in ours} >= {"student", "teacher", "optimizer", "moving_mean", "epochs", "sums"}
     assert ours.keys() == theirs.keys()

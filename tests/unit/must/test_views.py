@@ -216,10 +216,10 @@ def test_mirror_and_augmentation_can_be_switched_off() -> None:
     assert max(view[0, 0, 0].item() for view in everything) < 60  # near whole: the dark end is still there
 
 
-def test_augmentation_fills_with_the_mean_colour() -> None:
+def test_augmentation_fills_with_the_mean_color() -> None:
     made = views(of(Image.new("RGB", (32, 32))), mean=(1.0, 0.0, 0.5), augment="rand-m9-n1-p1.0-inc1")
-    colours = {tuple(c) for e in range(60) for c in made[e, 0][2].flatten(1).T.tolist()}
-    assert (255, 0, 128) in colours
+    colors = {tuple(c) for e in range(60) for c in made[e, 0][2].flatten(1).T.tolist()}
+    assert (255, 0, 128) in colors
 
 
 @pytest.mark.parametrize("augment", ["rand-m9-mstd0.5-inc1", "rand-m10-mstd2-inc1"])

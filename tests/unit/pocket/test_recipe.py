@@ -200,7 +200,7 @@ def test_the_whole_recipe_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> Non
     of_clip = facts["pocket-clip"]
     assert 800 < of_clip["n_pictures"] < 3000
     assert not any(entry["set"].startswith(corpus.HELD_OUT) for entry in of_clip["sets"])
-    assert {entry["licence"] for entry in of_clip["sets"]} <= corpus.LICENCES
+    assert {entry["license"] for entry in of_clip["sets"]} <= corpus.LICENSES
     for name in NAMES:
         config = json.loads((tmp_path / "out" / f"{name}.json").read_text("utf-8"))
         open_clip.load_checkpoint(open_clip.CLIP(**config), str(tmp_path / "out" / f"{name}.safetensors"))
@@ -217,7 +217,7 @@ def test_the_shipped_files_are_those_of_the_card(name: str) -> None:
     assert evaluate.CARDS[name](facts) == (MODELS / f"{name}.md").read_text("utf-8")
     assert facts["sha256"][f"{name}.safetensors"] in (MODELS / f"{name}.md").read_text("utf-8")
     for entry in facts.get("sets", ()):
-        assert entry["licence"] in corpus.LICENCES
+        assert entry["license"] in corpus.LICENSES
 
 
 @pytest.mark.parametrize("name", NAMES)

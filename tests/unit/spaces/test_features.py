@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> lk.Manifest:
-    """A folder of 50 pictures; picture i is grey of value i."""
+    """A folder of 50 pictures; picture i is gray of value i."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(50):
@@ -293,7 +293,7 @@ def test_another_user_reads_a_shared_cache_and_writes_nothing(
     assert bool(list((tmp_path / "home").rglob("*.safetensors"))) == (is_open == "closed")
 
 
-def test_grey_and_colour_pictures_share_a_batch(cache: Path) -> None:
+def test_gray_and_color_pictures_share_a_batch(cache: Path) -> None:
     backbone = lk.load_backbone("efficientnet-lite0", image_size=32, device="cpu")
     noise = np.random.default_rng(0).integers(0, 256, (8, 20, 30, 3), dtype=np.uint8)
     pictures = [Image.fromarray(image[..., 0] if i % 3 else image) for i, image in enumerate(noise)]

@@ -49,7 +49,7 @@ def all_images() -> Iterator[Image.Image]:
 
 
 def by_hand(image: Image.Image, resize: int, crop: int) -> list[np.ndarray]:
-    """What the papers state, with Pillow alone: the shorter side bicubic to `resize`; then the centre of it."""
+    """What the papers state, with Pillow alone: the shorter side bicubic to `resize`; then the center of it."""
     width, height = image.size
     long = int(resize * max(width, height) / min(width, height))
     size = (resize, long) if width <= height else (long, resize)

@@ -26,8 +26,8 @@ def by_loops(picture: np.ndarray) -> np.ndarray:
             down = picture[min(y + 1, height - 1), x] - picture[max(y - 1, 0), x]
             length, degrees = np.hypot(across, down), np.degrees(np.arctan2(down, across)) % 180
             for orientation in range(9):
-                centre = 10 + 20 * orientation
-                gap = min(abs(degrees - centre), 180 - abs(degrees - centre))
+                center = 10 + 20 * orientation
+                gap = min(abs(degrees - center), 180 - abs(degrees - center))
                 cells[y // 8, x // 8, orientation] += length * max(0, 1 - gap / 20)
     blocks = []
     for y in range(height // 8 - 1):

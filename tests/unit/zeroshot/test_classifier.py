@@ -1,4 +1,4 @@
-"""Zero-shot: weights from sentences, probabilities against plain NumPy, centring, and errors."""
+"""Zero-shot: weights from sentences, probabilities against plain NumPy, centering, and errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_probabilities_against_the_oracle() -> None:
     assert classifier.predict(FEATURES).dtype == np.int64
 
 
-def test_centred_probabilities_against_the_oracle() -> None:
+def test_centered_probabilities_against_the_oracle() -> None:
     unit = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
     weights = WEIGHTS / np.linalg.norm(WEIGHTS, axis=1, keepdims=True)
     seen, new = unit[:12], unit[12:]
@@ -140,7 +140,7 @@ def test_centred_probabilities_against_the_oracle() -> None:
     assert (classifier.predict(FEATURES) != ZeroShot(WEIGHTS, 7.0).predict(FEATURES)).any()
 
 
-def test_what_all_pictures_share_favours_no_class_when_centred() -> None:
+def test_what_all_pictures_share_favors_no_class_when_centered() -> None:
     classes = np.eye(3, 6)
     true = np.arange(30) % 3
     pictures = classes[true] + 5 * np.array([0, 1, 0, 0, 0, 1.0]) + RNG.normal(scale=0.05, size=(30, 6))
