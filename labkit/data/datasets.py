@@ -63,7 +63,7 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
 
 
 def _origin(manifest: Manifest, split: str) -> str:
-    """All that a manifest says of where the images of a split come from."""
+    """All that a manifest states about where the images of a split come from."""
     return json.dumps([manifest.source.model_dump(), manifest.sha256, split], sort_keys=True)
 
 

@@ -112,7 +112,7 @@ class MUST(BaseEstimator, ClassifierMixin):
 
         Raises:
             FitError: settings or images that cannot be trained on, or training diverged.
-            BackboneError: the tower has no patches that can be hidden.
+            BackboneError: the tower has no patches that can be masked.
             CheckpointError: the folder holds a checkpoint of other settings, or cannot be written.
         """
         config = self._checked_config(images)
@@ -299,7 +299,7 @@ class MUST(BaseEstimator, ClassifierMixin):
     # -------------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything fitted to one safetensors file, whole or not at all.
+        """Write everything fitted to one safetensors file, atomically.
 
         Raises:
             CheckpointError: the file cannot be written.

@@ -145,7 +145,7 @@ def read_features(path: str | os.PathLike[str], key: dict[str, Any]) -> np.ndarr
 
 
 def write_features(path: Path, features: np.ndarray, key: dict[str, Any]) -> None:
-    """Write features (rows, width) and their key, whole or not at all.
+    """Write features (rows, width) and their key, atomically.
 
     Raises:
         DataError: the file cannot be written.

@@ -231,10 +231,10 @@ def freeze(
     Args:
         beside: what changes features and is neither in the weights nor done to the pixels.
     """
-    preprocess, treatment = (
+    preprocess, preprocessing = (
         library_preprocess(transform) if settings.geometry is None else own_preprocess(settings.geometry)
     )
-    digest = fingerprint(model, f"{treatment} {mean} {std}{beside}")
+    digest = fingerprint(model, f"{preprocessing} {mean} {std}{beside}")
     device, dtype = settings.device, settings.forward_dtype
     encoder.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     backbone = Backbone(name, 0, digest, preprocess, device, dtype, encoder, tuple(mean), tuple(std))
@@ -272,12 +272,12 @@ def library_preprocess(transform: Any) -> tuple[Preprocess, list[str]]:
 
     to_floats = (transforms.ToTensor, transforms.PILToTensor, transforms.Normalize, MaybeToTensor)
     steps = [step for step in transform.transforms if not isinstance(step, to_floats)]
-    treatment = [getattr(step, "__name__", repr(step)) for step in steps]  # a function's repr holds its address
-    geometry = [step for step, name in zip(steps, treatment, strict=True) if name not in TO_RGB]
+    preprocessing = [getattr(step, "__name__", repr(step)) for step in steps]  # a function's repr holds its address
+    geometry = [step for step, name in zip(steps, preprocessing, strict=True) if name not in TO_RGB]
     first = [Middle(longest) for step in geometry if (longest := _longest_taken(step))]
     # these two do to one channel what they do to three equal ones; others may pad with a color
     gray_too = all(isinstance(step, transforms.Resize | transforms.CenterCrop) for step in geometry)
-    return Preprocess(transforms.Compose([*first, *geometry]), ("L", "RGB") if gray_too else ("RGB",)), treatment
+    return Preprocess(transforms.Compose([*first, *geometry]), ("L", "RGB") if gray_too else ("RGB",)), preprocessing
 
 
 def _longest_taken(step: Any) -> int | None:

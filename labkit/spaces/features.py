@@ -106,7 +106,7 @@ def _read_data(data: Any, split: str | None) -> tuple[ImageDataset, tuple[str, s
 def encode_images(
     backbone: Backbone, dataset: ImageDataset, *, batch_size: int | None = None, progress: bool = False
 ) -> np.ndarray:
-    """What a backbone says of every image of a dataset, in order, without the cache: (n, d) float32.
+    """Features of every image of a dataset, in order, without the cache: (n, d) float32.
 
     Raises:
         DataError: an image cannot be read, or a feature is not finite.
@@ -193,7 +193,7 @@ def _extract(
 def _load_ahead(dataset: ImageDataset, preprocess: Preprocess, batches: Sequence[range]) -> Iterator[np.ndarray]:
     """Preprocessed batches, uint8 (B, h, w, c), made by threads (PIL lets them run side by side) one batch ahead.
 
-    Gray pictures have one channel; among pictures of more it is repeated.
+    Gray images have one channel; among images of more it is repeated.
     """
 
     def load(rows: range) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ LARGEST = 0.2  # value that a normalized block may hold
 
 
 class HOG(nn.Module):
-    """Gray pictures (B, 1, h, w) from 0 to 1 -> features (B, (h/8 − 1) · (w/8 − 1) · 36), with the paper's constants.
+    """Gray images (B, 1, h, w) from 0 to 1 -> features (B, (h/8 − 1) · (w/8 − 1) · 36), with the paper's constants.
 
     Gradients by (−1, 0, 1). Each pixel's length of gradient goes to the two nearest orientations of its cell. Blocks of
     2 x 2 cells overlap by half; each is normalized, clipped and normalized again. Unlike the paper, cells do not share

@@ -48,8 +48,8 @@ class Turtle(ClusterMixin, BaseEstimator):
             times faster where features are many, and as accurate on average on the embedded datasets. None keeps all
             directions.
         whitening: α, from 0 (none) to 1 (all): in the directions that are kept a standard deviation s becomes
-            s^(1 − α), before the whole is brought to `feature_scale`. Where few directions have most of the variance
-            the classifiers see little else in their few steps; α lets the others have a say.
+            s^(1 − α), before the whole space is rescaled to `feature_scale`. Where few directions have most of the
+            variance the classifiers see little else in their few steps; α lets the others have a say.
         feature_scale: each space is centered and scaled to this root mean square norm, because Adam's first steps have
             the same length whatever the gradient, so the method depends on the scale of the features. None leaves
             the scale as it is.
@@ -305,7 +305,7 @@ class Turtle(ClusterMixin, BaseEstimator):
     # -------------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write settings and everything fitted to one safetensors file, whole or not at all.
+        """Write settings and everything fitted to one safetensors file, atomically.
 
         Raises:
             CheckpointError: the file cannot be written.

@@ -54,7 +54,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def named_clusters(case: Case, seed: int) -> tuple[np.ndarray, float]:
-    """TURTLE's clusters with the words of the model: a class number for each train picture, and the test accuracy."""
+    """TURTLE's clusters with the words of the model: a class number for each train image, and the test accuracy."""
     manifest, model = lk.load_manifest(case.dataset), lk.load_backbone(MODEL)
     turtle = lk.Turtle(case.n_clusters, random_state=seed).fit(case.train)
     labeling = turtle.predict_proba(case.train)

@@ -115,7 +115,7 @@ def test_every_picture_has_alt_text(path: Path) -> None:
         assert "image/svg+xml" not in output.get("data", {})
     for cell in read(path).cells:
         if cell.cell_type == "markdown":
-            assert not re.search(r"!\[\s*\]\(", cell.source), "a picture without alt text"
+            assert not re.search(r"!\[\s*\]\(", cell.source), "an image without alt text"
             assert all("alt=" in image for image in re.findall(r"<img[^>]*>", cell.source))
 
 

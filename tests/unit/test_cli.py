@@ -135,7 +135,7 @@ def test_cluster_writes_a_png_sheet(photos: Path, tmp_path: Path) -> None:
 
 
 class Brightness(Backbone):
-    """An image-text model that knows only how bright a picture is, and what "dark" and "bright" say."""
+    """An image-text model that knows only how bright an image is, and what "dark" and "bright" say."""
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
         level = pixels.float().mean((1, 2, 3)) / 255

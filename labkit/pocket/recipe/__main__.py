@@ -30,7 +30,7 @@ from labkit.pocket.recipe import pocket_vit as vit
 
 
 def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, dict[str, Any]]:
-    """Run all stages; returns what the facts of both models say of the run: data, seconds, digests."""
+    """Run all stages; returns the facts of both models about the run: data, seconds, digests."""
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     kept = work / f"seconds-{scale.fraction:g}.json"
@@ -94,7 +94,7 @@ def main() -> None:
     arguments = parser.parse_args()
     facts = make(arguments.work, arguments.out, clip.SMOKE if arguments.smoke else clip.Scale())
     of_clip = facts["pocket-clip"]
-    print(f"{of_clip['n_pictures']:,} pictures, {of_clip['n_captions']:,} captions: {arguments.out}")
+    print(f"{of_clip['n_pictures']:,} images, {of_clip['n_captions']:,} captions: {arguments.out}")
 
 
 if __name__ == "__main__":

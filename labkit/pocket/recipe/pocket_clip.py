@@ -7,7 +7,7 @@ trained already and stays frozen, and only a projection and the text side learn 
    is kept on disk, so that this block can be tuned along with little work, and all below stays locked;
 2. the text side is first a frozen sentence encoder (MiniLM, a pip package), so that words no icon is called by have a
    sensible place too, with a trainable head;
-3. last block, image projection and text head are trained by contrast (InfoNCE), every picture with the same caption a
+3. last block, image projection and text head are trained by contrast (InfoNCE), every image with the same caption a
    positive;
 4. a small text transformer with its own vocabulary then learns to say what the sentence encoder and its head say, and
    takes their place. Only this one is shipped.
@@ -45,7 +45,7 @@ EMBED_DIM = 256
 VOCABULARY = 8192
 CONTEXT = 16
 TEXT_CFG: dict[str, Any] = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 160, "heads": 5, "layers": 2}
-FIRST_CAPTION = 0.7  # how often a picture goes by its first caption, and not by one drawn from all that it has
+FIRST_CAPTION = 0.7  # how often an image goes by its first caption, and not by one drawn from all that it has
 TEMPLATES = ("{}", "a photo of a {}.", "a picture of a {}.", "{} icon", "a drawing of a {}", "an image of {}")
 
 
@@ -77,11 +77,11 @@ CONFIG: dict[str, Any] = {
 SMOKE = Scale(fraction=0.01, n_fonts=2, align_steps=20, text_steps=20, student_steps=10, n_words=200)
 
 
-# ------------------------------------------------------------------------------------------------------ 1. the pictures
+# ------------------------------------------------------------------------------------------------------ 1. the images
 
 
 KINDS = ("digit", "letter", "emoji", "clothes", "other")
-N_VIEWS = (12, 2, 8, 12, 1)  # that are kept of a picture of each kind: more of what there are few of
+N_VIEWS = (12, 2, 8, 12, 1)  # that are kept of an image of each kind: more of what there are few of
 SHARES = (0.2, 0.05, 0.3, 0.15, 0.3)  # of each kind in what is drawn for training
 HARD_SHARES = (0.5, 0.5, 0.25, 0.25, 0.25)  # of views of each kind that differ much from the drawing
 WRITTEN = 2  # kinds before this are characters
@@ -97,11 +97,11 @@ class Pictures:
     kinds: np.ndarray  # (n,), numbers in KINDS
 
     def rows(self, v: int) -> np.ndarray:
-        """The pictures that have a view number v."""
+        """The images that have a view number v."""
         return np.flatnonzero(np.array(N_VIEWS)[self.kinds] > v)
 
     def views(self, v: int, size: int, batch: int = 512) -> Iterator[Tensor]:
-        """View v of the pictures `rows(v)`, in batches of RGB float32 (b, 3, size, size); alike at every size."""
+        """View v of the images `rows(v)`, in batches of RGB float32 (b, 3, size, size); alike at every size."""
         generator, rows = torch.Generator().manual_seed(v), self.rows(v)
         for i in range(0, len(rows), batch):
             chosen = rows[i : i + batch]
@@ -150,7 +150,7 @@ def encode_lower(backbone: Backbone, lower: nn.Module, images: Tensor) -> np.nda
 
 
 def trunk_maps(work: Path, pictures: Pictures, scale: Scale) -> list[np.ndarray]:
-    """`encode_lower` of view v of the pictures `rows(v)`, (n_v, 3, 3, 192) for every v; kept, a file a view."""
+    """`encode_lower` of view v of the images `rows(v)`, (n_v, 3, 3, 192) for every v; kept, a file a view."""
     backbone, lower, _ = split_trunk()
     results = []
     for v in range(max(N_VIEWS)):
@@ -257,9 +257,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, caption: Tensor, scale: Tens
 
 
 def sampling_weights(captions: Sequence[str], kinds: np.ndarray) -> Tensor:
-    """How often each picture is drawn, (n,): every kind its share, and within a kind rare captions more often.
+    """How often each image is drawn, (n,): every kind its share, and within a kind rare captions more often.
 
-    A caption of "other" that a single picture has is left out: nothing could be learned from it but that picture.
+    A caption of "other" that a single image has is left out: nothing could be learned from it but that image.
     """
     counts = collections.Counter(captions)
     frequency = np.array([counts[caption] for caption in captions])
@@ -321,13 +321,13 @@ def embedded_captions(pictures: Pictures, work: Path, scale: Scale) -> tuple[lis
 
 @torch.inference_mode()
 def caption_embeddings(alignment: Alignment, pictures: Pictures, work: Path, scale: Scale) -> Tensor:
-    """All captions in the space of pictures and texts, unit vectors (V, 256)."""
+    """All captions in the space of images and texts, unit vectors (V, 256)."""
     _, text = embedded_captions(pictures, work, scale)
     return alignment.encode_embeddings(text[0])
 
 
 def draw_captions(numbers: Sequence[Sequence[int]]) -> Tensor:
-    """One of the captions of each picture, (B,): mostly its first."""
+    """One of the captions of each image, (B,): mostly its first."""
     draws = torch.rand(len(numbers), 2).tolist()
     picks = [0 if a < FIRST_CAPTION else int(b * len(own)) for own, (a, b) in zip(numbers, draws, strict=True)]
     return torch.tensor([own[pick] for own, pick in zip(numbers, picks, strict=True)])
@@ -410,7 +410,7 @@ def first_embeddings(tokens: Tensor, targets: Tensor) -> Tensor:
 
     Args:
         tokens: of N texts, (N, CONTEXT) int64.
-        targets: what the tower shall say for them, unit vectors (N, 256); their principal directions are kept.
+        targets: the embeddings that the tower should give, unit vectors (N, 256); their principal directions are kept.
     """
     width = TEXT_CFG["width"]
     _, _, directions = torch.linalg.svd(targets[:20_000] - targets.mean(0), full_matrices=False)
@@ -428,7 +428,7 @@ def first_embeddings(tokens: Tensor, targets: Tensor) -> Tensor:
 def assemble(alignment: Alignment, text: dict[str, Tensor]) -> dict[str, Tensor]:
     """The state dict of the whole model, float16, in open_clip's names.
 
-    open_clip hands the trunk pictures normalized with CLIP's mean and deviation; the stem is changed to take these (at
+    open_clip hands the trunk images normalized with CLIP's mean and deviation; the stem is changed to take these (at
     the border, where zeros are padded, up to the small difference of the two means).
     """
     from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BEND = 0.14  # how far a written stroke may be bent, in halves of a picture
-RESOLUTIONS = (7, 8, 10, 14, 20, 28, 28, 48, 64)  # sides in pixels to which a picture is reduced before it is enlarged
+BEND = 0.14  # how far a written stroke may be bent, in halves of an image
+RESOLUTIONS = (7, 8, 10, 14, 20, 28, 28, 48, 64)  # sides in pixels to which an image is reduced before it is enlarged
 
 
 def fill_holes(alpha: np.ndarray) -> np.ndarray:
-    """The silhouettes of pictures: alpha (n, h, w) uint8 with everything enclosed made opaque."""
+    """The silhouettes of images: alpha (n, h, w) uint8 with everything enclosed made opaque."""
     from scipy.ndimage import binary_fill_holes
 
     return np.stack([np.maximum(a, 255 * binary_fill_holes(a > 96).astype(np.uint8)) for a in alpha])
@@ -26,7 +26,7 @@ def as_written(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Characters as hands write them: strokes thinner or thicker, and everything a little bent.
 
     Args:
-        pictures: RGBA uint8 (B, h, w, 4).
+        images: RGBA uint8 (B, h, w, 4).
         generator: source of all randomness.
 
     Returns:
@@ -52,13 +52,13 @@ def as_written(pictures: Tensor, generator: torch.Generator) -> Tensor:
 def random_views(
     pictures: Tensor, silhouettes: Tensor, size: int, generator: torch.Generator, hard_share: Tensor | float = 0.25
 ) -> Tensor:
-    """One random view of each picture.
+    """One random view of each image.
 
     Args:
-        pictures: RGBA uint8 (B, h, w, 4), as drawn.
+        images: RGBA uint8 (B, h, w, 4), as drawn.
         silhouettes: their filled outlines, uint8 (B, h, w); see `fill_holes`.
         size: side of the result in pixels.
-        hard_share: how likely a view differs much from the drawing, for all or each picture (B,).
+        hard_share: how likely a view differs much from the drawing, for all or each image (B,).
         generator: source of all randomness.
 
     Returns:

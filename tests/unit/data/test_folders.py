@@ -1,4 +1,4 @@
-"""Folders: what `plain_image` makes of a picture (whole folders are in test_datasets.py)."""
+"""Folders: what `plain_image` makes of an image (whole folders are in test_datasets.py)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from labkit.errors import DataError, ManifestError
 
 GOOD = {
     "id": "mine",
-    "title": "My pictures",
+    "title": "My images",
     "task": "which of two things",
     "classes": ["cat", "dog"],
     "splits": {"train": {"size": 4, "how": "all"}},
@@ -86,7 +86,7 @@ def test_sizes(name: str, n_classes: int, n_train: int, n_test: int) -> None:
     ("keys", "value", "named", "cure"),
     [
         ("license", ..., "`license` is missing", "'unknown'"),
-        ("license", "MIT", "`license`: unknown key. Did you mean 'license'?", "Allowed here: id, title"),
+        ("licence", "MIT", "`licence`: unknown key. Did you mean 'license'?", "Allowed here: id, title"),
         ("splits.train.sise", 4, "`splits.train.sise`: unknown key. Did you mean 'size'?", "Allowed here: size, how"),
         ("splits.train.size", -4, "`splits.train.size`: got -4", "whole number from 1"),
         ("splits.train.how", ..., "`splits.train.how` is missing", "how the split is made"),

@@ -351,7 +351,7 @@ def test_wrong_settings_are_explained_before_any_work(tmp_path: Path) -> None:
 
 
 def head_at_the_start(start: np.ndarray) -> np.ndarray:
-    """What a fit that learns nothing says of the pictures: what it began with."""
+    """What a fit that learns nothing says of the images: what it began with."""
     return tiny.must(lr=1e-30, epochs=1).fit(IMAGES, initial_labels=start).predict_proba(IMAGES)
 
 
@@ -385,7 +385,7 @@ def test_the_head_is_as_sure_as_logistic_regression(classes: tuple[int, ...]) ->
 
 
 def test_a_class_without_pictures_neither_swallows_the_others_nor_vanishes() -> None:
-    """As in CLIP: all pictures lie in one cone, all prompts in another, and classes differ a little in both."""
+    """As in CLIP: all images lie in one cone, all prompts in another, and classes differ a little in both."""
     rng = np.random.default_rng(0)
     pictures_cone, prompts_cone, *directions = np.eye(32)[:7]
     labels = np.arange(500) % 5
@@ -588,7 +588,7 @@ from tests import tiny
 tiny.use_model(Path(sys.argv[1]))
 estimator.LOG_EVERY, checkpoint.SAVE_EVERY = 1, -1.0
 must = tiny.must(epochs=200)
-must.fit(tiny.pictures(), folder=sys.argv[2], on_log=lambda records: print(records[-1]["step"], flush=True))
+must.fit(tiny.images(), folder=sys.argv[2], on_log=lambda records: print(records[-1]["step"], flush=True))
 """
 
 

@@ -149,9 +149,9 @@ def test_many_classes_need_a_moving_mean_that_each_epoch_begins_anew(
     one = trainer(tiny.config(fairness_momentum=memory), classes=classes)
     moving: torch.Tensor | None = None
     for step in range(7):  # of five an epoch
-        hidden = one.masks()
+        masked = one.masks()
         with torch.no_grad():
-            mean = one.state.student(one.normalize(views(seed=step)), hidden).logits.softmax(-1).mean(0)
+            mean = one.state.student(one.normalize(views(seed=step)), masked).logits.softmax(-1).mean(0)
         seen = one.step(views(), views(seed=step))
         moving = mean if moving is None or step == 5 else remembers * moving + (1 - remembers) * mean
         torch.testing.assert_close(one.state.moving_mean, moving, atol=1e-6, rtol=1e-4)

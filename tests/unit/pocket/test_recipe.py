@@ -185,7 +185,7 @@ def _clip_mean_and_std() -> tuple[tuple[float, ...], tuple[float, ...]]:
     return OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="the recipe fetches its pictures with npm")
+@pytest.mark.skipif(shutil.which("npm") is None, reason="the recipe fetches its images with npm")
 def test_the_whole_recipe_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     pytest.importorskip("pyvips", reason="drawing needs pyvips")
     from labkit.pocket.recipe.__main__ import make

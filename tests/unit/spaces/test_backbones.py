@@ -302,7 +302,7 @@ def test_an_unusable_device_is_explained() -> None:
 
 def test_texts_are_embedded_in_batches_and_have_length_one(pocket_models: Path) -> None:
     backbone = load_backbone("pocket-vit", device="cpu")
-    texts = [f"picture number {i}" for i in range(7)]
+    texts = [f"image number {i}" for i in range(7)]
     together, in_parts = backbone.encode_text(texts), backbone.encode_text(texts, batch_size=3)
     assert (together.shape, together.dtype) == ((7, backbone.dim), torch.float32)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(7))

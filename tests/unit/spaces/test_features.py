@@ -34,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> lk.Manifest:
-    """A folder of 50 pictures; picture i is gray of value i."""
+    """A folder of 50 images; image i is gray of value i."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(50):

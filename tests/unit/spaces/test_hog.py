@@ -17,7 +17,7 @@ def pictures(n: int = 2, height: int = 24, width: int = 16) -> torch.Tensor:
 
 
 def by_loops(picture: np.ndarray) -> np.ndarray:
-    """The descriptor of one picture (h, w), pixel by pixel and block by block."""
+    """The descriptor of one image (h, w), pixel by pixel and block by block."""
     height, width = picture.shape
     cells = np.zeros((height // 8, width // 8, 9))
     for y in range(height):
