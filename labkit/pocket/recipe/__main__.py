@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 
 from labkit._files import atomic_write, file_sha256
 from labkit.pocket import BPE, MODELS
-from labkit.pocket.recipe import glyphs
+from labkit.pocket.recipe import glyphs, text_tower
 from labkit.pocket.recipe import pocket_clip as clip
 from labkit.pocket.recipe import pocket_vit as vit
 
@@ -52,14 +52,14 @@ def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, dict[str, Any]]:
     with timed("alignment"):
         alignment = clip.align(maps, pictures, work, scale)
     with timed("text tower"):
-        text = clip.train_text_tower(alignment, pictures.captions, work, scale)
+        text = text_tower.train_text_tower(alignment, pictures.captions, work, scale)
     with timed("student"):
         captions = clip.caption_embeddings(alignment, pictures, work, scale)
         student = vit.train(alignment, maps, pictures, captions, text, work, scale)
     with atomic_write(out / BPE) as temporary:
         shutil.copyfile(work / BPE, temporary)
     for name, config, state in (
-        ("pocket-clip", clip.CONFIG, clip.assemble(alignment, text)),
+        ("pocket-clip", clip.CONFIG, text_tower.assemble(alignment, text)),
         ("pocket-vit", vit.CONFIG, vit.assemble(student)),
     ):
         with atomic_write(out / f"{name}.json") as temporary:
