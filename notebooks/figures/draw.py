@@ -138,7 +138,7 @@ def clip() -> Diagram:
         d.cells(410.5 + 42 * j, 306, [[value] for value in features(1, 5, j)[0]], "blue")
         d.arrow((417 + 42 * j, 300), (417 + 42 * j, 264))
     d.words(562, 343, "*t*", "blue-text")
-    d.words(600, 324, "scale is one\nover the\ntemperature,\nlearnt too", "soft", size=SMALL)
+    d.words(600, 324, "scale is one\nover the\ntemperature,\nlearned too", "soft", size=SMALL)
 
     d.shape("path", "s-rim", d=f"M16 420h{WIDTH - 32}", stroke_width=1.5)
     d.words(28, 453, "Zero-shot: a classifier made of words", "blue-text", size=LARGE, bold=True)
