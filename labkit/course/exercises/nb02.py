@@ -6,170 +6,267 @@ import numpy as np
 
 from labkit.course.exercises import Exercise
 
-# Row 4 is long: its dot product with every row is the largest. Rows 0 and 3 differ a lot, but their sums are the same.
-_POINTS = np.array([[1.0, 1.0], [2.0, 1.5], [1.5, 2.5], [3.0, -1.0], [9.0, 8.0], [8.0, 6.0]])  # (n, d)
-_PIXELS = np.array([[0.0, 0.5, 1.0], [1.0, 0.5, 0.0], [0.1, 0.4, 0.8], [0.0, 1.0, 1.0]])
+# The last row of the gallery is long: its dot product with every query is the largest, and it is never near.
+_GALLERY = np.array([[0.0, 0.0], [0.2, 0.1], [1.0, 1.2], [1.3, 1.0], [1.1, 0.9], [2.0, 0.2], [2.2, 0.0], [9.0, 9.0]])
+_OF_GALLERY = np.array([2, 2, 0, 0, 1, 1, 1, 2])  # (n,)
+_QUERIES = np.array([[0.1, 0.2], [1.1, 1.1], [2.1, 0.3], [1.7, 0.6]])  # (q, d)
 
-_CENTERS = np.array([[0.0, 0.0], [5.0, 5.0], [2.0, 2.0]])  # (C, d)
-_LABELS = np.array([0, 0, 2, 0, 1, 1])
-_LABELS_ONE_EMPTY = np.array([0, 0, 0, 0, 1, 1])
+_POINTS = np.array([[0.0, 0.5], [1.0, -0.5], [0.5, 1.0], [6.0, 5.0], [4.5, 5.5], [5.0, 4.0]])  # (n, d)
+_CENTERS = np.array([[0.0, 0.0], [5.0, 6.0], [4.0, 3.5]])  # (C, d)
+_CENTERS_ONE_EMPTY = np.array([[0.0, 0.0], [5.0, 6.0], [20.0, 20.0]])
+
+_TABLE = np.array([[30, 2, 0], [4, 20, 8], [0, 3, 33]])  # (classes, clusters)
+_MORE_CLUSTERS = np.array([[10, 12, 0, 1], [0, 3, 25, 9]])
+_INDEPENDENT = np.array([[8, 16], [4, 8]])
 
 _RIGHT_A = np.array([1, 1, 1, 1, 1, 0, 0, 0, 1, 1], dtype=bool)  # (n,)
 _RIGHT_B = np.array([1, 1, 1, 1, 0, 0, 0, 1, 1, 0], dtype=bool)
 _RIGHT_C = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 0], dtype=bool)
 
 
-def _nearest(features: np.ndarray, i: int) -> int:
-    distance = ((features - features[i]) ** 2).sum(axis=1)
-    distance[i] = np.inf
-    return int(distance.argmin())
+def _vote(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray, k: int, sign: int = 1) -> np.ndarray:
+    distance = ((queries[:, None] - gallery) ** 2).sum(axis=2)
+    nearest = np.argsort(sign * distance, axis=1)[:, :k]
+    return np.array([np.bincount(labels[row]).argmax() for row in nearest])
 
 
-def _largest_product(features: np.ndarray, i: int) -> int:
-    product = features @ features[i]
-    product[i] = -np.inf
-    return int(product.argmax())
+def _vote_by_product(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    nearest = np.argsort(-queries @ gallery.T, axis=1)[:, :k]
+    return np.array([np.bincount(labels[row]).argmax() for row in nearest])
 
 
-def _cancelled(features: np.ndarray, i: int) -> int:
-    distance = np.abs((features - features[i]).sum(axis=1))
-    distance[i] = np.inf
-    return int(distance.argmin())
+def _mean_label(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    distance = ((queries[:, None] - gallery) ** 2).sum(axis=2)
+    return labels[np.argsort(distance, axis=1)[:, :k]].mean(axis=1)
 
 
-def _sums(features: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    return np.stack([features[labels == k].sum(axis=0) for k in range(len(centers))])
+def _assigned(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The nearest center of each sample, and the squared distance to it."""
+    distance = ((features[:, None] - centers) ** 2).sum(axis=2)
+    return distance.argmin(axis=1), distance.min(axis=1)
 
 
-def _moved(features: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    sizes = np.bincount(labels, minlength=len(centers))[:, None]
-    return np.where(sizes > 0, _sums(features, labels, centers) / np.maximum(sizes, 1), centers)
+def _moved(features: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    labels, moved = _assigned(features, centers)[0], centers.copy()
+    for k in np.unique(labels):
+        moved[k] = features[labels == k].mean(axis=0)
+    return moved
 
 
-def _moved_without_care(features: np.ndarray, labels: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):
-        return _sums(features, labels, centers) / np.bincount(labels, minlength=len(centers))[:, None]
+def _lloyd(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, float]:
+    labels, moved = _assigned(features, centers)[0], _moved(features, centers)
+    return moved, float(((features - moved[labels]) ** 2).sum())
 
 
-def _pairs(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For every pair of different pictures: whether a, and whether b, puts the two together."""
-    i, j = np.triu_indices(len(a), 1)
-    return a[i] == a[j], b[i] == b[j]
+def _lloyd_before(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, float]:
+    return _moved(features, centers), float(_assigned(features, centers)[1].sum())
 
 
-def _rand(a: np.ndarray, b: np.ndarray) -> float:
-    together_a, together_b = _pairs(a, b)
-    return float(np.mean(together_a == together_b))
+def _lloyd_not_squared(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, float]:
+    labels, moved = _assigned(features, centers)[0], _moved(features, centers)
+    return moved, float(np.linalg.norm(features - moved[labels], axis=1).sum())
 
 
-def _rand_with_itself(a: np.ndarray, b: np.ndarray) -> float:
-    return float(np.mean((a[:, None] == a) == (b[:, None] == b)))
+def _lloyd_mean(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, float]:
+    moved, objective = _lloyd(features, centers)
+    return moved, objective / len(features)
 
 
-def _only_together(a: np.ndarray, b: np.ndarray) -> float:
-    together_a, together_b = _pairs(a, b)
-    return float(np.mean(together_a & together_b))
+def _lloyd_careless(features: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, float]:
+    """The mean of nothing is nan."""
+    labels, moved = _assigned(features, centers)[0], _moved(features, centers)
+    moved[np.bincount(labels, minlength=len(centers)) == 0] = np.nan
+    return moved, _lloyd(features, centers)[1]
+
+
+def _entropies(table: np.ndarray) -> tuple[float, float, float]:
+    """Of the classes, of the clusters, and of both jointly, in nats."""
+    joint = table / table.sum()
+    shares = (joint.sum(axis=1), joint.sum(axis=0), joint.ravel())
+    return tuple(float(-(p[p > 0] * np.log(p[p > 0])).sum()) for p in shares)  # type: ignore[return-value]
+
+
+def _information(table: np.ndarray) -> float:
+    classes, clusters, joint = _entropies(table)
+    return classes + clusters - joint
+
+
+def _nmi(table: np.ndarray) -> float:
+    classes, clusters, _ = _entropies(table)
+    return _information(table) / float(np.sqrt(classes * clusters))
+
+
+def _nmi_with_zeros(table: np.ndarray) -> float:
+    joint = table / table.sum()
+    independent = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        information = (joint * np.log(joint / independent)).sum()
+    classes, clusters, _ = _entropies(table)
+    return float(information / np.sqrt(classes * clusters))
+
+
+def _pairs(counts: np.ndarray) -> float:
+    return float((counts * (counts - 1) / 2).sum())
+
+
+def _pair_counts(table: np.ndarray) -> tuple[float, float, float, float]:
+    """Pairs together in both, in the classes, in the clusters, and all pairs."""
+    sizes = table.sum(axis=1), table.sum(axis=0), table.sum()
+    return _pairs(table), _pairs(sizes[0]), _pairs(sizes[1]), _pairs(sizes[2])
+
+
+def _ari(table: np.ndarray) -> float:
+    both, classes, clusters, total = _pair_counts(table)
+    expected = classes * clusters / total
+    return (both - expected) / ((classes + clusters) / 2 - expected)
+
+
+def _rand(table: np.ndarray) -> float:
+    both, classes, clusters, total = _pair_counts(table)
+    return (total + 2 * both - classes - clusters) / total
+
+
+def _ari_to_one(table: np.ndarray) -> float:
+    both, classes, clusters, total = _pair_counts(table)
+    return (both - classes * clusters / total) / (total - classes * clusters / total)
+
+
+def _not_adjusted(table: np.ndarray) -> float:
+    both, classes, clusters, _ = _pair_counts(table)
+    return both / ((classes + clusters) / 2)
+
+
+def _ari_of_squares(table: np.ndarray) -> float:
+    both, classes, clusters = ((x**2).sum() for x in (table, table.sum(axis=1), table.sum(axis=0)))
+    expected = classes * clusters / table.sum() ** 2
+    return float((both - expected) / ((classes + clusters) / 2 - expected))
 
 
 EXERCISES = (
     Exercise(
         id="02.1",
-        title="The nearest other picture",
-        cases=[(_POINTS, 0), (_POINTS, 1), (_POINTS, 4), (_PIXELS, 0)],
-        reference=_nearest,
+        title="A vote of the nearest neighbors",
+        cases=[(_QUERIES, _GALLERY, _OF_GALLERY, 1), (_QUERIES, _GALLERY, _OF_GALLERY, 3)],
+        reference=_vote,
         mistakes={
-            "You found the picture itself: its distance to itself is 0. Leave it out.": lambda features, i: i,
-            "You took the largest dot product. It prefers long vectors, wherever they point. Use the distance.": (
-                _largest_product
+            "You took the largest dot products. They prefer long vectors, near or not. Use the distance.": (
+                _vote_by_product
             ),
-            "You added up the differences before squaring, so that + and − cancel. Square each difference first.": (
-                _cancelled
+            "You took the k farthest images. argsort puts the smallest first, so keep the first k columns.": (
+                lambda queries, gallery, labels, k: _vote(queries, gallery, labels, k, sign=-1)
+            ),
+            "You averaged class numbers. The mean of classes 0 and 2 is not class 1: count votes, take the most.": (
+                _mean_label
+            ),
+            "You returned row numbers of the gallery. Look up their labels, and let these vote.": (
+                lambda queries, gallery, labels, k: ((queries[:, None] - gallery) ** 2).sum(axis=2).argmin(axis=1)
             ),
         },
         hints=(
-            "features - features[i] is the way from picture i to every picture, (n, d), all at once.",
-            "The squared length of each way is its entries squared and added up along axis 1. The smallest wins.",
-            "Picture i itself has distance 0: set distance[i] = np.inf before you take argmin.",
+            "Three steps: all squared distances (q, n); the k nearest rows of each query; the most frequent label.",
+            "((queries[:, None] - gallery) ** 2).sum(axis=2) are the distances; np.argsort(…, axis=1)[:, :k] the rows.",
+            "For one query np.bincount(labels[row]).argmax() is the vote; do it for every row of the k nearest.",
         ),
-        difficulty=1,
+        difficulty=2,
         importance=4,
-        minutes=5,
+        minutes=8,
     ),
     Exercise(
         id="02.2",
-        title="Move the centers",
-        cases=[(_POINTS, _LABELS, _CENTERS), (_POINTS, _LABELS_ONE_EMPTY, _CENTERS)],
-        reference=_moved,
+        title="One step of K-means, and its objective",
+        cases=[(_POINTS, _CENTERS), (_POINTS, _CENTERS_ONE_EMPTY)],
+        reference=_lloyd,
         mistakes={
-            "You added up the members of each cluster. Divide by how many there are: a center is a mean.": (
-                lambda features, labels, centers: np.where(
-                    np.bincount(labels, minlength=len(centers))[:, None] > 0, _sums(features, labels, centers), centers
-                )
+            "Your objective is that of the old centers. Assign, move, and then measure to the moved centers.": (
+                _lloyd_before
             ),
+            "Your objective adds up distances. K-means minimizes the sum of squared distances.": _lloyd_not_squared,
+            "Your objective is a mean over the images. The formula has a sum.": _lloyd_mean,
             "A cluster without members became nan: the mean of nothing. Let its center stay where it was.": (
-                _moved_without_care
+                _lloyd_careless
             ),
-            "You gave one row for each picture. Give one row for each cluster, in the order of the centers.": (
-                lambda features, labels, centers: _moved(features, labels, centers)[labels]
+            "You returned only the centers. Return two things: the new centers, and the objective.": _moved,
+        },
+        hints=(
+            "Squared distances of all pairs (n, C), argmin along axis 1: that is step 1.",
+            "moved = centers.copy(); for every k that has members, moved[k] = features[labels == k].mean(axis=0).",
+            "moved[labels] has for each image its center, so the objective is ((features - moved[labels]) ** 2).sum().",
+        ),
+        difficulty=3,
+        importance=5,
+        minutes=10,
+    ),
+    Exercise(
+        id="02.3",
+        title="Normalized mutual information",
+        cases=[(_TABLE,), (_MORE_CLUSTERS,), (_INDEPENDENT,)],
+        reference=_nmi,
+        mistakes={
+            "An empty cell of the table became nan: 0 · log 0 counts as 0. Leave out the empty cells.": _nmi_with_zeros,
+            "That is the mutual information in nats. Divide it by the geometric mean of the two entropies.": (
+                _information
+            ),
+            "You divided by the arithmetic mean of the two entropies. Take the geometric mean, as the paper does.": (
+                lambda table: 2 * _information(table) / sum(_entropies(table)[:2])
+            ),
+            "You divided by the joint entropy. Divide by the geometric mean of the other two entropies.": (
+                lambda table: _information(table) / _entropies(table)[2]
             ),
         },
         hints=(
-            "A loop over range(len(centers)) is fine. Which rows of features belong to cluster k?",
-            "features[labels == k].mean(axis=0) is the new center of cluster k, if the cluster has members.",
-            "Start with moved = centers.copy() and overwrite only the rows of clusters for which (labels == k).any().",
+            "joint = table / table.sum() holds p(c, k). Its row sums are p(c), its column sums p(k).",
+            "A helper for entropies, entropy(p) = -(p[p > 0] * np.log(p[p > 0])).sum(), takes care of the zeros.",
+            "I = H(classes) + H(clusters) − H(joint): three calls of the helper. Then divide by np.sqrt(H · H).",
         ),
-        difficulty=2,
+        difficulty=3,
+        importance=4,
+        minutes=10,
+    ),
+    Exercise(
+        id="02.4",
+        title="Adjusted Rand index",
+        cases=[(_TABLE,), (_MORE_CLUSTERS,), (_INDEPENDENT,)],
+        reference=_ari,
+        mistakes={
+            "That is the Rand index, not adjusted for chance. Subtract what is expected, above and below.": _rand,
+            "The largest possible value is not all pairs, but the mean of the pairs in classes and in clusters.": (
+                _ari_to_one
+            ),
+            "You did not subtract the expected number of pairs: independent labelings should score near 0.": (
+                _not_adjusted
+            ),
+            "You counted m² pairs in a group of m images, each image with itself. There are m(m − 1)/2.": (
+                _ari_of_squares
+            ),
+        },
+        hints=(
+            "Write pairs(counts) = (counts * (counts - 1) / 2).sum() and use it on cells, row sums and column sums.",
+            "expected = pairs(row sums) * pairs(column sums) / pairs(table.sum()).",
+            "ARI = (pairs(table) − expected) / ((pairs(row sums) + pairs(column sums)) / 2 − expected).",
+        ),
+        difficulty=3,
         importance=4,
         minutes=8,
     ),
     Exercise(
-        id="02.3",
-        title="Agree on pairs",
-        cases=[
-            (np.array([0, 0, 1, 1, 2]), np.array([1, 1, 0, 0, 0])),
-            (np.array([0, 1, 0, 1]), np.array([1, 0, 1, 0])),
-            (np.array([0, 0, 0, 1, 1, 1]), np.array([0, 1, 2, 0, 1, 2])),
-        ],
-        reference=_rand,
-        mistakes={
-            "You counted each picture as a pair with itself. Only pairs of different pictures count.": (
-                _rand_with_itself
-            ),
-            "You compared cluster numbers. Numbers are names; ask of each labeling which pictures are together.": (
-                lambda a, b: np.mean(a == b)
-            ),
-            "You counted the pairs that both put together. To keep a pair apart in both is agreement too.": (
-                _only_together
-            ),
-        },
-        hints=(
-            "For a pair of pictures a labeling says one of two things: together, or apart.",
-            "i, j = np.triu_indices(len(a), 1) lists every pair once. a[i] == a[j] says whether a puts it together.",
-            "Compare the two answers with ==, and take the mean over the pairs.",
-        ),
-        difficulty=2,
-        importance=3,
-        minutes=8,
-    ),
-    Exercise(
-        id="02.4",
+        id="02.5",
         title="Do two spaces fail together?",
         cases=[(_RIGHT_A, _RIGHT_B), (_RIGHT_A, _RIGHT_C), (_RIGHT_B, _RIGHT_C)],
         reference=lambda right_a, right_b: np.mean(~right_a & ~right_b) / (np.mean(~right_a) * np.mean(~right_b)),
         mistakes={
-            "You compared how often both are right. Turn the arrays round first: ~right is where a space is wrong.": (
+            "You compared how often both are right. Negate the arrays first: ~right is where a space is wrong.": (
                 lambda right_a, right_b: np.mean(right_a & right_b) / (np.mean(right_a) * np.mean(right_b))
             ),
-            "That is how often both are wrong. Divide it by what independent errors would give.": (
+            "That is how often both are wrong. Divide it by what is expected under independence.": (
                 lambda right_a, right_b: np.mean(~right_a & ~right_b)
             ),
-            "You divided counts by counts. Use shares of all pictures: np.mean, not np.sum.": (
+            "You divided counts by counts. Use shares of all images: np.mean, not np.sum.": (
                 lambda right_a, right_b: np.sum(~right_a & ~right_b) / (np.sum(~right_a) * np.sum(~right_b))
             ),
         },
         hints=(
-            "If a coin decided on each space's errors, how often would both coins fall on wrong?",
-            "Independent events multiply: the expected share is np.mean(~right_a) * np.mean(~right_b).",
+            "If the errors of the two spaces were independent, how often would both be wrong?",
+            "Probabilities of independent events multiply: expected = np.mean(~right_a) * np.mean(~right_b).",
             "The observed share is np.mean(~right_a & ~right_b). Divide it by the expected share.",
         ),
         difficulty=2,
