@@ -39,9 +39,14 @@ def _table(truth: np.ndarray, found: np.ndarray, n_classes: int) -> np.ndarray:
     return table
 
 
-def _matched(truth: np.ndarray, found: np.ndarray, n_classes: int, *, maximize: bool = True) -> float:
+def _matched(truth: np.ndarray, found: np.ndarray, n_classes: int) -> float:
     table = _table(truth, found, n_classes)
-    return float(table[linear_sum_assignment(table, maximize=maximize)].sum() / len(truth))
+    return float(table[linear_sum_assignment(table, maximize=True)].sum() / len(truth))
+
+
+def _matched_worst(truth: np.ndarray, found: np.ndarray, n_classes: int) -> float:
+    table = _table(truth, found, n_classes)
+    return float(table[linear_sum_assignment(table)].sum() / len(truth))
 
 
 def _greedy(truth: np.ndarray, found: np.ndarray, n_classes: int) -> float:
@@ -112,9 +117,7 @@ EXERCISES = (
             "You took the largest entry first, then the next (greedy). The best matching can leave out the largest.": (
                 _greedy
             ),
-            "That is the worst matching: linear_sum_assignment minimizes. Pass maximize=True.": (
-                lambda truth, found, n_classes: _matched(truth, found, n_classes, maximize=False)
-            ),
+            "That is the worst matching: linear_sum_assignment minimizes. Pass maximize=True.": _matched_worst,
             "You counted the correct images. Divide by the number of images: an accuracy is a fraction from 0 to 1.": (
                 lambda truth, found, n_classes: _matched(truth, found, n_classes) * len(truth)
             ),

@@ -24,10 +24,16 @@ _RIGHT_B = np.array([1, 1, 1, 1, 0, 0, 0, 1, 1, 0], dtype=bool)
 _RIGHT_C = np.array([0, 0, 1, 1, 1, 1, 1, 1, 1, 0], dtype=bool)
 
 
-def _vote(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray, k: int, sign: int = 1) -> np.ndarray:
+def _vote(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     distance = ((queries[:, None] - gallery) ** 2).sum(axis=2)
-    nearest = np.argsort(sign * distance, axis=1)[:, :k]
+    nearest = np.argsort(distance, axis=1)[:, :k]
     return np.array([np.bincount(labels[row]).argmax() for row in nearest])
+
+
+def _vote_of_the_farthest(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    distance = ((queries[:, None] - gallery) ** 2).sum(axis=2)
+    farthest = np.argsort(-distance, axis=1)[:, :k]
+    return np.array([np.bincount(labels[row]).argmax() for row in farthest])
 
 
 def _vote_by_product(queries: np.ndarray, gallery: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
@@ -153,7 +159,7 @@ EXERCISES = (
                 _vote_by_product
             ),
             "You took the k farthest images. argsort puts the smallest first, so keep the first k columns.": (
-                lambda queries, gallery, labels, k: _vote(queries, gallery, labels, k, sign=-1)
+                _vote_of_the_farthest
             ),
             "You averaged class numbers. The mean of classes 0 and 2 is not class 1: count votes, take the most.": (
                 _mean_label
