@@ -24,15 +24,14 @@ from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
 from labkit.data.folders import data_dir
 from labkit.data.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
-from labkit.data.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
+from labkit.data.manifests import load_manifest
+from labkit.data.schema import Builtin, HuggingFace, Manifest, Torchvision
 from labkit.errors import DataError, quote, shorten, shown
 
 TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
 FASHION_FILES = {"train": "train", "test": "t10k"}
 MAX_IDX = 1 << 30  # bytes in one idx file; all digits of EMNIST are half of that
-
-__all__ = ["HubImages", "ImageDataset", "TorchvisionImages", "load_dataset", "read_idx"]
 
 
 def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> ImageDataset:
@@ -64,7 +63,7 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
 
 
 def _origin(manifest: Manifest, split: str) -> str:
-    """All that a manifest says of where the images of a split come from."""
+    """All that a manifest states about where the images of a split come from."""
     return json.dumps([manifest.source.model_dump(), manifest.sha256, split], sort_keys=True)
 
 
@@ -131,7 +130,7 @@ def _index(path: Path) -> list[dict[str, str]]:
 
 
 def _tiles(path: Path, side: int) -> np.ndarray:
-    """The images in a mosaic: (n, side, side) grey or (n, side, side, 3)."""
+    """The images in a mosaic: (n, side, side) gray or (n, side, side, 3)."""
     with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
         mosaic = np.asarray(image)
     height, width, *channels = mosaic.shape
@@ -150,7 +149,7 @@ def _digits(manifest: Manifest, split: str) -> ImageDataset:
     for number in range(10):
         in_test[order[digits.target[order] == number][:36]] = True
     chosen = in_test if split == "test" else ~in_test
-    pixels = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)  # 17 levels of grey -> 0..255
+    pixels = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)  # 17 levels of gray -> 0..255
     return ImageDataset(digits.target[chosen].astype(np.int64), manifest.classes, array=pixels)
 
 

@@ -1,8 +1,11 @@
-"""How well a labeling agrees with the true classes; labels are used here and nowhere before.
+"""How well predictions agree with the true classes; labels are used here and nowhere before.
 
-A labeling names its clusters arbitrarily. Accuracy therefore first finds the one-to-one matching of clusters to classes
-that makes most samples right (Kuhn, 1955: the Hungarian method); NMI and ARI need no matching.
-Everywhere y_true holds classes 0 … C−1 and y_pred holds clusters 0, 1, …, both (n,).
+A classifier predicts classes: `accuracy` and `mean_per_class_accuracy` compare them as they are. A labeling numbers its
+clusters arbitrarily: `clustering_accuracy` and `clustering_mean_per_class_accuracy` first find the one-to-one matching
+of clusters to classes that makes most samples right (Kuhn, 1955: the Hungarian method); NMI and ARI need none. A
+classifier that is scored after a matching is flattered.
+
+Everywhere y_true holds classes 0 … C−1 and y_pred classes or clusters 0, 1, …, both (n,).
 """
 
 from __future__ import annotations
@@ -51,6 +54,25 @@ def match_clusters(y_true: ArrayLike, y_pred: ArrayLike, n_classes: int | None =
     return mapping
 
 
+def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Fraction of samples whose predicted class is their own, in [0, 1]; nothing is matched.
+
+    Raises:
+        DataError: as `match_clusters`.
+    """
+    true, pred = _read(y_true, y_pred)
+    return float(np.mean(pred == true))
+
+
+def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Mean over the classes in y_true of the fraction predicted right (balanced accuracy), in [0, 1].
+
+    Large and small classes count the same; nothing is matched.
+    """
+    true, pred = _read(y_true, y_pred)
+    return _mean_per_class(true, pred == true)
+
+
 def clustering_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Fraction of samples whose cluster is matched to their class, in [0, 1].
 
@@ -60,15 +82,13 @@ def clustering_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     return float(np.mean(match_clusters(true, pred)[pred] == true))
 
 
-def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+def clustering_mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Mean over the classes in y_true of the fraction of the class that is right after matching, in [0, 1].
 
     Large and small classes count the same; the matching is that of `clustering_accuracy`.
     """
     true, pred = _renumbered(*_read(y_true, y_pred))
-    right = np.bincount(true, weights=match_clusters(true, pred)[pred] == true)
-    total = np.bincount(true)
-    return float(np.mean(right[total > 0] / total[total > 0]))
+    return _mean_per_class(true, match_clusters(true, pred)[pred] == true)
 
 
 def normalized_mutual_info(y_true: ArrayLike, y_pred: ArrayLike, average: str = "geometric") -> float:
@@ -107,23 +127,23 @@ def calibration(
     Raises:
         DataError: the arrays differ in length, are empty, or hold something else.
     """
-    sure = real_array("confidence", confidence, "Expected probabilities, (n,).", DataError).astype(np.float64)
+    conf = real_array("confidence", confidence, "Expected probabilities, (n,).", DataError).astype(np.float64)
     right = plain_array("correct", correct, "Expected whether each prediction is right, (n,) of bool.", DataError)
-    if sure.ndim != 1 or len(sure) == 0 or sure.shape != right.shape:
+    if conf.ndim != 1 or len(conf) == 0 or conf.shape != right.shape:
         raise DataError(
-            f"confidence has shape {sure.shape} and correct {right.shape}. Expected one number for each prediction, "
+            f"confidence has shape {conf.shape} and correct {right.shape}. Expected one number for each prediction, "
             "(n,) with n ≥ 1."
         )
     if right.dtype != bool:
         raise DataError(f"correct holds {right.dtype}. Expected whether each prediction is right: y_pred == y_true.")
-    if not (np.isfinite(sure).all() and sure.min() >= 0 and sure.max() <= 1 + 1e-6):
-        raise DataError(f"confidence holds numbers from {sure.min()} to {sure.max()}. Expected probabilities.")
+    if not (np.isfinite(conf).all() and conf.min() >= 0 and conf.max() <= 1 + 1e-6):
+        raise DataError(f"confidence holds numbers from {conf.min()} to {conf.max()}. Expected probabilities.")
     if not is_whole(n_bins, 1, MOST_BINS):
         raise DataError(f"n_bins is {quote(n_bins)}. Expected a whole number from 1 to {MOST_BINS:,}.")
-    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, sure)
+    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, conf)
     counts = np.bincount(bins, minlength=n_bins)
     total = np.where(counts > 0, counts, np.nan)
-    mean_confidence, accuracy = (np.bincount(bins, values, n_bins) / total for values in (sure, right))
+    mean_confidence, accuracy = (np.bincount(bins, values, n_bins) / total for values in (conf, right))
     return counts, mean_confidence, accuracy
 
 
@@ -132,8 +152,14 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
 
     ECE = Σ_m |B_m|/n · |acc(B_m) − conf(B_m)| (Guo et al., 2017, equation 3), in [0, 1]; 0 is perfect.
     """
-    counts, sure, right = calibration(confidence, correct, n_bins)
-    return float(np.nansum(counts * np.abs(right - sure)) / counts.sum())
+    counts, conf, right = calibration(confidence, correct, n_bins)
+    return float(np.nansum(counts * np.abs(right - conf)) / counts.sum())
+
+
+def _mean_per_class(true: np.ndarray, right: np.ndarray) -> float:
+    """Mean over the classes that occur of the fraction of their samples that is right; both (n,)."""
+    of_class = np.unique(true, return_inverse=True)[1]
+    return float(np.mean(np.bincount(of_class, weights=right) / np.bincount(of_class)))
 
 
 def _contingency(true: np.ndarray, pred: np.ndarray, n_classes: int) -> np.ndarray:

@@ -5,7 +5,7 @@ Li, Savarese and Hoi, ICLR 2023 (arXiv 2206.02967). One step, for a batch of ima
 1. the EMA teacher, a moving average of the student, sees a weak view and gives pseudo-labels;
 2. the student sees a strong view with some patches masked, in one pass;
 3. it learns to predict the teacher's labels where that is confident (self-training), to use all classes (fairness), to
-   reconstruct its masked patches (masked image modelling) and to let them agree with the whole image (alignment);
+   reconstruct its masked patches (masked image modeling) and to let them agree with the whole image (alignment);
 4. AdamW updates the student, and the EMA update moves the teacher.
 
 Everything random is a function of the seed and of the number of the epoch, step or image. So a run that was stopped
@@ -128,7 +128,7 @@ class Trainer:
         ]
 
         def student(rows: slice, model: nn.Module) -> tuple[Tensor, Output]:
-            images = self.normalise(strong[rows])
+            images = self.normalize(strong[rows])
             with autocast(self.device, self.dtype), self._attention():
                 return images, model(images, None if masked is None else masked[rows])
 
@@ -158,7 +158,7 @@ class Trainer:
         self.scaler.step(state.optimizer)
         self.scaler.update()
         state.optimizer.zero_grad()
-        follow(state.teacher, state.student, config.ema_decay_at(state.step))
+        ema_update(state.teacher, state.student, config.ema_decay_at(state.step))
         state.step += 1
         probs = _probs(teacher_logits)
         means = {name: torch.stack([part[name] for part in seen]).mean() for name in seen[0]}
@@ -173,7 +173,7 @@ class Trainer:
     @torch.no_grad()
     def _teacher_logits(self, weak: Tensor) -> Tensor:
         with autocast(self.device, self.dtype):
-            return self.state.teacher(self.normalise(weak)).logits
+            return self.state.teacher(self.normalize(weak)).logits
 
     def _losses(self, output: Output, images: Tensor, masked: Tensor | None) -> dict[str, Tensor]:
         """The losses of masked patches; those that are switched off are left out."""
@@ -201,7 +201,7 @@ class Trainer:
         return momentum if self.state.step % self.steps_per_epoch else 0.0
 
     def _momentum(self, classes: int) -> float:
-        momentum = self.config.fairness_memory
+        momentum = self.config.fairness_momentum
         if momentum is None:
             momentum = 0.5 if classes >= 512 else 0.0
         return momentum
@@ -213,7 +213,7 @@ class Trainer:
         everywhere = self.accelerator.reduce(torch.cat([share[None], mean_probs]), reduction="mean")
         return everywhere[0], everywhere[1:]
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, h, w) -> what the tower expects, float32, on the device."""
         return (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
 
@@ -261,7 +261,7 @@ def parameter_groups(model: MaskedClassifier, config: MustConfig) -> list[dict[s
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     """Move the teacher towards the student in place: teacher = decay · teacher + (1 − decay) · student."""
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - decay)
 

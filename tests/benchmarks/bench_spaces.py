@@ -4,7 +4,7 @@
     python tests/benchmarks/bench_spaces.py --datasets digits
 
 TURTLE: the fit chosen without labels, mean of the seeds. K-means: ten starts, on the features as they are and on
-normalised ones, several spaces side by side; the better of the two *in hindsight*, which is in its favour. The claim
+normalized ones, several spaces side by side; the better of the two *in hindsight*, which is in its favor. The claim
 that two spaces beat the better one of them, and the best K-means on either or on both, is held to 5 points, for the
 pair that does best (in hindsight again).
 """
@@ -40,13 +40,12 @@ def turtle_accuracies(case: Case, seeds: list[int]) -> list[float]:
 
 def kmeans_accuracies(case: Case, seeds: list[int]) -> dict[str, list[float]]:
     """Of both variants and all seeds."""
-    return {
-        variant: [
-            case.accuracy(lk.kmeans(case.train, case.n_clusters, variant=variant, random_state=seed).predict(case.test))
-            for seed in seeds
-        ]
-        for variant in ("raw", "normalized")
-    }
+
+    def accuracy(seed: int, normalize: bool) -> float:
+        kmeans = lk.KMeans(case.n_clusters, normalize=normalize, random_state=seed).fit(case.train)
+        return case.accuracy(kmeans.predict(case.test))
+
+    return {variant: [accuracy(seed, variant == "normalized") for seed in seeds] for variant in ("raw", "normalized")}
 
 
 def bench_dataset(cases: list[Case], seeds: list[int]) -> list[Result]:

@@ -102,15 +102,16 @@ def load_cases(datasets: Sequence[str], spaces: Sequence[Sequence[str]]) -> Iter
                     if (name, split) not in features:
                         features[name, split] = lk.extract_features(backbones[name], manifest, split=split)
             train, test = ([features[name, split] for name in names] for split in ("train", "test"))
-            yield Case(dataset, names, train, test, manifest.labels("train"), manifest.labels("test"))
+            labels = (lk.load_dataset(manifest, split).labels for split in ("train", "test"))
+            yield Case(dataset, names, train, test, *labels)
 
 
 def made_up_case(n: int = 300, dims: Sequence[int] = (12, 7), n_clusters: int = 4, spread: float = 0.6) -> Case:
     """Blobs, for --quick and for tests: a third of them is the test split."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(n) % n_clusters)
-    centres = rng.normal(size=(n_clusters, sum(dims)))
-    joined = (centres[labels] + spread * rng.normal(size=(n, sum(dims)))).astype(np.float32)
+    centers = rng.normal(size=(n_clusters, sum(dims)))
+    joined = (centers[labels] + spread * rng.normal(size=(n, sum(dims)))).astype(np.float32)
     spaces = np.split(joined, np.cumsum(dims)[:-1], axis=1)
     cut = n - n // 3
     names = [f"blobs-{d}" for d in dims]
@@ -369,7 +370,7 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
 
     settings = _settings(given)
 
-    several = len(case.names) > 1  # as in the paper: each space normalised where there are several
+    several = len(case.names) > 1  # as in the paper: each space normalized where there are several
 
     def side(spaces: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([normalize(z) if several else z for z in spaces], axis=1)
@@ -384,7 +385,7 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
         fits["kmeans"].append(estimator.fit(side(case.train)))
 
     def probe() -> None:
-        fits["probe"].append(lk.linear_probe(case.train, case.y_train))
+        fits["probe"].append(lk.LinearProbe().fit(case.train, case.y_train))
 
     times = side_by_side(given.rounds, turtle=turtle, kmeans=kmeans, probe=probe)
     accuracy = {

@@ -55,7 +55,7 @@ def fit(folder: str | Path, settings: dict[str, Any], stop: int | None = None, i
 
     head.encode_images, head.text_classifier = count_images, count_heads  # type: ignore[assignment]
     try:
-        must = tiny.must(**settings).fit(tiny.pictures(), folder=folder, on_log=watch)
+        must = tiny.must(**settings).fit(tiny.images(), folder=folder, on_log=watch)
     except Stop:
         return
     except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def fit(folder: str | Path, settings: dict[str, Any], stop: int | None = None, i
         return
     finally:
         head.encode_images, head.text_classifier = encode_images, text_classifier
-    result = {"labels": must.pseudo_labels_, "probs": must.predict_proba(tiny.pictures())}
+    result = {"labels": must.pseudo_labels_, "probs": must.predict_proba(tiny.images())}
     np.savez(Path(folder, f"process-{rank}.npz"), **result, encoded=encoded, heads=made)
 
 
@@ -71,7 +71,7 @@ def ask_for_texts() -> None:
     """The same texts in all processes at the same moment, some of them for the first time, again and again."""
     model = tiny.backbone()
     for i in range(30):
-        prompts = Prompts.of(["cat", "dog", f"thing {i}"])
+        prompts = Prompts.from_words(["cat", "dog", f"thing {i}"])
         expected = text_classifier(model, prompts, cache=False)
         torch.distributed.barrier()
         for _ in range(2):  # made, then read

@@ -11,17 +11,19 @@ import pytest
 import yaml
 from PIL import Image
 
-from labkit.data.manifests import Manifest, list_manifests, load_manifest
+from labkit.data.datasets import load_dataset
+from labkit.data.manifests import list_manifests, load_manifest
+from labkit.data.schema import Manifest
 from labkit.errors import DataError, ManifestError
 
 GOOD = {
     "id": "mine",
-    "title": "My pictures",
+    "title": "My images",
     "task": "which of two things",
     "classes": ["cat", "dog"],
     "splits": {"train": {"size": 4, "how": "all"}},
     "source": {"kind": "torchvision", "dataset": "CIFAR10", "args": {"train": [{"train": True}]}},
-    "licence": "unknown",
+    "license": "unknown",
     "citation": "unknown",
     "homepage": "unknown",
     "published": [{"method": "TURTLE", "metric": "accuracy", "value": 0.5, "source": "a paper"}],
@@ -83,8 +85,8 @@ def test_sizes(name: str, n_classes: int, n_train: int, n_test: int) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "named", "cure"),
     [
-        ("licence", ..., "`licence` is missing", "'unknown'"),
-        ("license", "MIT", "`license`: unknown key. Did you mean 'licence'?", "Allowed here: id, title"),
+        ("license", ..., "`license` is missing", "'unknown'"),
+        ("licence", "MIT", "`licence`: unknown key. Did you mean 'license'?", "Allowed here: id, title"),
         ("splits.train.sise", 4, "`splits.train.sise`: unknown key. Did you mean 'size'?", "Allowed here: size, how"),
         ("splits.train.size", -4, "`splits.train.size`: got -4", "whole number from 1"),
         ("splits.train.how", ..., "`splits.train.how` is missing", "how the split is made"),
@@ -115,9 +117,9 @@ def test_error_names_file_key_and_cure(tmp_path: Path, keys: str, value: object,
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    data = changed("licence", ...)
+    data = changed("license", ...)
     del data["title"]
-    with pytest.raises(ManifestError, match=r"(?s)`title` is missing.*`licence` is missing"):
+    with pytest.raises(ManifestError, match=r"(?s)`title` is missing.*`license` is missing"):
         load_manifest(write(tmp_path, data))
 
 
@@ -173,7 +175,7 @@ def test_folder_path_is_relative_to_the_manifest(tmp_path: Path, monkeypatch: py
             Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / name / f"{i}.png")
     path = write(tmp_path, GOOD | {"source": {"kind": "folder", "path": "pictures"}})
     monkeypatch.chdir("/")
-    assert load_manifest(path).labels("train").tolist() == [0, 0, 1, 1]
+    assert load_dataset(path, "train").labels.tolist() == [0, 0, 1, 1]
 
 
 def test_a_name_wins_over_a_folder_but_a_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,11 +192,11 @@ def test_manual_source_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
     source = {"kind": "manual", "path": "mine", "instructions": "Ask the owner for mine.zip and unpack it there."}
     manifest = load_manifest(write(tmp_path, GOOD | {"source": source}))
     with pytest.raises(DataError, match=r"are not in .*mine\. Ask the owner for mine\.zip"):
-        manifest.images("train")
+        load_dataset(manifest, "train")
     for i, name in enumerate(["cat", "cat", "dog", "dog"]):
         (tmp_path / "data" / "mine" / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "data" / "mine" / name / f"{i}.png")
-    assert manifest.labels("train").tolist() == [0, 0, 1, 1]
+    assert load_dataset(manifest, "train").labels.tolist() == [0, 0, 1, 1]
 
 
 def test_manifest_cannot_be_changed() -> None:

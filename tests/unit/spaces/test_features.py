@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -19,10 +18,12 @@ from torch import nn
 
 import labkit as lk
 from labkit import _saved
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import DataError
+from labkit.spaces import cache as cache_module
 from labkit.spaces import features as features_module
-from labkit.spaces.features import extract_features, feature_key, feature_path, read_features, write_features
+from labkit.spaces.cache import feature_key, feature_path, read_features, write_features
+from labkit.spaces.features import extract_features
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> lk.Manifest:
-    """A folder of 50 pictures; picture i is grey of value i."""
+    """A folder of 50 images; image i is gray of value i."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(50):
@@ -47,7 +48,7 @@ def pixels() -> lk.Backbone:
 
 
 def path_of(backbone: lk.Backbone, manifest: lk.Manifest, split: str = "train", dtype: str = "float32") -> Path:
-    return feature_path(backbone, manifest.id, split, feature_key(backbone, manifest.images(), dtype))
+    return feature_path(backbone, manifest.id, split, feature_key(backbone, lk.load_dataset(manifest), dtype))
 
 
 def parts_of(backbone: lk.Backbone, manifest: lk.Manifest) -> Path:
@@ -56,7 +57,7 @@ def parts_of(backbone: lk.Backbone, manifest: lk.Manifest) -> Path:
 
 def kept(backbone: lk.Backbone, manifest: lk.Manifest) -> np.ndarray:
     """The kept features of a folder."""
-    return read_features(path_of(backbone, manifest), feature_key(backbone, manifest.images()))
+    return read_features(path_of(backbone, manifest), feature_key(backbone, lk.load_dataset(manifest)))
 
 
 def count_calls(backbone: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -74,14 +75,14 @@ def count_calls(backbone: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> list[
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many features were in each file that could be read."""
     sizes: list[int] = []
-    original = features_module.read_features
+    original = cache_module.read_features
 
     def counting(path: Path, key: dict[str, object]) -> np.ndarray:
         features = original(path, key)
         sizes.append(len(features))
         return features
 
-    monkeypatch.setattr(features_module, "read_features", counting)
+    monkeypatch.setattr(cache_module, "read_features", counting)
     return sizes
 
 
@@ -176,7 +177,7 @@ def test_a_part_that_is_damaged_or_of_another_size_is_computed_again(
 ) -> None:
     monkeypatch.setattr(features_module, "PART", 8)
     folder = parts_of(pixels, manifest)
-    good, key = extract_features(pixels, manifest, cache=False), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest, cache=False), feature_key(pixels, lk.load_dataset(manifest))
     write_features(folder / "000000000.safetensors", good[:8], key | {"first": 0, "rows": 8})
     write_features(folder / "000000008.safetensors", good[8:13], key | {"first": 8, "rows": 8})  # too short
     (folder / "000000016.safetensors").write_bytes(b"damaged")
@@ -189,7 +190,7 @@ def test_a_part_that_is_damaged_or_of_another_size_is_computed_again(
 def test_an_extraction_that_was_killed_before_the_final_file_ends_from_its_parts(
     cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest), feature_key(pixels, lk.load_dataset(manifest))
     final = path_of(pixels, manifest)
     final.unlink()
     write_features(parts_of(pixels, manifest) / "000000000.safetensors", good, key | {"first": 0})
@@ -200,7 +201,7 @@ def test_an_extraction_that_was_killed_before_the_final_file_ends_from_its_parts
 
 
 def test_parts_that_were_left_beside_the_final_file_go(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
-    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest), feature_key(pixels, lk.load_dataset(manifest))
     write_features(parts_of(pixels, manifest) / "000000000.safetensors", good, key | {"first": 0})
     np.testing.assert_array_equal(extract_features(pixels, manifest), good)
     assert not parts_of(pixels, manifest).exists()
@@ -233,7 +234,7 @@ def test_folders_of_equal_names_sizes_and_times_have_features_of_their_own(
 def test_a_whole_file_of_other_features_is_not_taken(
     cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, other: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest), feature_key(pixels, lk.load_dataset(manifest))
     theirs = np.zeros((other.get("rows", 50), other.get("width", 16)), other.get("dtype", "float32"))  # type: ignore[arg-type]
     write_features(path_of(pixels, manifest), theirs, key | other)
     np.testing.assert_array_equal(extract_features(pixels, manifest), good)
@@ -292,16 +293,14 @@ def test_another_user_reads_a_shared_cache_and_writes_nothing(
     assert bool(list((tmp_path / "home").rglob("*.safetensors"))) == (is_open == "closed")
 
 
-def test_grey_and_colour_pictures_share_a_batch(cache: Path) -> None:
+def test_gray_and_color_pictures_share_a_batch(cache: Path) -> None:
     backbone = lk.load_backbone("efficientnet-lite0", image_size=32, device="cpu")
     noise = np.random.default_rng(0).integers(0, 256, (8, 20, 30, 3), dtype=np.uint8)
     pictures = [Image.fromarray(image[..., 0] if i % 3 else image) for i, image in enumerate(noise)]
 
     def features(images: list[Image.Image]) -> np.ndarray:
         dataset = ImageDataset(np.zeros(8, dtype=np.int64), ["a"], decode=lambda i: images[i])
-        manifest = lk.load_manifest("digits")
-        with mock.patch.object(type(manifest), "images", return_value=dataset):
-            return extract_features(backbone, manifest, batch_size=4, cache=False)
+        return extract_features(backbone, dataset, batch_size=4, cache=False)
 
     np.testing.assert_array_equal(features(pictures), features([image.convert("RGB") for image in pictures]))
 
