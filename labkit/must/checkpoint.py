@@ -33,7 +33,7 @@ class Checkpointer:
         self.writes = run.trainer.rank == 0
 
     def restore(self) -> None:
-        """Go on from the folder's checkpoint, where there is one."""
+        """Resume from the folder's checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
         if self.writes:
             sweep(path)

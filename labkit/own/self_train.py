@@ -15,7 +15,7 @@ from labkit.errors import DataError
 from labkit.must import MUST, PRESETS, MustConfig, preset_key, preset_source
 from labkit.must.presets import describe
 from labkit.own.cluster import DEFAULT_SPACES
-from labkit.own.files import all_unreadable, expect_places, file_cell, word_cell, write_table
+from labkit.own.files import expect_places, file_cell, name_unreadable, word_cell, write_table
 from labkit.spaces.backbones import load_backbone
 from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
@@ -118,7 +118,7 @@ def self_train(
     split = next(iter(plan.manifest.splits))
     images = load_dataset(plan.manifest, split)
     must = MUST(plan.backbone, plan.prompts, plan.config, random_state=seed, progress=True)
-    with all_unreadable(plan.manifest):
+    with name_unreadable(plan.manifest):
         labels = _named_clusters(plan, split, spaces or DEFAULT_SPACES, seed) if from_turtle else None
         must.fit(images, initial_labels=labels, folder=out)
     if not PartialState().is_main_process:
