@@ -94,7 +94,7 @@ def plan(
 def self_train(
     plan: Plan, *, out: Path, spaces: Sequence[str] | None = None, from_turtle: bool = False, seed: int = 0
 ) -> Trained | None:
-    """Train on the first split, and write must.safetensors and labels.csv; the same call goes on where it stopped.
+    """Train on the first split, and write must.safetensors and labels.csv; the same call resumes where it stopped.
 
     Args:
         plan: from `plan`.

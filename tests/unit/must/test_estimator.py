@@ -513,7 +513,7 @@ def test_ctrl_c_or_sigterm_saves_and_the_same_fit_goes_on(
     folder = tmp_path / "interrupted"
     before = signal.getsignal(number)
     interrupt = at_step(step, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(KeyboardInterrupt, match=r"saved in .*interrupted; the same fit goes on from there"):
+    with pytest.raises(KeyboardInterrupt, match=r"saved in .*interrupted; the same fit resumes from there"):
         tiny.must(**SETTINGS).fit(IMAGES, folder=folder, on_log=interrupt)
     assert signal.getsignal(number) is before
     assert saved_step(folder) == step
@@ -618,7 +618,7 @@ def test_killed_then_interrupted_it_still_ends_at_the_same_bits(
     killed = saved_step(folder)
     status, said = run_until(killed + 8, signal.SIGINT, tiny_files, folder)
     assert status in (-signal.SIGINT, 130)
-    assert "the same fit goes on from there" in said
+    assert "the same fit resumes from there" in said
     interrupted = saved_step(folder)
     assert killed >= 7
     assert killed + 8 <= interrupted < 600
