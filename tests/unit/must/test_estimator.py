@@ -560,13 +560,13 @@ def test_checkpoints_are_written_by_time_and_at_the_end(tmp_path: Path, monkeypa
 def test_a_run_goes_on_in_another_precision_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, every_step: None
 ) -> None:
-    """Such as one that was begun on a GPU in float16 and goes on on another in bfloat16."""
+    """Such as one that was begun on a GPU in float16 and resumes on another in bfloat16."""
     low = tmp_path / "low"
     with pytest.raises(Stop):
         tiny.must(tiny.backbone(torch.float16)).fit(IMAGES, folder=low, on_log=at_step(4, crash))
     with caplog.at_level(logging.WARNING):
         must = tiny.must(tiny.backbone(torch.bfloat16)).fit(IMAGES, folder=low)
-    assert "began in torch.float16 and goes on in torch.bfloat16" in caplog.text
+    assert "began in torch.float16 and resumes in torch.bfloat16" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         exact = tiny.must().fit(IMAGES, folder=tmp_path / "exact")
