@@ -48,8 +48,9 @@ def wrapped(text: str, inches: float, *, lines: int = 2) -> str:
             if parts[-1] and inches_of(f"{parts[-1]}{piece}".rstrip()) > inches:
                 parts.append("")
             parts[-1] += piece
-        parts = [*parts[: lines - 1], "".join(parts[lines - 1 :])]
-        done += [shortened(part.strip(), inches) for part in parts if part or not own]
+        if len(parts) > lines:
+            parts = [*parts[: lines - 1], "".join(parts[lines - 1 :])]
+        done += [shortened(part.strip(), inches) for part in parts]
     return "\n".join(done)
 
 
