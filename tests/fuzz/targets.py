@@ -29,7 +29,7 @@ from labkit.data.manifests import load_manifest
 from labkit.errors import LabkitError
 from labkit.must import MUST
 from labkit.own.files import read_words
-from labkit.spaces.features import read_features, write_features
+from labkit.spaces.cache import read_features, write_features
 from labkit.turtle import Turtle
 from labkit.zeroshot.prompts import Prompts, load_prompts
 from tests import tiny
@@ -90,7 +90,7 @@ source:
   dataset: CIFAR10
   args: {train: [{train: true}], test: [{train: false}]}
 sha256: {}
-licence: CC0
+license: CC0
 citation: nobody
 homepage: https://example.org
 prompts: null

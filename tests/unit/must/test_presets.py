@@ -235,7 +235,7 @@ def write_dataset(folder: Path, name: str) -> Path:
             pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "images" / kind / f"{i}.png")
     manifest = {
-        "id": name, "title": name, "task": "a test", "classes": ["cat", "dog"], "licence": "unknown",
+        "id": name, "title": name, "task": "a test", "classes": ["cat", "dog"], "license": "unknown",
         "splits": {"train": {"size": 4, "how": "all"}}, "source": {"kind": "folder", "path": "images"},
         "citation": "unknown", "homepage": "unknown",
     }  # fmt: skip

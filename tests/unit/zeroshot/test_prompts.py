@@ -26,7 +26,7 @@ def manifest(folder: Path, prompts: object = GOOD) -> Manifest:
         "splits": {"train": {"size": 2, "how": "all"}},
         "source": {"kind": "folder", "path": "pictures"},
         "prompts": "words/mine.yaml",
-        **dict.fromkeys(("licence", "citation", "homepage"), "unknown"),
+        **dict.fromkeys(("license", "citation", "homepage"), "unknown"),
     }
     (folder / "words").mkdir(exist_ok=True)
     text = prompts if isinstance(prompts, str) else yaml.safe_dump(prompts, sort_keys=False)
