@@ -51,7 +51,7 @@ def backbone(dtype: torch.dtype = torch.float32) -> Backbone:
     return dataclasses.replace(load_backbone(NAME, device="cpu"), dtype=dtype)
 
 
-def pictures(n: int = 24, seed: int = 0) -> ImageDataset:
+def images(n: int = 24, seed: int = 0) -> ImageDataset:
     """Noisy images of 20 x 18 pixels in one of three colors, by turns."""
     noise = np.random.default_rng(seed).integers(0, 120, (n, 18, 20, 3), dtype=np.uint8)
     labels = np.arange(n, dtype=np.int64) % len(WORDS)

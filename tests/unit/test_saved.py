@@ -26,7 +26,7 @@ from tests import tiny
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
 X = make_blobs(60, 6, centers=3, random_state=0)[0].astype(np.float32)
-IMAGES = tiny.pictures()
+IMAGES = tiny.images()
 
 
 def save_turtle(folder: Path) -> tuple[Path, Callable[[], Any]]:

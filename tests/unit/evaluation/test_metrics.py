@@ -95,7 +95,7 @@ def test_the_default_average_is_the_papers():
 @pytest.mark.parametrize("metric", ALL)
 def test_plain_floats(metric):
     assert type(metric([0, 1, 1], [1, 0, 0])) is float
-    assert metric([0, 1, 1], [1, 0, 0]) == 1.0
+    assert metric([0, 1, 1], [0, 1, 1]) == 1.0
 
 
 @pytest.mark.parametrize("metric", [*ALL, m.match_clusters])
@@ -129,9 +129,9 @@ def test_bad_settings_are_named():
 def test_calibration_worked_example():
     confidence = np.array([0.05, 0.5, 0.5, 0.31, 0.9, 1.0])
     correct = np.array([False, True, False, False, True, True])
-    counts, confidence, right = m.calibration(confidence, correct, n_bins=2)
+    counts, mean_confidence, right = m.calibration(confidence, correct, n_bins=2)
     assert counts.tolist() == [4, 2]
-    np.testing.assert_allclose(confidence, [1.36 / 4, 0.95])
+    np.testing.assert_allclose(mean_confidence, [1.36 / 4, 0.95])
     np.testing.assert_allclose(right, [0.25, 1.0])
     assert m.expected_calibration_error(confidence, correct, 2) == pytest.approx(4 / 6 * 0.09 + 2 / 6 * 0.05)
 

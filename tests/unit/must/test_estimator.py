@@ -37,7 +37,7 @@ from labkit.zeroshot.prompts import Prompts
 from tests import tiny
 
 ROOT = Path(__file__).parents[3]
-IMAGES = tiny.pictures()
+IMAGES = tiny.images()
 
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -403,8 +403,11 @@ def test_a_class_without_pictures_neither_swallows_the_others_nor_vanishes() -> 
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (np.zeros(23, int), r"start has shape \(23,\) and dtype int64. Expected a class number for each of the 24"),
-        (np.zeros((24, 3), int), r"start has shape \(24, 3\)"),
+        (
+            np.zeros(23, int),
+            r"initial_labels has shape \(23,\) and dtype int64. Expected a class number for each of the 24",
+        ),
+        (np.zeros((24, 3), int), r"initial_labels has shape \(24, 3\)"),
         (np.zeros(24), "dtype float64. Expected a class number"),
         (np.zeros(24, bool), "dtype bool"),
         (["red"] * 24, "dtype <U3"),
@@ -799,7 +802,7 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     more = [*tiny.WORDS, "one_that_is_new"]
     assert 'now ["one_that_is_new"]' in refused(tiny.must(epochs=1).set_params(prompts=Prompts.from_words(more)))
     assert "prompts" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.from_words(tiny.WORDS, ["one {}"])))
-    assert "images" in refused(tiny.must(epochs=1), images=tiny.pictures(seed=1))
+    assert "images" in refused(tiny.must(epochs=1), images=tiny.images(seed=1))
     assert 'initial_labels (there "zero-shot", now "given, ' in refused(tiny.must(epochs=1), start=IMAGES.labels)
     other = dataclasses.replace(tiny.backbone(), fingerprint="0" * 64)
     assert "backbone" in refused(tiny.must(other, epochs=1))
@@ -811,7 +814,7 @@ def test_other_pictures_under_the_same_names_are_refused(tmp_path: Path) -> None
 
     def folder(name: str, seed: int, names: str) -> ImageDataset:
         (tmp_path / name).mkdir()
-        for picture, stem in zip(tiny.pictures(seed=seed).array, names, strict=False):
+        for picture, stem in zip(tiny.images(seed=seed).array, names, strict=False):
             Image.fromarray(picture).save(tmp_path / name / f"{stem}.bmp")
             os.utime(tmp_path / name / f"{stem}.bmp", (10**9, 10**9))
         return ImageDataset(np.full(9, -1), [], files=sorted((tmp_path / name).iterdir()))
@@ -952,7 +955,7 @@ def test_a_model_is_saved_only_under_a_path(path: object) -> None:
 
 def test_other_odd_arguments_are_refused() -> None:
     masked = np.ma.MaskedArray(IMAGES.labels, mask=IMAGES.labels == 0)
-    with pytest.raises(FitError, match="start has masked entries"):
+    with pytest.raises(FitError, match="initial_labels has masked entries"):
         tiny.must(epochs=1).fit(IMAGES, initial_labels=masked)
     with pytest.raises(FitError, match="on_log is 3"):
         tiny.must(epochs=1).fit(IMAGES, on_log=3)  # type: ignore[arg-type]

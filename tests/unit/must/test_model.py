@@ -1,4 +1,4 @@
-"""The maskable tower: bit by bit open_clip's own where nothing is masked; and a clear word where nothing can be."""
+"""The maskable tower: bit by bit open_clip's own where nothing is hidden; and a clear word where nothing can be."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def noise(n: int, size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(n, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-# ------------------------------------------------------------------------------------------------------ nothing masked
+# ------------------------------------------------------------------------------------------------------ nothing hidden
 
 
 def published(name: str) -> Any:
@@ -50,11 +50,11 @@ def published(name: str) -> Any:
 def test_with_nothing_hidden_it_is_the_tower_bit_by_bit(name: str) -> None:
     model = published(name)
     masked, images = MaskedVisual(model.visual), noise(1, model.visual.image_size[0])
-    masked = torch.zeros(1, masked.grid[0] * masked.grid[1], dtype=torch.bool)
+    hidden = torch.zeros(1, masked.grid[0] * masked.grid[1], dtype=torch.bool)
     with torch.no_grad():
         expected = model.encode_image(images)
         assert torch.equal(masked.encode(images), expected)
-        assert torch.equal(masked.encode(images, masked), expected)
+        assert torch.equal(masked.encode(images, hidden), expected)
     assert expected.std() > 0.1
     del model, masked
     gc.collect()  # 1.2 GB of ViT-L
@@ -90,34 +90,34 @@ def test_a_tower_that_gives_its_tokens_out_gives_its_embedding_here() -> None:
         assert torch.equal(MaskedVisual(visual).encode(noise(2, 16)), visual(noise(2, 16))[0])
 
 
-# -------------------------------------------------------------------------------------------------------------- masked
+# -------------------------------------------------------------------------------------------------------------- hidden
 
 
 def test_what_is_hidden_is_not_seen_and_the_rest_is() -> None:
     masked = MaskedVisual(tower())
-    masked = torch.zeros(2, 16, dtype=torch.bool)
-    masked[0, 5] = masked[1, 6] = True  # row 1, columns 1 and 2 of 4 x 4
+    hidden = torch.zeros(2, 16, dtype=torch.bool)
+    hidden[0, 5] = hidden[1, 6] = True  # row 1, columns 1 and 2 of 4 x 4
     images = noise(2, 16)
     with torch.no_grad():
-        before = masked.tokens(images, masked)
+        before = masked.tokens(images, hidden)
         changed = images.clone()
         changed[0, :, 4:8, 4:8] += 1
         changed[1, :, 4:8, 8:12] += 1
-        assert torch.equal(masked.tokens(changed, masked), before)
+        assert torch.equal(masked.tokens(changed, hidden), before)
         assert not torch.equal(masked.tokens(changed), masked.tokens(images))
         changed[0, :, 4:8, 8] += 1
-        after = masked.tokens(changed, masked)
+        after = masked.tokens(changed, hidden)
     assert not torch.equal(after[0], before[0])
     assert torch.equal(after[1], before[1])
 
 
 def test_hidden_patches_carry_the_mask_token_before_their_position_is_added() -> None:
     masked, images = MaskedVisual(tower()), noise(1, 16)
-    masked = torch.arange(16)[None] == 3
+    hidden = torch.arange(16)[None] == 3
     seen = {}
     masked.visual.ln_pre.register_forward_hook(lambda _, inputs, __: seen.update(states=inputs[0]))
     with torch.no_grad():
-        masked.tokens(images, masked)
+        masked.tokens(images, hidden)
         embedded = masked.visual.conv1(images)[0].flatten(1).T + masked.visual.positional_embedding[1:]
     expected = masked.mask_token[0, 0] + masked.visual.positional_embedding[4]
     torch.testing.assert_close(seen["states"][0, 4], expected)
@@ -154,13 +154,13 @@ def test_patches_are_decoded_each_into_its_own_place() -> None:
 
 def test_one_layer_norm_of_their_own_feeds_alignment_and_reconstruction() -> None:
     classifier = MaskedClassifier(tower(), torch.randn(3, 16), 10.0)
-    backbone, images, masked = classifier.backbone, noise(2, 16), torch.arange(16).expand(2, 16) < 5
+    backbone, images, hidden = classifier.backbone, noise(2, 16), torch.arange(16).expand(2, 16) < 5
     with torch.no_grad():
         backbone.ln_patch.weight.uniform_()
-        patches = backbone.ln_patch(backbone.tokens(images, masked)[:, 1:])
+        patches = backbone.ln_patch(backbone.tokens(images, hidden)[:, 1:])
         expected = patches @ backbone.visual.proj, backbone.decoder(patches.transpose(1, 2).view(2, 32, 4, 4))
         for _ in range(2):
-            output = classifier(images, masked)
+            output = classifier(images, hidden)
             torch.testing.assert_close((output.patches, output.reconstruction), expected)
             backbone.visual.ln_post.weight.fill_(7.0)  # the LayerNorm of the class token is not theirs
 
@@ -221,7 +221,7 @@ def build(name: str) -> nn.Module:
     [("RN50", "ModifiedResNet"), ("convnext_base", "TimmModel"), ("EVA02-B-16", "TimmModel")],
 )
 def test_other_architectures_are_refused(name: str, kind: str) -> None:
-    with pytest.raises(BackboneError, match=rf"{kind}: it has no patches that could be masked here.*pocket-vit"):
+    with pytest.raises(BackboneError, match=rf"{kind}: it has no patches that could be hidden here.*pocket-vit"):
         MaskedVisual(build(name))
 
 

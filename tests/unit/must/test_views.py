@@ -22,7 +22,7 @@ SIZE = 16
 
 
 def views(images: ImageDataset | None = None, seed: int = 0, **settings: object) -> Views:
-    return Views(tiny.pictures(8) if images is None else images, SIZE, seed, **settings)  # type: ignore[arg-type]
+    return Views(tiny.images(8) if images is None else images, SIZE, seed, **settings)  # type: ignore[arg-type]
 
 
 def of(*images: Image.Image) -> ImageDataset:
@@ -90,7 +90,7 @@ def test_workers_draw_the_same_views() -> None:
 
 
 def test_labels_are_not_read() -> None:
-    images = tiny.pictures(8)
+    images = tiny.images(8)
     other = ImageDataset(images.labels[::-1].copy(), images.classes, array=images.array)
     assert all(same(views(images)[0, i], views(other)[0, i]) for i in range(8))
 
