@@ -120,8 +120,9 @@ def _winner(attempt: Callable[..., Any]) -> Callable[..., Any]:
         if points.ndim != 2 or points.shape != (len(labels), 2) or not np.isfinite(points).all():
             return _NO_DATASET
         classes, labels, sizes = np.unique(labels, return_inverse=True, return_counts=True)
-        if not 20 <= len(labels) <= 120 or len(classes) != 2 or 4 * sizes.min() < len(labels):
-            return "not 20 to 120 points in two classes, each at least a quarter of them"
+        few = len(np.unique(points, axis=0)) < 20
+        if few or len(labels) > 120 or len(classes) != 2 or 4 * sizes.min() < len(labels):
+            return "not 20 to 120 different points in two classes, each at least a quarter of them"
         return _competition(points, labels)
 
     return compared
@@ -300,7 +301,7 @@ EXERCISES = (
             "Return a pair: points of shape (n, 2), one row for each point, and labels of shape (n,).": (
                 lambda seed: (_blobs(seed, 6.0)[0].T, _blobs(seed, 6.0)[1])
             ),
-            "Use 20 to 120 points in two classes, and at least a quarter of the points in each class.": (
+            "Use 20 to 120 different points in two classes, and at least a quarter of the points in each class.": (
                 lambda seed: (_blobs(seed, 6.0)[0], (np.arange(60) == 0).astype(int))
             ),
         },
