@@ -149,11 +149,11 @@ def test_golden_forward(case: str) -> None:
         for name in ("logits", "reconstruction", "alignment", "unmasked_logits")
     }
     with torch.no_grad():
-        output = one.state.student(one.normalise(strong), mask)
+        output = one.state.student(one.normalize(strong), mask)
         found = {"logits": output.logits, "reconstruction": output.reconstruction}
         found["alignment"] = alignment_loss(output.patches, output.embedding, mask)
-        found["unmasked_logits"] = one.state.student(one.normalise(weak)).logits
-        loss = masked_image_loss(output.reconstruction, one.normalise(strong), mask)
+        found["unmasked_logits"] = one.state.student(one.normalize(weak)).logits
+        loss = masked_image_loss(output.reconstruction, one.normalize(strong), mask)
     assert_golden(found, measured, 2e-5)
     assert loss.item() == pytest.approx(golden()[f"{case}/losses/loss_mim"][0].item(), abs=2e-6)
 
