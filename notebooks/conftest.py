@@ -1,7 +1,7 @@
 """Settings for `pytest --nbval notebooks/`, from whatever directory it is started.
 
 They stand here and not in addopts, where they would be an error without nbval and wrong from another directory.
-Numbers go to HTML and pictures (see labkit.course.setup), which are not compared; all other output is, letter by letter.
+Numbers go to HTML and images (see labkit.course.setup), which are not compared; all other output is, letter by letter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def pytest_configure(config: Any) -> None:
     if (HERE.parent / "labkit").is_dir():
         sys.path.insert(0, str(HERE.parent))  # the labkit of this checkout, installed or not
     from labkit._files import temporary_folder
-    from labkit.course.series import kernel_environment
+    from labkit.course.execution import kernel_environment
 
     until_the_end = contextlib.ExitStack()
     config.add_cleanup(until_the_end.close)
