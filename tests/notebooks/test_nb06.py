@@ -23,7 +23,7 @@ def test_the_references_take_the_steps_of_the_trainer(momentum: float) -> None:
         masked = trainer.masks()
         for group in by_hand.optimizer.param_groups:
             group["lr"] = config.lr_at(step / 12) * group["lr_scale"]
-        pixels = [trainer.normalise(images) for images in (weak, strong)]
+        pixels = [trainer.normalize(images) for images in (weak, strong)]
         losses, past = get("06.3").reference(by_hand.student, by_hand.teacher, *pixels, masked, past, config)
         seen = trainer.step(weak, strong)
         total = sum(losses.values())
