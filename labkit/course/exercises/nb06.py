@@ -262,7 +262,7 @@ def _update(
     """One step of the optimizer and the EMA update of the teacher; each argument can make a mistake."""
 
     def step_update(state: Any, loss: Tensor, decay: float, batch_size: int) -> None:
-        def follow() -> None:
+        def ema_update() -> None:
             for slow, fast in zip(state.teacher.parameters(), state.student.parameters(), strict=True):
                 ema(slow, fast, scale(decay, batch_size / PUBLISHED_BATCH))
 
@@ -270,10 +270,10 @@ def _update(
             state.optimizer.zero_grad()
         loss.backward()
         if teacher_first:
-            follow()
+            ema_update()
         state.optimizer.step()
         if not teacher_first:
-            follow()
+            ema_update()
 
     return step_update
 
@@ -424,7 +424,7 @@ EXERCISES = (
             "torch.no_grad().": _update(lambda slow, fast, d: slow.mul_(d).add_((1 - d) * fast)),
             "The teacher has not moved. `slow = ...` only gives the name to a new tensor: change its values in place, "
             "as with slow.mul_(...).": _update(lambda slow, fast, d: d * slow + (1 - d) * fast),
-            "You moved the student towards the teacher. It is the teacher that follows.": (
+            "You moved the student towards the teacher. The EMA update moves the teacher.": (
                 _update(lambda slow, fast, d: fast.data.mul_(1 - d).add_(d * slow))
             ),
         },
