@@ -3,7 +3,7 @@
 By `make pocket`, or python -m labkit.pocket.recipe [--smoke] WORK_DIR.
 
 Fetches icons and fonts with npm and needs the optional packages `pip install 'labkit[pocket]'`. Every stage is kept in
-WORK_DIR, so a run that was stopped goes on where it was. Writes the models' files to OUT_DIR.
+WORK_DIR, so a run that was stopped resumes where it was. Writes the models' files to OUT_DIR.
 """
 
 from __future__ import annotations

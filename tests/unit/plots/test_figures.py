@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -81,3 +83,8 @@ def test_axes_are_labelled(name):
 def test_colors_are_distinct():
     assert len(set(plots.COLORS)) == 10
     assert plots.color(13) == plots.COLORS[3]
+
+
+def test_seaborn_is_loaded_at_first_use():
+    code = "import sys, labkit.plots; print('seaborn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
