@@ -19,19 +19,22 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def explore(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]) -> None:
+def explore(
+    draw: Callable[..., Figure], *, alt: str, start: Mapping[str, Any] | None = None, **controls: Sequence[Any]
+) -> None:
     """Show `draw(**values)` with a control for each of its arguments.
 
-    Headless, or outside a notebook, the figure of the first values is shown and nothing moves.
+    Headless, or outside a notebook, the figure of the starting values is shown and nothing moves.
 
     Args:
         draw: makes the figure from one value of each control.
         alt: what the figure shows, for those who cannot see it.
+        start: the value that a control starts with, by its name; of controls not named here the first.
         controls: for each argument of `draw` the values it can take, in order: a slider steps through them, a
-            drop-down where they are texts. The first is shown first.
+            drop-down where they are texts.
 
     Raises:
-        LabkitError: a control has no values.
+        LabkitError: a control has no values, or does not have the one that it is to start with.
     """
     from IPython.display import display
 
@@ -43,13 +46,19 @@ def explore(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any])
     for name, options in controls.items():
         if not hasattr(options, "__getitem__") or isinstance(options, str | Mapping) or len(options) == 0:
             raise LabkitError(f"the control {name!r} has no values: {quote(options)}. Expected a list of at least one.")
+    first = {name: options[0] for name, options in controls.items()} | dict(start or {})
+    for name, value in first.items():
+        if name not in controls or value not in controls[name]:
+            raise LabkitError(f"start has {name}={quote(value)}. Expected one of the values of a control.")
     if headless() or not _in_kernel():
-        show(draw(**{name: options[0] for name, options in controls.items()}), alt=alt)
+        show(draw(**first), alt=alt)
         return
-    display(explorer(draw, alt=alt, **controls))
+    display(explorer(draw, alt=alt, start=first, **controls))
 
 
-def explorer(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]) -> Any:
+def explorer(
+    draw: Callable[..., Figure], *, alt: str, start: Mapping[str, Any] | None = None, **controls: Sequence[Any]
+) -> Any:
     """The widget that `explore` displays: controls above, the figure below."""
     import ipywidgets
 
@@ -57,7 +66,7 @@ def explorer(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any]
 
     image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", align_self="flex-start"))
     image.add_class("labkit-figure")
-    inputs = {name: _control(name, options) for name, options in controls.items()}
+    inputs = {name: _control(name, options, (start or {}).get(name, options[0])) for name, options in controls.items()}
 
     def redraw(_: object = None) -> None:
         image.value = plots.to_png(draw(**{name: control.value for name, control in inputs.items()}))
@@ -111,12 +120,12 @@ class LiveCurves:
         self.place.value = png
 
 
-def _control(name: str, options: Sequence[Any]) -> Any:
+def _control(name: str, options: Sequence[Any], start: Any) -> Any:
     import ipywidgets
 
     kind = ipywidgets.Dropdown if isinstance(options[0], str) else ipywidgets.SelectionSlider
     described = {"description": name.replace("_", " "), "style": {"description_width": "initial"}}
-    return kind(options=list(options), value=options[0], **described)
+    return kind(options=list(options), value=start, **described)
 
 
 def _in_kernel() -> bool:

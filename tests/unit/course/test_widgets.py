@@ -102,3 +102,15 @@ def test_live_curves_draw_nothing_where_nobody_watches(shown, monkeypatch):
     monkeypatch.setattr(widgets, "_in_kernel", lambda: True)
     widgets.LiveCurves()(RECORDS)
     assert not shown
+
+
+def test_a_control_can_start_in_the_middle(shown, monkeypatch):
+    monkeypatch.setenv("LABKIT_HEADLESS", "1")
+    seen = []
+    widgets.explore(lambda **v: seen.append(v) or draw(**v), alt="A line.", width=(3, 4, 5), start={"width": 4})
+    assert seen == [{"width": 4}]
+    slider = widgets.explorer(draw, alt="A line.", width=(3, 4, 5), start={"width": 4}).children[0]
+    assert slider.value == 4
+    for start in ({"width": 7}, {"height": 3}):
+        with pytest.raises(LabkitError, match="start has"):
+            widgets.explore(draw, alt="A line.", width=(3, 5), start=start)
