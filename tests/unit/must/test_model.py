@@ -221,7 +221,7 @@ def build(name: str) -> nn.Module:
     [("RN50", "ModifiedResNet"), ("convnext_base", "TimmModel"), ("EVA02-B-16", "TimmModel")],
 )
 def test_other_architectures_are_refused(name: str, kind: str) -> None:
-    with pytest.raises(BackboneError, match=rf"{kind}: it has no patches that could be hidden here.*pocket-vit"):
+    with pytest.raises(BackboneError, match=rf"{kind}: it has no patches that could be masked here.*pocket-vit"):
         MaskedVisual(build(name))
 
 
