@@ -1,14 +1,19 @@
 from . import errors, must, plots, turtle
 from .course import widgets
+from .course.diagrams import diagram
 from .course.setup import TODO, Lab, check, hint, setup, show
-from .data.datasets import ImageDataset, load_dataset
-from .data.manifests import Manifest, list_manifests, load_manifest
+from .data.datasets import load_dataset
+from .data.images import ImageDataset
+from .data.manifests import list_manifests, load_manifest
+from .data.schema import Manifest
 from .errors import LabkitError
-from .evaluation.baselines import kmeans, linear_probe
+from .evaluation.baselines import KMeans, LinearProbe
 from .evaluation.metrics import (
+    accuracy,
     adjusted_rand_index,
     calibration,
     clustering_accuracy,
+    clustering_mean_per_class_accuracy,
     expected_calibration_error,
     match_clusters,
     mean_per_class_accuracy,
@@ -32,8 +37,10 @@ __all__ = [
     "Backbone",
     "Geometry",
     "ImageDataset",
+    "KMeans",
     "Lab",
     "LabkitError",
+    "LinearProbe",
     "Manifest",
     "MustConfig",
     "Names",
@@ -41,18 +48,19 @@ __all__ = [
     "Turtle",
     "ZeroShot",
     "__version__",
+    "accuracy",
     "adjusted_rand_index",
     "calibration",
     "check",
     "clustering_accuracy",
+    "clustering_mean_per_class_accuracy",
+    "diagram",
     "errors",
     "expected_calibration_error",
     "extract_features",
     "generalization_score",
     "hint",
-    "kmeans",
     "label_free_scores",
-    "linear_probe",
     "list_manifests",
     "load_backbone",
     "load_dataset",

@@ -16,12 +16,13 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 import labkit
 from labkit._files import user_path
+from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, LabkitError, printable, quote
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from labkit.data.manifests import Manifest
+    from labkit.data.schema import Manifest
     from labkit.must import MustConfig
     from labkit.zeroshot.naming import Names
     from labkit.zeroshot.prompts import Prompts
@@ -189,7 +190,10 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold", type=float, metavar="P", help="least confidence of a pseudo-label (default: the preset's)"
     )
     must.add_argument(
-        "--start", choices=("prompts", "turtle"), default="prompts", help="zero-shot, or a named TURTLE labeling"
+        "--initial-labels",
+        choices=("zero-shot", "turtle"),
+        default="zero-shot",
+        help="the first pseudo-labels: zero-shot predictions (default), or named TURTLE clusters",
     )
     must.add_argument(
         "--space",
@@ -277,7 +281,7 @@ def _cluster(arguments: argparse.Namespace) -> int:
 
 
 def _print_names(words: list[str], names: Names) -> None:
-    for cluster, (word, margin) in enumerate(zip(names.words, names.margins, strict=True)):
+    for cluster, (word, margin) in enumerate(zip(names.assignment, names.margins, strict=True)):
         doubt = "" if margin >= 0 else ", another word fits it better: look before you believe it"
         print(f"cluster {cluster}: {words[word]} (margin {margin:+.2f}{doubt})")
     print(
@@ -306,19 +310,19 @@ def _must(arguments: argparse.Namespace) -> int:
     preset, config = _must_settings(arguments, manifest)
     if arguments.words is None and not manifest.classes:
         raise DataError(f"{arguments.data} has no class names. Give them, such as --words cat,dog,bird.")
-    prompts = load_prompts(manifest) if arguments.words is None else Prompts.of(read_words(arguments.words, 2))
+    prompts = load_prompts(manifest) if arguments.words is None else Prompts.from_words(read_words(arguments.words, 2))
     given = words_file(arguments.words) if arguments.words else None
     expect_places(
         {f"--out ({name})": arguments.out / name for name in ("must.safetensors", "labels.csv")},
         {"the file of words": [] if given is None else [given]},
     )
     split = next(iter(manifest.splits))
-    images = manifest.images(split)
-    must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed)
+    images = load_dataset(manifest, split)
+    must = MUST(arguments.backbone, prompts, config, random_state=arguments.seed, progress=True)
     _print_settings(preset, config)
     with all_unreadable(manifest):
-        start = _named_labeling(arguments, manifest, split, prompts) if arguments.start == "turtle" else None
-        must.fit(images, start=start, folder=arguments.out, progress=True)
+        labels = _named_labeling(arguments, manifest, split, prompts) if arguments.initial_labels == "turtle" else None
+        must.fit(images, initial_labels=labels, folder=arguments.out)
     if not PartialState().is_main_process:
         return 0
     must.save(arguments.out / "must.safetensors")
@@ -326,11 +330,11 @@ def _must(arguments: argparse.Namespace) -> int:
     root = Path(arguments.data).resolve()
     files = range(len(images)) if images.files is None else [file_cell(path, root) for path in images.files]
     rows = [
-        [file, word_cell(must.classes_[p.argmax()]), f"{p.max():.4f}"] for file, p in zip(files, probs, strict=True)
+        [file, word_cell(must.class_names_[p.argmax()]), f"{p.max():.4f}"] for file, p in zip(files, probs, strict=True)
     ]
     write_table(arguments.out / "labels.csv", ["file", "label", "confidence"], rows)
     last = must.history_[must.best_epoch_ - 1]
-    for i, name in enumerate(must.classes_):
+    for i, name in enumerate(must.class_names_):
         print(f"{name}: predicted for {(must.pseudo_labels_[0] == i).sum()} images in epoch 1, ", end="")
         print(f"for {(probs.argmax(1) == i).sum()} at the end")
     print(f"{len(images)} images of {split}, epoch {must.best_epoch_}: ", end="")

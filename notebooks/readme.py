@@ -11,6 +11,7 @@ import pandas as pd
 
 import labkit as lk
 from labkit._files import atomic_write
+from labkit.course.results import notes
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "notebooks" / "found_clusters.png"
@@ -26,20 +27,31 @@ def results_table(results_json: Path) -> str:
     rows = rows.drop_duplicates(keys, keep="last")  # where two notebooks measured the same, the later one counts
     datasets = list(dict.fromkeys(rows["dataset"]))
     lines = [
-        "| method | spaces | labels used | " + " | ".join(datasets) + " |",
-        "|---|---|---|" + "---|" * len(datasets),
+        "| method | spaces | " + " | ".join(datasets) + " | notes |",
+        "|---|---|" + "---|" * len(datasets) + "---|",
     ]
     for (method, variant, spaces), group in rows.groupby(["method", "variant", "spaces"], sort=False):
         name = f"{method} ({variant})" if variant else method
-        used = "yes" if group["labels_used"].any() else "no"
+        note = _notes(group)
         cells = [_cell(group[group["dataset"] == dataset]) for dataset in datasets]
-        lines.append(f"| {name} | {spaces} | {used} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name} | {spaces} | " + " | ".join(cells) + f" | {note} |")
     facts = report["environment"]
     lines += [
         "",
         f"Test accuracy in percent. From `make run` on {facts['cpus']} CPU cores, torch {facts['packages']['torch']}.",
     ]
     return "\n".join(lines)
+
+
+def _notes(rows: pd.DataFrame) -> str:
+    """What must be known of the results in a line of the table, and of which datasets."""
+    about: dict[str, list[str]] = {}
+    for dataset, group in rows.groupby("dataset", sort=False):
+        spaces, used = str(group["spaces"].iloc[0]).split(" + "), bool(group["labels_used"].any())
+        for note in notes(str(dataset), spaces, labels_used=used, chosen=False):
+            about.setdefault(note, []).append(str(dataset))
+    everywhere = rows["dataset"].nunique()
+    return "; ".join(note if len(of) == everywhere else f"{note} ({', '.join(of)})" for note, of in about.items())
 
 
 def _cell(rows: pd.DataFrame) -> str:
@@ -86,7 +98,7 @@ def draw_picture() -> None:
     lab = lk.setup("pocket", notebook="readme")
     turtle = lk.Turtle(10, random_state=0).fit(lab.spaces("fashion-mini"))
     probs = turtle.predict_proba(lab.spaces("fashion-mini", split="test"))
-    dataset = lab.manifest("fashion-mini").images("test")
+    dataset = lab.images("fashion-mini", "test")
     fig = lk.plots.cluster_gallery([image for image, _ in dataset], probs.argmax(1), probs.max(1), n=12)
     with atomic_write(PICTURE) as temporary:
         fig.savefig(temporary, format="png", bbox_inches="tight")

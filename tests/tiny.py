@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from labkit import pocket
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.must import MUST, MustConfig
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.zeroshot.prompts import Prompts
@@ -67,4 +67,4 @@ def config(**changes: Any) -> MustConfig:
 
 def must(model: Backbone | None = None, **changes: Any) -> MUST:
     """The estimator with these settings."""
-    return MUST(backbone() if model is None else model, Prompts.of(WORDS), config(**changes), device="cpu")
+    return MUST(backbone() if model is None else model, Prompts.from_words(WORDS), config(**changes), device="cpu")

@@ -8,10 +8,11 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit import pocket
 from labkit._files import expect_regular, open_regular
 from labkit.errors import DataError, quote
 
@@ -176,28 +177,39 @@ def _parse(line: bytes) -> tuple[str, dict[str, Any]] | None:
     return (kind, entry) if _wrong_key(kind, entry) is None else None
 
 
-def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+def summarize(rows: pd.DataFrame) -> pd.DataFrame:
     """The results table that people read: a line for each method and spaces; values in percent, as text.
 
-    Mean and standard deviation are over the seeds; the label-free choice stands in a column of its own. Where two
+    A method that was run several times has a line for all runs, mean and standard deviation over the seeds, and one for
+    the run that was chosen without labels. The notes say what a reader must know before comparing lines. Where two
     notebooks measured the same, the later one counts.
     """
     import pandas as pd
 
     lines = []
-    keys = ["dataset", "split", "metric", "method", "variant", "spaces", "labels_used"]
+    keys = ["dataset", "split", "metric", "method", "variant", "spaces"]
     rows = rows.assign(spaces=[" + ".join(spaces) for spaces in rows["spaces"]])
     rows = rows.drop_duplicates([*keys, "seed", "selected_without_labels"], keep="last")
-    for values, group in rows.groupby(keys, sort=False):
-        is_choice = group["selected_without_labels"].astype(bool)
-        chosen, runs = group["value"][is_choice], group["value"][~is_choice]
-        spread = f" ± {100 * runs.std():.1f} ({len(runs)} seeds)" if len(runs) > 1 else ""
-        line = dict(zip(keys, values, strict=True))
-        line["labels_used"] = "yes" if line["labels_used"] else "no"
-        line["runs"] = f"{100 * runs.mean():.1f}{spread}" if len(runs) else ""
-        line["label-free choice"] = ", ".join(f"{100 * value:.1f}" for value in chosen)
+    for (*values, chosen), group in rows.groupby([*keys, "selected_without_labels"], sort=False):
+        line = dict(zip(keys, map(str, values), strict=True))
+        spread = f" ± {100 * group['value'].std():.1f} ({len(group)} seeds)" if len(group) > 1 else ""
+        line["value (%)"] = f"{100 * group['value'].mean():.1f}{spread}"
+        used, spaces = bool(group["labels_used"].any()), line["spaces"].split(" + ")
+        line["notes"] = ", ".join(notes(line["dataset"], spaces, labels_used=used, chosen=bool(chosen)))
         seconds = group["seconds"].astype(float).mean()
         line["seconds"] = "" if math.isnan(seconds) else f"{seconds:.1f}"
         lines.append(line)
-    columns = [*keys, "runs", "label-free choice", "seconds"]
-    return pd.DataFrame(lines, columns=columns).rename(columns={"labels_used": "labels used", "runs": "value (%)"})
+    return pd.DataFrame(lines, columns=[*keys, "value (%)", "notes", "seconds"])
+
+
+def notes(dataset: str, spaces: Sequence[str], *, labels_used: bool, chosen: bool) -> list[str]:
+    """What must be known of a result before it is compared with others.
+
+    Args:
+        dataset, spaces: what was evaluated, and the backbones whose features were used.
+        labels_used: labels were used to fit.
+        chosen: it is the label-free choice among several runs.
+    """
+    saw_target = any(dataset in pocket.SEEN.get(space, ()) for space in spaces)
+    told = {"labels used": labels_used, "chosen without labels": chosen, "pretraining saw target images": saw_target}
+    return [note for note, holds in told.items() if holds]

@@ -41,7 +41,7 @@ from labkit._files import (
     temporary_folder,
     user_path,
 )
-from labkit.course.results import ROW_KEYS, read_results, summarise
+from labkit.course.results import ROW_KEYS, read_results, summarize
 from labkit.course.setup import pick_profile
 from labkit.errors import DataError, LabkitError
 
@@ -514,9 +514,9 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
         )
     parts.append(table(pd.DataFrame(lines), escape=False))
     parts.append(
-        "<h2>Results</h2><p><em>Labels used</em>: whether the method saw labels when it was fitted; every row is "
-        "evaluated with them. <em>Value</em>: mean and standard deviation over seeds. <em>Label-free choice</em>: the "
-        "run among these that was chosen without labels.</p>"
+        "<h2>Results</h2><p><em>Value</em>: mean and standard deviation over seeds. <em>Notes</em>: whether the method "
+        "saw labels when it was fitted (every row is evaluated with them), whether it is the one run that was chosen "
+        "without labels, and whether the pretraining of a model saw unlabeled images of the dataset.</p>"
     )
     if not len(rows):
         parts.append("<p>No notebook recorded a result.</p>")
@@ -527,9 +527,9 @@ def _write_page(out: Path, report: dict[str, Any]) -> None:
         alt = f"Bars of {title}: the numbers of the table below."
         parts.append(f"<h3>{html.escape(title)}</h3>")
         parts.append(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{png}">')
-        parts.append(table(summarise(group).drop(columns=["dataset", "split", "metric"])))
+        parts.append(table(summarize(group).drop(columns=["dataset", "split", "metric"])))
     if not is_accuracy.all():
-        parts.append(f"<details><summary>Other metrics</summary>{table(summarise(rows[~is_accuracy]))}</details>")
+        parts.append(f"<details><summary>Other metrics</summary>{table(summarize(rows[~is_accuracy]))}</details>")
     if report["bands"]:
         bands = pd.DataFrame(report["bands"]).drop(columns="profile")
         parts.append(

@@ -23,14 +23,15 @@ from labkit._files import own_dir, user_path
 from labkit._inputs import is_whole
 from labkit.course import exercises
 from labkit.course.exercises import TODO
-from labkit.course.results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarise
+from labkit.course.results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarize
 from labkit.errors import LabkitError, quote
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-    from labkit.data.manifests import Manifest
+    from labkit.data.images import ImageDataset
+    from labkit.data.schema import Manifest
     from labkit.spaces.backbones import Backbone
 
 __all__ = ["PROFILES", "TODO", "Lab", "Profile", "check", "headless", "hint", "setup", "show"]
@@ -175,9 +176,15 @@ class Lab:
 
         return load_manifest(dataset)
 
+    def images(self, dataset: str, split: str = "train") -> ImageDataset:
+        """The images of a split."""
+        from labkit.data.datasets import load_dataset
+
+        return load_dataset(dataset, split)
+
     def labels(self, dataset: str, split: str = "train") -> np.ndarray:
         """True labels (n,), int64; for evaluation only."""
-        return self.manifest(dataset).labels(split)
+        return self.images(dataset, split).labels
 
     def backbone(self, name: str) -> Backbone:
         """A backbone at the profile's image size, loaded once."""
@@ -316,7 +323,7 @@ class Lab:
         """Show the running results table, of one dataset or of all."""
         rows = self.results()
         rows = rows[(rows["metric"] == metric) & (rows["dataset"] == dataset if dataset else True)]
-        _display_html(summarise(rows).to_html(index=False, border=0, na_rep=""))
+        _display_html(summarize(rows).to_html(index=False, border=0, na_rep=""))
 
 
 # ------------------------------------------------------------------------------------------------ exercises and figures

@@ -24,15 +24,14 @@ from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
 from labkit.data.folders import data_dir
 from labkit.data.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
-from labkit.data.manifests import Builtin, HuggingFace, Manifest, Torchvision, load_manifest
+from labkit.data.manifests import load_manifest
+from labkit.data.schema import Builtin, HuggingFace, Manifest, Torchvision
 from labkit.errors import DataError, quote, shorten, shown
 
 TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
 FASHION_FILES = {"train": "train", "test": "t10k"}
 MAX_IDX = 1 << 30  # bytes in one idx file; all digits of EMNIST are half of that
-
-__all__ = ["HubImages", "ImageDataset", "TorchvisionImages", "load_dataset", "read_idx"]
 
 
 def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> ImageDataset:

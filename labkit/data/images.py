@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 
-from labkit._files import open_regular
+from labkit._files import open_regular, user_path
+from labkit._inputs import plain_array
 from labkit.data.decoding import plain_image, read_image, use_image
 from labkit.errors import DataError, quote, shorten, shown
 
@@ -72,6 +75,56 @@ class ImageDataset:
             raise MismatchError("there are labels and no images. Expected array, files or decode.")
         if images is not None and len(images) != len(labels):
             raise MismatchError(f"there are {len(images)} images and {len(labels)} labels. Expected one for each.")
+
+    @classmethod
+    def from_files(
+        cls,
+        files: Sequence[str | os.PathLike[str]],
+        labels: ArrayLike | Sequence[str] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> ImageDataset:
+        """A dataset of image files, which are read when an image is asked for.
+
+        Args:
+            files: their paths, n of them.
+            labels: for each a class number (−1 is unknown) or the name of its class; None where nothing is known.
+            classes: names of the classes; needed with numbers, else those that occur, sorted.
+
+        Raises:
+            DataError: these do not belong together.
+        """
+        if isinstance(files, str | bytes) or not isinstance(files, Sequence):
+            raise MismatchError(f"files is {quote(files)}. Expected a list of paths.")
+        return cls(*_read_labels(labels, classes, len(files)), files=[user_path(file) for file in files])
+
+    @classmethod
+    def from_images(
+        cls,
+        images: np.ndarray | Sequence[Image.Image],
+        labels: ArrayLike | Sequence[str] | None = None,
+        *,
+        classes: Sequence[str] | None = None,
+    ) -> ImageDataset:
+        """A dataset of images in memory.
+
+        Args:
+            images: pixels, uint8 (n, h, w) grey or (n, h, w, 3) RGB; or a list of n PIL images, of any sizes.
+            labels, classes: as in `from_files`.
+
+        Raises:
+            DataError: these do not belong together.
+        """
+        if isinstance(images, np.ndarray):
+            return cls(*_read_labels(labels, classes, len(images) if images.ndim else 0), array=images)
+        if not isinstance(images, Sequence) or not all(isinstance(image, Image.Image) for image in images):
+            raise MismatchError(f"images is {quote(images)}. Expected an array of uint8, or a list of PIL images.")
+        held = HeldImages(list(images))
+        return cls(*_read_labels(labels, classes, len(images)), decode=held, origin=held.digest())
+
+    def without_labels(self) -> ImageDataset:
+        """The same images, of which nothing else is known: labels −1, no classes and no names."""
+        return dataclasses.replace(self, labels=np.full(len(self), -1), classes=[], names=None)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -166,6 +219,25 @@ class ImageDataset:
             ) from error
 
 
+def _read_labels(
+    labels: ArrayLike | Sequence[str] | None, classes: Sequence[str] | None, n: int
+) -> tuple[np.ndarray, list[str]]:
+    """Class numbers (n,) and names of classes, from numbers or names."""
+    names = None if classes is None else list(classes)
+    if labels is None:
+        return np.full(n, -1), names or []
+    given = plain_array("labels", labels, "Expected a class number or a name for each image, (n,).", MismatchError)
+    if given.dtype.kind not in "UT":
+        if names is None:
+            raise MismatchError("labels are numbers, and classes is missing. Expected the name of each class, a list.")
+        return given, names
+    names = sorted(set(given.tolist())) if names is None else names
+    unknown = sorted(set(given.tolist()) - set(names))
+    if unknown:
+        raise MismatchError(f"labels has {quote(unknown[0])}, which is none of classes, {quote(names)}. Add it there.")
+    return np.array([names.index(name) for name in given.tolist()], dtype=np.int64), names
+
+
 def _expect_pixels(array: object) -> None:
     """Raise a MismatchError unless it is uint8 (n, h, w), or (n, h, w, 3)."""
     shape = array.shape[1:] if isinstance(array, np.ndarray) and array.dtype == np.uint8 else ()
@@ -195,6 +267,24 @@ def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
         str(stat.st_mtime_ns).encode(),
     )
     return b"\0".join((*facts, hashlib.sha256(sample).digest()))
+
+
+@dataclass(frozen=True)
+class HeldImages:
+    """Gives image i of a list in memory; a class, so that worker processes can be sent it."""
+
+    images: list[Image.Image]
+
+    def __call__(self, i: int) -> Image.Image:
+        return plain_image(self.images[i])
+
+    def digest(self) -> str:
+        """SHA-256 of all pixels."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(f"{image.mode} {image.size}".encode())
+            digest.update(image.tobytes())
+        return digest.hexdigest()
 
 
 @dataclass(frozen=True)

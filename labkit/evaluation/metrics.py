@@ -1,8 +1,11 @@
-"""How well a labeling agrees with the true classes; labels are used here and nowhere before.
+"""How well predictions agree with the true classes; labels are used here and nowhere before.
 
-A labeling names its clusters arbitrarily. Accuracy therefore first finds the one-to-one matching of clusters to classes
-that makes most samples right (Kuhn, 1955: the Hungarian method); NMI and ARI need no matching.
-Everywhere y_true holds classes 0 … C−1 and y_pred holds clusters 0, 1, …, both (n,).
+A classifier predicts classes: `accuracy` and `mean_per_class_accuracy` compare them as they are. A labeling numbers its
+clusters arbitrarily: `clustering_accuracy` and `clustering_mean_per_class_accuracy` first find the one-to-one matching
+of clusters to classes that makes most samples right (Kuhn, 1955: the Hungarian method); NMI and ARI need none. A
+classifier that is scored after a matching is flattered.
+
+Everywhere y_true holds classes 0 … C−1 and y_pred classes or clusters 0, 1, …, both (n,).
 """
 
 from __future__ import annotations
@@ -51,6 +54,25 @@ def match_clusters(y_true: ArrayLike, y_pred: ArrayLike, n_classes: int | None =
     return mapping
 
 
+def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Fraction of samples whose predicted class is their own, in [0, 1]; nothing is matched.
+
+    Raises:
+        DataError: as `match_clusters`.
+    """
+    true, pred = _read(y_true, y_pred)
+    return float(np.mean(pred == true))
+
+
+def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+    """Mean over the classes in y_true of the fraction predicted right (balanced accuracy), in [0, 1].
+
+    Large and small classes count the same; nothing is matched.
+    """
+    true, pred = _read(y_true, y_pred)
+    return _mean_per_class(true, pred == true)
+
+
 def clustering_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Fraction of samples whose cluster is matched to their class, in [0, 1].
 
@@ -60,15 +82,13 @@ def clustering_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     return float(np.mean(match_clusters(true, pred)[pred] == true))
 
 
-def mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+def clustering_mean_per_class_accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
     """Mean over the classes in y_true of the fraction of the class that is right after matching, in [0, 1].
 
     Large and small classes count the same; the matching is that of `clustering_accuracy`.
     """
     true, pred = _renumbered(*_read(y_true, y_pred))
-    right = np.bincount(true, weights=match_clusters(true, pred)[pred] == true)
-    total = np.bincount(true)
-    return float(np.mean(right[total > 0] / total[total > 0]))
+    return _mean_per_class(true, match_clusters(true, pred)[pred] == true)
 
 
 def normalized_mutual_info(y_true: ArrayLike, y_pred: ArrayLike, average: str = "geometric") -> float:
@@ -134,6 +154,12 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
     """
     counts, sure, right = calibration(confidence, correct, n_bins)
     return float(np.nansum(counts * np.abs(right - sure)) / counts.sum())
+
+
+def _mean_per_class(true: np.ndarray, right: np.ndarray) -> float:
+    """Mean over the classes that occur of the fraction of their samples that is right; both (n,)."""
+    of_class = np.unique(true, return_inverse=True)[1]
+    return float(np.mean(np.bincount(of_class, weights=right) / np.bincount(of_class)))
 
 
 def _contingency(true: np.ndarray, pred: np.ndarray, n_classes: int) -> np.ndarray:

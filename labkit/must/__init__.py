@@ -13,7 +13,7 @@ from labkit.must.losses import (
 from labkit.must.masking import block_masks
 from labkit.must.model import MaskedClassifier, MaskedVisual, Output
 from labkit.must.presets import PRESETS, preset_for, preset_key, preset_source
-from labkit.must.trainer import State, Trainer, follow, new_state, parameter_groups
+from labkit.must.trainer import State, Trainer, ema_update, new_state, parameter_groups
 from labkit.must.views import Views
 
 __all__ = [
@@ -29,8 +29,8 @@ __all__ = [
     "alignment_loss",
     "block_masks",
     "compare",
+    "ema_update",
     "fairness_loss",
-    "follow",
     "masked_image_loss",
     "new_state",
     "parameter_groups",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import FitError, quote
 from labkit.must.estimator import MUST
 from labkit.spaces.backbones import Backbone, load_backbone
@@ -16,29 +16,27 @@ from labkit.spaces.backbones import Backbone, load_backbone
 if TYPE_CHECKING:
     import pandas as pd
 
-CRITERIA = ("information", "agreement", "confidence", "marginal_entropy", "kept")
+CRITERIA = ("mutual_information", "agreement", "confidence", "marginal_entropy", "kept")
 
 
 def compare(
     candidates: Mapping[str, MUST],
     images: ImageDataset,
     *,
-    start: ArrayLike | None = None,
-    criterion: str = "information",
-    progress: bool = False,
+    initial_labels: ArrayLike | None = None,
+    criterion: str = "mutual_information",
 ) -> tuple[str, dict[str, MUST], pd.DataFrame]:
     """Fit several settings on the same images and name the best by a criterion that needs no label.
 
-    "information" is the entropy of the mean prediction minus the mean entropy of a prediction (Bridle, Heading and
-    MacKay, NIPS 1991): high when single images are told apart with confidence and all classes are in use. It trusts
+    "mutual_information" is the entropy of the mean prediction minus the mean entropy of a prediction (Bridle, Heading
+    and MacKay, NIPS 1991): high when single images are told apart with confidence and all classes are in use. It trusts
     the teacher, so it cannot tell when the teacher is confidently wrong. The number of classes should be the same.
 
     Args:
         candidates: estimators to fit, by name; they are cloned, and share their backbone.
         images: images, as `MUST.fit` takes them.
-        start: as `MUST.fit` takes it.
+        initial_labels: as `MUST.fit` takes them.
         criterion: a column of the table; the highest wins.
-        progress: show a progress bar for each fit.
 
     Returns:
         The name of the best, all fitted estimators by name, and a table with a row for each: what its kept epoch's
@@ -63,7 +61,7 @@ def compare(
             key = (must.backbone, must.device)
             loaded[key] = loaded[key] if key in loaded else load_backbone(must.backbone, device=must.device)
             copy.set_params(backbone=loaded[key])
-        fitted[name] = copy.fit(images, start=start, progress=progress)
+        fitted[name] = copy.fit(images, initial_labels=initial_labels)
     rows = [{name: must.history_[must.best_epoch_ - 1][name] for name in CRITERIA} for must in fitted.values()]
     table = pd.DataFrame(rows, index=pd.Index(fitted, name="candidate"))
     return str(table[criterion].idxmax()), fitted, table

@@ -38,7 +38,7 @@ class MustConfig:
         mask_block: side of a masked block in pixels, a multiple of the tower's patch.
         mask_ratio: fraction of blocks that is masked; 0 switches masking off.
         self_training_weight, fairness_weight, masked_image_weight, alignment_weight: of the four losses; 0 is off.
-        fairness_memory: share of the mean prediction that is kept from the step before; None is 0.5 from 512 classes
+        fairness_momentum: share of the mean prediction that is kept from the step before; None is 0.5 from 512 classes
             on, where a batch holds too few images a class, else 0.
         prior: "uniform", or "estimated": the shares of the classes that the initial classifier predicts on the
             train images.
@@ -70,7 +70,7 @@ class MustConfig:
     fairness_weight: float = 1.0
     masked_image_weight: float = 1.0
     alignment_weight: float = 0.2
-    fairness_memory: float | None = None
+    fairness_momentum: float | None = None
     prior: str = "uniform"
     slow_mask_token: bool = True
     crop: float = 0.3
@@ -90,7 +90,7 @@ class MustConfig:
         for name in (*counts, *(("patience",) if self.patience is not None else ())):
             self._expect(name, is_whole(getattr(self, name), 1), f"a whole number from 1 to {LARGEST_COUNT:,}")
         self._expect("ema_warmup", is_whole(self.ema_warmup, 0), f"a whole number from 0 to {LARGEST_COUNT:,}")
-        for name in (*shares, *(("fairness_memory",) if self.fairness_memory is not None else ())):
+        for name in (*shares, *(("fairness_momentum",) if self.fairness_momentum is not None else ())):
             value = getattr(self, name)
             self._expect(name, is_number(value, 0, 1) and value < 1, "a number from 0 to below 1")
         for name in (*weights, "weight_decay"):

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from labkit._inputs import expect_fitted, is_whole
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.devices import cpu_count, explain_out_of_memory, pick_device
 from labkit.errors import BackboneError, FitError, quote
 from labkit.must.checkpoint import Checkpointer, hold, interruptible, run_folder
@@ -45,17 +45,19 @@ class MUST(BaseEstimator, ClassifierMixin):
 
     Args:
         backbone: an image-text model with a native vision transformer: its name, or what `load_backbone` gave.
-        prompts: the words for the classes, from `load_prompts` or `Prompts.of(names)`.
+        prompts: the words for the classes, from `load_prompts` or `Prompts.from_words(names)`.
         config: the settings; `PRESETS` has the published ones.
-        random_state: seed of views, masks and the order of images.
         n_workers: processes that prepare images; None is none on a CPU, else one a core, up to 8.
         device: "auto", or a torch device; under `accelerate launch` each process takes its own.
+        random_state: seed of views, masks and the order of images.
+        progress: show a progress bar.
 
     Attributes:
-        classes_: names of the classes, (C,).
+        classes_: numbers of the classes, (C,) int64: 0 … C − 1.
+        class_names_: their names, (C,).
         model_: the teacher, which predicts.
         history_: an entry an epoch of what is known without labels: "kept", "confidence", "agreement" (share of
-            images where student and teacher agree), "marginal_entropy", "mean_entropy" and "information", their
+            images where student and teacher agree), "marginal_entropy", "mean_entropy" and "mutual_information", their
             difference: how much a prediction tells of an image, in nats. All but "agreement" of the teacher.
         pseudo_labels_: the teacher's prediction for each image in each epoch, (epochs, n) int64; -1 where the image
             was left out because the last batch was not full.
@@ -71,16 +73,18 @@ class MUST(BaseEstimator, ClassifierMixin):
         prompts: Prompts,
         config: MustConfig | None = None,
         *,
-        random_state: int = 0,
         n_workers: int | None = None,
         device: str = "auto",
+        random_state: int = 0,
+        progress: bool = False,
     ) -> None:
         self.backbone = backbone
         self.prompts = prompts
         self.config = config
-        self.random_state = random_state
         self.n_workers = n_workers
         self.device = device
+        self.random_state = random_state
+        self.progress = progress
 
     # ------------------------------------------------------------------------------------------------------------ fit
 
@@ -89,21 +93,20 @@ class MUST(BaseEstimator, ClassifierMixin):
         images: ImageDataset,
         y: object = None,
         *,
-        start: ArrayLike | None = None,
+        initial_labels: ArrayLike | None = None,
         folder: str | os.PathLike[str] | None = None,
-        progress: bool = False,
         on_log: Callable[[list[dict[str, float]]], None] | None = None,
     ) -> MUST:
         """Train on images without labels.
 
         Args:
-            images: the images, such as `manifest.images("train")`.
+            images: the images, such as `load_dataset("fashion-mini", "train")`.
             y: ignored; there for scikit-learn's pipelines.
-            start: a labeling of these images to begin with instead of the prompts, class numbers (n,) with -1 for
-                unknown, such as what TURTLE's named clusters say (`Names.predict`). The head is then fitted to it.
+            initial_labels: pseudo-labels of these images to begin with instead of the zero-shot predictions, class
+                numbers (n,) with -1 for unknown, such as those of TURTLE's named clusters (`Names.predict`). The head
+                is then fitted to them.
             folder: where checkpoints and metrics are kept. A fit that finds its own checkpoint there goes on from it,
                 to the same result as one that was never stopped; Ctrl-C saves before it leaves.
-            progress: show a progress bar.
             on_log: called every few steps with all metrics so far, for live curves.
 
         Raises:
@@ -120,16 +123,15 @@ class MUST(BaseEstimator, ClassifierMixin):
         with contextlib.ExitStack() as held:
             if kept_in is not None:
                 from_main_process(accelerator, lambda: held.push(hold(kept_in)) and None)
-            return self._fit(images, config, accelerator, start, kept_in, progress, on_log)
+            return self._fit(images, config, accelerator, initial_labels, kept_in, on_log)
 
     def _fit(
         self,
         images: ImageDataset,
         config: MustConfig,
         accelerator: Any,
-        start: ArrayLike | None,
+        initial_labels: ArrayLike | None,
         folder: Path | None,
-        progress: bool,
         on_log: Callable[[list[dict[str, float]]], None] | None,
     ) -> MUST:
         backbone = self._load_backbone(self.device if accelerator is None else str(accelerator.device))
@@ -137,7 +139,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             device = accelerator.device
         else:
             device = backbone.device if self.device == "auto" else pick_device(self.device)
-        labeling = read_labeling(start, len(images), len(self.prompts.classes))
+        labeling = read_labeling(initial_labels, len(images), len(self.prompts.classes))
         weights, prior = head_and_prior(backbone, self.prompts, images, labeling, config, accelerator)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(self.random_state))
@@ -181,8 +183,8 @@ class MUST(BaseEstimator, ClassifierMixin):
             f"{2 * config.accumulate} (now {config.accumulate}). Or lower batch_size."
         )
         with explain_out_of_memory(advice):
-            self._train(run, keeper, views, workers, progress and trainer.rank == 0, on_log)
-        self.classes_ = np.array(self.prompts.classes)
+            self._train(run, keeper, views, workers, self.progress and trainer.rank == 0, on_log)
+        self.classes_, self.class_names_ = np.arange(len(self.prompts.classes)), np.array(self.prompts.classes)
         self.history_, self.best_epoch_ = run.history, run.best_epoch
         self.pseudo_labels_ = np.stack([labels.numpy() for labels in run.labels_of_epochs])
         self.model_ = run.best_teacher()
@@ -242,11 +244,11 @@ class MUST(BaseEstimator, ClassifierMixin):
         if not isinstance(config, MustConfig):
             raise FitError(f"config is {quote(config)}. Expected a MustConfig, such as PRESETS[…].")
         if not isinstance(images, ImageDataset):
-            raise FitError(f"images is {quote(images)}. Expected a dataset, such as manifest.images().")
+            raise FitError(f"images is {quote(images)}. Expected a dataset, such as load_dataset(manifest).")
         if len(images) == 0:
             raise FitError("there are no images. Expected a dataset of at least one.")
         if not isinstance(self.prompts, Prompts):
-            raise FitError(f"prompts is {quote(self.prompts)}. Expected those of load_prompts, or Prompts.of(names).")
+            raise FitError(f"prompts is {quote(self.prompts)}. Expected what load_prompts or Prompts.from_words gives.")
         for name in ("random_state", "n_workers"):
             value = getattr(self, name)
             if value is None and name == "n_workers":
@@ -274,9 +276,9 @@ class MUST(BaseEstimator, ClassifierMixin):
             "classes": list(self.prompts.classes),
             "prompts": [self.prompts.texts(i) for i in range(len(self.prompts.classes))],
             "images": images.identity,
-            "start": "prompts"
+            "initial_labels": "zero-shot"
             if labeling is None
-            else f"a labeling, {hashlib.sha256(labeling.astype(np.int64).tobytes()).hexdigest()[:8]}",
+            else f"given, {hashlib.sha256(labeling.astype(np.int64).tobytes()).hexdigest()[:8]}",
             "random_state": int(self.random_state),
         }
 

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped] # co
 from torch import Tensor
 
 from labkit._inputs import plain_array
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import FitError
 from labkit.must.config import MustConfig
 from labkit.spaces.backbones import Backbone
@@ -56,27 +56,27 @@ def head_and_prior(
     return from_main_process(accelerator, compute)
 
 
-def read_labeling(start: ArrayLike | None, n: int, classes: int) -> np.ndarray | None:
+def read_labeling(initial_labels: ArrayLike | None, n: int, classes: int) -> np.ndarray | None:
     """Initial labels (n,) as class numbers, checked; -1 is unknown.
 
     Raises:
         FitError: another shape or type, numbers that are no class, or fewer than two classes.
     """
-    if start is None:
+    if initial_labels is None:
         return None
-    labeling = plain_array("start", start, f"Expected a class number for each of the {n} images.")
+    labeling = plain_array("initial_labels", initial_labels, f"Expected a class number for each of the {n} images.")
     if labeling.shape != (n,) or not np.issubdtype(labeling.dtype, np.integer):
         raise FitError(
-            f"start has shape {labeling.shape} and dtype {labeling.dtype}. Expected a class number for each of "
-            f"the {n} images, (n,) of integers."
+            f"initial_labels has shape {labeling.shape} and dtype {labeling.dtype}. Expected a class number for each "
+            f"of the {n} images, (n,) of integers."
         )
     if labeling.min() < -1 or labeling.max() >= classes:
         raise FitError(
-            f"start holds class numbers from {labeling.min()} to {labeling.max()}. Expected 0 to {classes - 1}, "
-            "the number of a class in the prompts, or -1 for unknown."
+            f"initial_labels holds class numbers from {labeling.min()} to {labeling.max()}. Expected 0 to "
+            f"{classes - 1}, the number of a class in the prompts, or -1 for unknown."
         )
     if len(np.unique(labeling[labeling >= 0])) < 2:
-        raise FitError("start knows fewer than two classes. Expected a labeling that tells images apart.")
+        raise FitError("initial_labels holds fewer than two classes. Expected labels that tell images apart.")
     return labeling
 
 
@@ -128,7 +128,7 @@ def _fit_head(embeddings: np.ndarray, labeling: np.ndarray, weights: Tensor, sca
 
 
 def _predicted_shares(embeddings: np.ndarray, weights: Tensor) -> Tensor:
-    """The share of images that the start predicts for each class, each counted once more than it was met: (C,)."""
+    """The share of images that are predicted for each class, each counted once more than it was met: (C,)."""
     predicted = (torch.from_numpy(embeddings).to(weights) @ weights.T).argmax(1)
     counts = torch.bincount(predicted, minlength=len(weights)).float() + 1
     return counts / counts.sum()

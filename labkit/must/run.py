@@ -119,12 +119,12 @@ class Run:
         marginal = torch.special.entr(means.pop("marginal")).sum()
         entry = {name: float(value) for name, value in means.items()}
         entry["marginal_entropy"] = float(marginal)
-        entry["information"] = entry["marginal_entropy"] - entry["mean_entropy"]
+        entry["mutual_information"] = entry["marginal_entropy"] - entry["mean_entropy"]
         self.history.append(entry)
         self.labels_of_epochs.append(self.labels.cpu())
         if self.trainer.config.patience is None:
             self.best_epoch = len(self.history)
-        elif not self.best or entry["information"] > self.history[self.best_epoch - 1]["information"]:
+        elif not self.best or entry["mutual_information"] > self.history[self.best_epoch - 1]["mutual_information"]:
             self.best_epoch = len(self.history)
             self.best = {name: tensor.clone() for name, tensor in self.trainer.state.teacher.state_dict().items()}
         self._begin_epoch()

@@ -71,8 +71,8 @@ def _restored(
     device: str,
 ) -> tuple[MUST, Backbone]:
     given = kept["prompts"]
-    prompts = Prompts.of(
-        dict(zip(given["classes"], given["phrases"], strict=True)), given["templates"], words=given["words"]
+    prompts = Prompts.from_words(
+        dict(zip(given["classes"], given["names"], strict=True)), given["templates"], relation=given["relation"]
     )
     config = MustConfig().replace(**kept["config"])
     if backbone is None:
@@ -94,14 +94,14 @@ def _restored(
         )
     must.model_.load_state_dict(part(dict(tensors), "model/"))
     must.model_.requires_grad_(False).eval().to(backbone.device)
-    must.classes_ = np.array(prompts.classes)
+    must.classes_, must.class_names_ = np.arange(len(prompts.classes)), np.array(prompts.classes)
     must.history_, must.best_epoch_ = list(kept["history"]), int(kept["best_epoch"])
     must.pseudo_labels_ = tensors["pseudo_labels"].numpy()
     if must.model_.head.weight.shape != (len(prompts.classes), backbone.dim):
         raise ValueError(f"its head is {tuple(must.model_.head.weight.shape)}, not of its classes and its backbone")
     if len(must.history_) != len(must.pseudo_labels_) or not 1 <= must.best_epoch_ <= len(must.history_):
         raise ValueError("its history and its pseudo-labels are of different epochs")
-    entries = [entry for entry in must.history_ if isinstance(entry, dict) and "information" in entry]
+    entries = [entry for entry in must.history_ if isinstance(entry, dict) and "mutual_information" in entry]
     if len(entries) < len(must.history_) or not is_whole(must.random_state, 0, 2**63 - 1):
         raise ValueError("its history or its seed is none")
     if must.pseudo_labels_.ndim != 2 or must.pseudo_labels_.dtype != np.int64:

@@ -158,7 +158,7 @@ class Trainer:
         self.scaler.step(state.optimizer)
         self.scaler.update()
         state.optimizer.zero_grad()
-        follow(state.teacher, state.student, config.ema_decay_at(state.step))
+        ema_update(state.teacher, state.student, config.ema_decay_at(state.step))
         state.step += 1
         probs = _probs(teacher_logits)
         means = {name: torch.stack([part[name] for part in seen]).mean() for name in seen[0]}
@@ -201,7 +201,7 @@ class Trainer:
         return momentum if self.state.step % self.steps_per_epoch else 0.0
 
     def _momentum(self, classes: int) -> float:
-        momentum = self.config.fairness_memory
+        momentum = self.config.fairness_momentum
         if momentum is None:
             momentum = 0.5 if classes >= 512 else 0.0
         return momentum
@@ -261,7 +261,7 @@ def parameter_groups(model: MaskedClassifier, config: MustConfig) -> list[dict[s
 
 
 @torch.no_grad()
-def follow(teacher: nn.Module, student: nn.Module, decay: float) -> None:
+def ema_update(teacher: nn.Module, student: nn.Module, decay: float) -> None:
     """Move the teacher towards the student in place: teacher = decay · teacher + (1 − decay) · student."""
     torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1 - decay)
 

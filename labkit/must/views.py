@@ -19,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from labkit.data.datasets import ImageDataset
 from labkit.data.decoding import plain_image
+from labkit.data.images import ImageDataset
 from labkit.errors import FitError, quote
 
 RATIOS = (3 / 4, 4 / 3)  # of width to height that the strong view's crop may have

@@ -18,7 +18,7 @@ from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
 
 if TYPE_CHECKING:
-    from labkit.data.manifests import Manifest
+    from labkit.data.schema import Manifest
     from labkit.spaces.backbones import Backbone
     from labkit.zeroshot.naming import Names
 
@@ -81,7 +81,7 @@ def cluster_folder(
         raise DataError(f"images came or went in {folder} while it was read. Run the command again.")
 
     labels, confidence = probs.argmax(1), probs.max(1)
-    names = [words[i] for i in named.words] if named and words else None
+    names = [words[i] for i in named.assignment] if named and words else None
     rows = [
         [file_cell(path, folder.resolve()), label, f"{c:.4f}", *([word_cell(names[label])] if names else [])]
         for path, label, c in zip(paths, labels, confidence, strict=True)
@@ -107,4 +107,4 @@ def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: li
     from labkit.zeroshot.naming import name_by_model
     from labkit.zeroshot.prompts import Prompts
 
-    return name_by_model(probs, backbone, features, Prompts.of(words, templates=("{}", "a photo of a {}.")))
+    return name_by_model(probs, backbone, features, Prompts.from_words(words, templates=("{}", "a photo of a {}.")))

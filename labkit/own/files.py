@@ -14,7 +14,7 @@ from labkit._files import atomic_write, expect_writable, open_regular, user_path
 from labkit.errors import DataError, quote, shown
 
 if TYPE_CHECKING:
-    from labkit.data.manifests import Manifest
+    from labkit.data.schema import Manifest
 
 LARGEST_VOCABULARY = 1_000_000  # bytes
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula

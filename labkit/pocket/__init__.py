@@ -19,6 +19,7 @@ from labkit.errors import BackboneError
 MODELS = Path(__file__).parent / "models"
 DATA = Path(__file__).parent / "data"
 NAMES = ("pocket-clip", "pocket-vit")
+SEEN = {"pocket-vit": ("fashion-mini", "digits")}  # datasets whose unlabeled train images a model was trained on
 BPE = "pocket-bpe.txt.gz"  # the merges of the tokenizer, the same for all
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from labkit._inputs import is_whole
-from labkit.devices import autocast, autocast_dtype, is_out_of_memory
+from labkit.devices import autocast, autocast_dtype, is_out_of_memory, pick_device
 from labkit.errors import BackboneError, DataError, quote
 from labkit.spaces.geometry import LONGEST, Geometry, Middle, Preprocess
 from labkit.spaces.weights import fingerprint
@@ -45,6 +45,36 @@ class Backbone:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     tokenize: Callable[[list[str]], Tensor] | None = field(default=None, repr=False)  # texts -> tokens (n, context)
+
+    @classmethod
+    def from_model(
+        cls,
+        model: nn.Module,
+        transform: Any,
+        *,
+        name: str = "own",
+        dtype: str | None = None,
+        device: str = "auto",
+    ) -> Backbone:
+        """A backbone of a network of your own.
+
+        Args:
+            model: normalised pixels (B, 3, h, w) -> features (B, d). It is frozen, and moved to the device.
+            transform: its preprocessing as torchvision, timm and open_clip write it: a Compose of resize and crop,
+                ToTensor and Normalize. Steps that work on floats are none of it.
+            name: under which features are kept; the weights and the preprocessing tell networks of one name apart.
+            dtype, device: as in `load_backbone`.
+
+        Raises:
+            BackboneError: the model or the transform is none, or they do not fit together.
+        """
+        if not isinstance(model, nn.Module):
+            raise BackboneError(f"model is {quote(model)}. Expected a torch.nn.Module.")
+        if not isinstance(name, str) or not name:
+            raise BackboneError(f"name is {quote(name)}. Expected a text.")
+        mean, std = _normalisation(transform)
+        settings = Settings(pick_device(device), None, None, None, dtype)
+        return freeze(name, model, model, transform, mean, std, settings, beside=f" {model!r}")
 
     @torch.inference_mode()
     def encode_image(self, pixels: Tensor) -> Tensor:
@@ -215,6 +245,24 @@ def freeze(
             '"avg" or "token".'
         )
     return replace(backbone, dim=probe.shape[1])
+
+
+def _normalisation(transform: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (c,) of the Normalize step of a library's transform."""
+    from torchvision import transforms
+
+    steps = getattr(transform, "transforms", None)
+    if not isinstance(steps, list | tuple):
+        raise BackboneError(
+            f"transform is {quote(transform)}. Expected a Compose of resize, crop, ToTensor and Normalize, such as "
+            "timm.data.create_transform makes."
+        )
+    found = [step for step in steps if isinstance(step, transforms.Normalize)]
+    if len(found) != 1:
+        raise BackboneError(f"transform has {len(found)} Normalize steps. Expected one, after ToTensor.")
+    channels = len(transform(Image.new("RGB", (256, 256))))
+    mean, std = (torch.as_tensor(value).flatten().expand(channels).tolist() for value in (found[0].mean, found[0].std))
+    return tuple(mean), tuple(std)
 
 
 def library_preprocess(transform: Any) -> tuple[Preprocess, list[str]]:

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +21,13 @@ from tqdm.auto import tqdm
 
 from labkit._files import cache_dir, locked_folder, own_dir, sweep
 from labkit._saved import read_saved, write_saved
+from labkit.data.datasets import load_dataset
+from labkit.data.images import ImageDataset
+from labkit.data.manifests import load_manifest
+from labkit.data.schema import Manifest
 from labkit.devices import cpu_count
 from labkit.errors import CheckpointError, DataError, quote
 from labkit.spaces.backbones import Backbone, Preprocess
-
-if TYPE_CHECKING:
-    from labkit.data.datasets import ImageDataset
-    from labkit.data.manifests import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +37,15 @@ BATCH = {"cpu": 32, "cuda": 256, "mps": 256}  # images in a pass; larger ones ta
 
 def extract_features(
     backbone: Backbone,
-    manifest: Manifest,
+    data: Manifest | ImageDataset | str | os.PathLike[str],
     *,
-    split: str = "train",
+    split: str | None = None,
     batch_size: int | None = None,
     dtype: str = "float32",
     cache: bool = True,
     progress: bool = False,
 ) -> np.ndarray:
-    """Features of every image of a split, in the order of the samples: (n, d).
+    """Features of every image of a dataset, in the order of the samples: (n, d).
 
     The result is kept under a key made of the identity of the images, the backbone's weights and preprocessing, and
     the dtypes, so it is computed once; an extraction that was killed goes on from its last saved part. What is kept
@@ -54,8 +54,8 @@ def extract_features(
 
     Args:
         backbone: from `load_backbone`.
-        manifest: from `load_manifest`.
-        split: which of the manifest's splits.
+        data: the images: an `ImageDataset`; or a manifest, or what `load_manifest` takes, and a split of it.
+        split: which of the manifest's splits, "train" unless given; an `ImageDataset` has none.
         batch_size: images in one forward pass; memory grows with it, not with n. None is 32 on a CPU, else 256.
         dtype: of the result, "float32" or "float16" (half the memory and disk).
         cache: read and write the cache ($LABKIT_CACHE, else the user's cache folder).
@@ -67,13 +67,11 @@ def extract_features(
     _expect_backbone(backbone)
     if dtype not in ("float32", "float16"):
         raise DataError(f'features can be stored as "float32" or "float16", not {quote(dtype)}.')
-    if not hasattr(manifest, "images"):
-        raise DataError(f"manifest is {quote(manifest)}. Expected what load_manifest gives.")
-    dataset = manifest.images(split)
+    dataset, name = _read_data(data, split)
     if not cache:
         return encode_images(backbone, dataset, batch_size=batch_size, progress=progress).astype(dtype, copy=False)
     key = feature_key(backbone, dataset, dtype)
-    paths = feature_paths(backbone, manifest.id, split, key)
+    paths = feature_paths(backbone, *name, key)
     features = kept_anywhere(paths, key)
     if features is None:
         with contextlib.ExitStack() as held:
@@ -86,6 +84,20 @@ def extract_features(
     return features
 
 
+def _read_data(data: Any, split: str | None) -> tuple[ImageDataset, tuple[str, str]]:
+    """The images, and the dataset and split that the cache keeps their features under."""
+    if isinstance(data, ImageDataset):
+        if split is not None:
+            raise DataError(f"split is {quote(split)}, but an ImageDataset has none. Leave it out, or give a manifest.")
+        return data, ("images", "all")
+    if not isinstance(data, Manifest):
+        if not isinstance(data, str | os.PathLike):
+            raise DataError(f"data is {quote(data)}. Expected an ImageDataset, or what load_manifest gives or takes.")
+        data = load_manifest(data)
+    split = "train" if split is None else split
+    return load_dataset(data, split), (data.id, split)
+
+
 def encode_images(
     backbone: Backbone, dataset: ImageDataset, *, batch_size: int | None = None, progress: bool = False
 ) -> np.ndarray:
@@ -96,7 +108,7 @@ def encode_images(
     """
     _expect_backbone(backbone)
     if not hasattr(dataset, "labels") or len(dataset) == 0:
-        raise DataError(f"dataset is {quote(dataset)}. Expected images, at least one, such as manifest.images().")
+        raise DataError(f"dataset is {quote(dataset)}. Expected images, at least one, such as load_dataset(manifest).")
     starts = range(0, len(dataset), PART)
     return np.concatenate([part for _, part in _extract(backbone, dataset, starts, batch_size, progress)])
 

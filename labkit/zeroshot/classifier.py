@@ -9,12 +9,13 @@ is known of the classes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import entr, logsumexp, softmax
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, ClassifierMixin
 
 from labkit._inputs import finite_matrix, is_number, is_whole, plain_array
 from labkit._scales import moderate_rows
@@ -29,12 +30,13 @@ LARGEST_SCALE = 1e30  # or its inverse: products with cosines stay within float3
 def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True) -> np.ndarray:
     """The weights of a zero-shot classifier, one unit vector a class: (C, d) float32.
 
-    The mean over all words of a class, be they synonyms or members; `ZeroShot.of` gives members weights of their own.
+    The mean over all names of a class, be they synonyms or members; `ZeroShot.from_prompts` gives members weights of
+    their own.
     Kept under a key made of the backbone's weights and all sentences, so they are computed once.
 
     Args:
         backbone: with a text tower ("pocket-clip", "open_clip:…").
-        prompts: from `load_prompts`, or `Prompts.of(words)`.
+        prompts: from `load_prompts`, or `Prompts.from_words(words)`.
         cache: read and write the cache ($LABKIT_CACHE, else the user's cache folder).
 
     Raises:
@@ -67,10 +69,10 @@ def _check_texts(backbone: object, prompts: object) -> None:
     if not hasattr(backbone, "encode_text"):
         raise BackboneError(f'the backbone is {quote(backbone)}. Expected one: load_backbone("pocket-clip").')
     if not isinstance(prompts, Prompts):
-        raise DataError(f"prompts is {quote(prompts)}. Expected Prompts: Prompts.of(words), or load_prompts(manifest).")
+        raise DataError(f"prompts is {quote(prompts)}. Expected what Prompts.from_words or load_prompts gives.")
 
 
-class ZeroShot(BaseEstimator):
+class ZeroShot(ClassifierMixin, BaseEstimator):
     """A classifier made of texts, for features of the same backbone.
 
     The probability of a class is the softmax over classes of `logit_scale` times the cosine similarity of the picture
@@ -87,10 +89,12 @@ class ZeroShot(BaseEstimator):
         weights: from `text_classifier`, (C, d); or one for each member of the classes, (V, d).
         logit_scale: the inverse temperature, such as `backbone.logit_scale`.
         class_of: the class that each weight belongs to, (V,) of 0 to C − 1; None where each is a class of its own.
+        class_names: names of the classes, (C,), to read predictions with; None where they have none.
         center: see above; "auto" centres where that makes the answers for the pictures that `fit` saw more even among
             the classes (the entropy of how often each is said). That assumes classes that are about equally frequent.
 
     Attributes:
+        classes_: numbers of the classes, (C,) int64: 0 … C − 1; what `predict` gives.
         mean_: the mean of the normalised features that `fit` saw, (d,).
         centered_: whether the predictions are centred.
     """
@@ -101,29 +105,39 @@ class ZeroShot(BaseEstimator):
         logit_scale: float = 100.0,
         *,
         class_of: ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
         center: bool | str = False,
     ) -> None:
         self.weights = weights
         self.logit_scale = logit_scale
         self.class_of = class_of
+        self.class_names = class_names
         self.center = center
 
     @classmethod
-    def of(cls, backbone: Backbone, prompts: Prompts, *, center: bool | str = False, cache: bool = True) -> ZeroShot:
+    def from_prompts(
+        cls, backbone: Backbone, prompts: Prompts, *, center: bool | str = False, cache: bool = True
+    ) -> ZeroShot:
         """The classifier of a backbone with a text tower, for the classes of the prompts, at the backbone's scale.
 
         Raises:
             BackboneError, DataError: as `text_classifier`.
         """
         _check_texts(backbone, prompts)
-        if prompts.words == "synonyms":
-            return cls(text_classifier(backbone, prompts, cache=cache), backbone.logit_scale, center=center)
-        members = [word for words in prompts.phrases for word in words]
+        if prompts.relation == "synonyms":
+            weights = text_classifier(backbone, prompts, cache=cache)
+            return cls(weights, backbone.logit_scale, class_names=list(prompts.classes), center=center)
+        members = [word for words in prompts.names for word in words]
         weights = text_classifier(
             backbone, Prompts(members, [[word] for word in members], prompts.templates), cache=cache
         )
-        class_of = np.repeat(np.arange(len(prompts.classes)), [len(words) for words in prompts.phrases])
-        return cls(weights, backbone.logit_scale, class_of=class_of, center=center)
+        class_of = np.repeat(np.arange(len(prompts.classes)), [len(words) for words in prompts.names])
+        names = list(prompts.classes)
+        return cls(weights, backbone.logit_scale, class_of=class_of, class_names=names, center=center)
+
+    @property
+    def classes_(self) -> np.ndarray:
+        return np.arange(len(self.weights) if self.class_of is None else int(np.max(self.class_of)) + 1)  # type: ignore[arg-type]
 
     def fit(self, X: ArrayLike, y: object = None) -> ZeroShot:
         """Learn the mean picture, and whether to centre where that is "auto"; needed only with `center`.

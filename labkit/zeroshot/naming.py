@@ -30,14 +30,14 @@ class Names:
     """Words for K clusters out of a vocabulary of V.
 
     Attributes:
-        words: the word of each cluster, as its number in the vocabulary, (K,) int64; all different.
+        assignment: the word of each cluster, as its number in the vocabulary, (K,) int64; all different.
         scores: mean log-probability of each word over the pictures of each cluster, (K, V).
         margins: how much the word of a cluster scores above the best other word, (K,); negative where its best word
             went to a cluster that it fits better.
         evidence: the pictures that speak most for each name: those of largest τ · p, best first, (K, m) int64.
     """
 
-    words: np.ndarray
+    assignment: np.ndarray
     scores: np.ndarray
     margins: np.ndarray
     evidence: np.ndarray
@@ -47,19 +47,21 @@ class Names:
 
         With the classes of a dataset as the vocabulary these are class predictions ("turtle-named" in the results).
         """
-        return self.words[self._read(labeling_probs).argmax(1)]
+        return self.assignment[self._read(labeling_probs).argmax(1)]
 
     def predict_proba(self, labeling_probs: ArrayLike) -> np.ndarray:
         """Probability of each word for each picture, (n, V): that of the cluster it names, else 0."""
         given = self._read(labeling_probs)
         probs = np.zeros((len(given), self.scores.shape[1]))
-        probs[:, self.words] = given
+        probs[:, self.assignment] = given
         return probs
 
     def _read(self, labeling_probs: ArrayLike) -> np.ndarray:
         probs = _probabilities("labeling_probs", labeling_probs)
-        if probs.shape[1] != len(self.words):
-            raise DataError(f"labeling_probs has {probs.shape[1]} clusters. Expected the {len(self.words)} named ones.")
+        if probs.shape[1] != len(self.assignment):
+            raise DataError(
+                f"labeling_probs has {probs.shape[1]} clusters. Expected the {len(self.assignment)} named ones."
+            )
         return probs
 
 
@@ -109,7 +111,7 @@ def name_by_model(labeling_probs: ArrayLike, backbone: Backbone, features: Array
     from labkit.zeroshot.classifier import ZeroShot
 
     # centred: some words fit all pictures of one kind a little better than the others
-    zero_shot = ZeroShot.of(backbone, prompts, center=True).fit(features)
+    zero_shot = ZeroShot.from_prompts(backbone, prompts, center=True).fit(features)
     return name_clusters(labeling_probs, zero_shot.predict_proba(features))
 
 

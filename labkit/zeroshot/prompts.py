@@ -16,7 +16,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from labkit.data.manifests import Manifest, Strict, closest, load_manifest, read_yaml, validate
+from labkit.data.manifests import closest, load_manifest, read_yaml, validate
+from labkit.data.schema import Manifest, Strict
 from labkit.errors import DataError, ManifestError, quote
 
 TEMPLATES = ("a photo of a {}.",)
@@ -28,74 +29,74 @@ class Prompts:
 
     Attributes:
         classes: C names.
-        phrases: for each class its words, at least one.
-        templates: sentences with one {} each, the place of a word.
-        words: what the words of a class are to each other. "synonyms" are names of one thing, and their mean stands for
-            it; "members" are the things that a coarse class holds, and each is a candidate of its own.
+        names: for each class its names, at least one.
+        templates: sentences with one {} each, the place of a name.
+        relation: what the names of a class are to each other. "synonyms" name one thing, and their mean stands for it;
+            "members" are the things that a coarse class holds, and each is a candidate of its own.
     """
 
     classes: Sequence[str]
-    phrases: Sequence[Sequence[str]]
+    names: Sequence[Sequence[str]]
     templates: Sequence[str] = TEMPLATES
-    words: Literal["synonyms", "members"] = "synonyms"
+    relation: Literal["synonyms", "members"] = "synonyms"
 
     def __post_init__(self) -> None:
         texts = [*self._several(self.classes), *self._several(self.templates)]
-        words = [self._several(of_class) for of_class in self._several(self.phrases)]
-        if len(words) != len(self.classes) or not all(isinstance(text, str) for text in chain(texts, *words)):
+        names = [self._several(of_class) for of_class in self._several(self.names)]
+        if len(names) != len(self.classes) or not all(isinstance(text, str) for text in chain(texts, *names)):
             raise DataError(
-                f"the words of the classes {quote(self.classes)} are {quote(self.phrases)}. Expected a list of texts "
-                "for each class: Prompts.of makes it."
+                f"the names of the classes {quote(self.classes)} are {quote(self.names)}. Expected a list of texts "
+                "for each class: Prompts.from_words makes it."
             )
 
     def _several(self, given: Any) -> list[Any]:
         """What is given in a list or the like, or a DataError."""
         if isinstance(given, str) or not isinstance(given, Sequence):
             raise DataError(
-                f"the prompts hold {quote(given)}. Expected a list: Prompts.of makes prompts of your words."
+                f"the prompts hold {quote(given)}. Expected a list: Prompts.from_words makes prompts of your words."
             )
         return list(given)
 
     @classmethod
-    def of(
+    def from_words(
         cls,
         classes: Sequence[str] | Mapping[str, Sequence[str]],
         templates: Sequence[str] = TEMPLATES,
         *,
-        words: Literal["synonyms", "members"] = "synonyms",
+        relation: Literal["synonyms", "members"] = "synonyms",
     ) -> Prompts:
-        """Prompts from names of classes, or from a mapping of each name to its words.
+        """Prompts from names of classes, or from a mapping of each class to its names.
 
         Raises:
-            DataError: classes, words or templates are missing, no texts, the same twice, or in no order (a set).
+            DataError: classes, names or templates are missing, no texts, the same twice, or in no order (a set).
         """
         if isinstance(classes, str) or isinstance(templates, str):
             raise DataError(
                 f"got the text {quote(classes if isinstance(classes, str) else templates)}. Expected lists: "
-                'Prompts.of(["cat", "dog"], ["a photo of a {}."]).'
+                'Prompts.from_words(["cat", "dog"], ["a photo of a {}."]).'
             )
         names = _in_order(classes)
         if names is None or len(set(names)) != len(names):
             raise DataError(
                 f"the classes are {quote(classes)}. Expected a different text for each, in a list; where a class has "
-                'several words, a mapping: {"ball": ["ball", "sphere"], "star": ["star"]}.'
+                'several names, a mapping: {"ball": ["ball", "sphere"], "star": ["star"]}.'
             )
         given = classes if isinstance(classes, Mapping) else {name: [name] for name in names}
-        phrases = {name: _in_order(given[name]) or [] for name in names}
-        for name, several in phrases.items():
-            if not several:
+        several = {name: _in_order(given[name]) or [] for name in names}
+        for name, of_class in several.items():
+            if not of_class:
                 raise DataError(
-                    f"the words of {quote(name)} are {quote(given[name])}. Expected a list of at least one text."
+                    f"the names of {quote(name)} are {quote(given[name])}. Expected a list of at least one text."
                 )
         if not all("{}" in sentence for sentence in _in_order(templates) or [""]):
             raise DataError(f"the templates are {quote(templates)}. Expected sentences with {{}} in them, in a list.")
-        if not isinstance(words, str) or words not in ("synonyms", "members"):
-            raise DataError(f'words is {quote(words)}. Expected "synonyms" or "members".')
-        return cls(names, list(phrases.values()), templates, words)
+        if not isinstance(relation, str) or relation not in ("synonyms", "members"):
+            raise DataError(f'relation is {quote(relation)}. Expected "synonyms" or "members".')
+        return cls(names, list(several.values()), templates, relation)
 
     def texts(self, i: int) -> list[str]:
-        """All sentences for class i: every template with every word."""
-        return [template.replace("{}", phrase) for template in self.templates for phrase in self.phrases[i]]
+        """All sentences for class i: every template with every name."""
+        return [template.replace("{}", name) for template in self.templates for name in self.names[i]]
 
 
 def _in_order(texts: Any) -> list[str] | None:
@@ -114,12 +115,12 @@ class _PromptFile(Strict):
     templates: list[Annotated[str, Field(pattern=r"^[^{}]*\{\}[^{}]*$")]] = Field(
         min_length=1, description="a list of sentences with one {} each, such as 'a photo of a {}.' (in quotes)"
     )
-    words: Literal["synonyms", "members"] = Field(
+    relation: Literal["synonyms", "members"] = Field(
         default="synonyms",
         description="'synonyms' (names of one thing) or 'members' (things that a coarse class holds)",
     )
     classes: dict[str, Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)]] = Field(
-        description="for every class of the manifest a list of words, each text ('7' and 'no' need quotes)"
+        description="for every class of the manifest a list of its names, each text ('7' and 'no' need quotes)"
     )
 
 
@@ -135,16 +136,16 @@ def load_prompts(manifest: Manifest | str | Path) -> Prompts:
     manifest = manifest if isinstance(manifest, Manifest) else load_manifest(manifest)
     if not manifest.classes:
         raise ManifestError(
-            f"{manifest.id} has no classes to name. Make prompts of your words: Prompts.of(['cat', …])."
+            f"{manifest.id} has no classes to name. Make prompts of your words: Prompts.from_words(['cat', …])."
         )
     if manifest.prompts is None:
-        return Prompts.of(manifest.classes)
+        return Prompts.from_words(manifest.classes)
     path = Path(manifest.prompts)
     if not os.path.isfile(path):  # noqa: PTH113 (says no where pathlib raises)
         raise ManifestError(f"there is no file of prompts {path}. Correct `prompts` in the manifest {manifest.id}.")
     given = validate(path, read_yaml(path, _PromptFile), _PromptFile)
     problems = [
-        f"`classes` lacks {name!r}: add it with its words." for name in manifest.classes if name not in given.classes
+        f"`classes` lacks {name!r}: add it with its names." for name in manifest.classes if name not in given.classes
     ]
     for name in given.classes:
         if name not in manifest.classes:
@@ -153,4 +154,4 @@ def load_prompts(manifest: Manifest | str | Path) -> Prompts:
         problems = [f"`classes` is in another order than in the manifest: expected {', '.join(manifest.classes)}."]
     if problems:
         raise ManifestError(f"{path} does not fit the manifest {manifest.id}:\n  " + "\n  ".join(problems))
-    return Prompts(manifest.classes, list(given.classes.values()), given.templates, given.words)
+    return Prompts(manifest.classes, list(given.classes.values()), given.templates, given.relation)

@@ -25,7 +25,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def main() -> None:
     given = arguments(__doc__, options)
     backbone = lk.load_backbone(given.backbone, image_size=given.image_size)
-    dataset = lk.load_manifest("fashion-mini").images("test")
+    dataset = lk.load_dataset("fashion-mini", "test")
     if given.quick:
         dataset = dataset.subset(range(20))
     images = [backbone.preprocess(image) for image, _ in dataset]

@@ -72,12 +72,12 @@ def fitted(
     path = given.out / "gain" / f"{dataset}-{hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]}.json"
     if not path.exists():
         manifest = lk.load_manifest(dataset)
-        images, test = (manifest.images(split) for split in ("train", "test"))
+        images, test = (lk.load_dataset(manifest, split) for split in ("train", "test"))
         if given.quick:
             images, test = images.subset(range(64)), test.subset(range(64))
         begin = time.perf_counter()
         must = lk.MUST(MODEL, lk.load_prompts(manifest), config, random_state=seed)
-        must.fit(images, start=None if start is None else start[: len(images)])
+        must.fit(images, initial_labels=None if start is None else start[: len(images)])
         seconds = time.perf_counter() - begin
         accuracy = float(np.mean(must.predict(test) == test.labels))
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -119,7 +119,7 @@ def bench_centred_start(given: argparse.Namespace) -> list[Result]:
     for dataset in given.datasets:
         manifest = lk.load_manifest(dataset)
         features = lk.extract_features(model, manifest, split="train")
-        reader = lk.ZeroShot.of(model, lk.load_prompts(manifest), center="auto").fit(features)
+        reader = lk.ZeroShot.from_prompts(model, lk.load_prompts(manifest), center="auto").fit(features)
         if not reader.centered_:
             continue
         labeling = reader.predict(features)

@@ -40,13 +40,12 @@ def turtle_accuracies(case: Case, seeds: list[int]) -> list[float]:
 
 def kmeans_accuracies(case: Case, seeds: list[int]) -> dict[str, list[float]]:
     """Of both variants and all seeds."""
-    return {
-        variant: [
-            case.accuracy(lk.kmeans(case.train, case.n_clusters, variant=variant, random_state=seed).predict(case.test))
-            for seed in seeds
-        ]
-        for variant in ("raw", "normalized")
-    }
+
+    def accuracy(seed: int, normalize: bool) -> float:
+        kmeans = lk.KMeans(case.n_clusters, normalize=normalize, random_state=seed).fit(case.train)
+        return case.accuracy(kmeans.predict(case.test))
+
+    return {variant: [accuracy(seed, variant == "normalized") for seed in seeds] for variant in ("raw", "normalized")}
 
 
 def bench_dataset(cases: list[Case], seeds: list[int]) -> list[Result]:

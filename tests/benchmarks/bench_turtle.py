@@ -102,7 +102,8 @@ def load_cases(datasets: Sequence[str], spaces: Sequence[Sequence[str]]) -> Iter
                     if (name, split) not in features:
                         features[name, split] = lk.extract_features(backbones[name], manifest, split=split)
             train, test = ([features[name, split] for name in names] for split in ("train", "test"))
-            yield Case(dataset, names, train, test, manifest.labels("train"), manifest.labels("test"))
+            labels = (lk.load_dataset(manifest, split).labels for split in ("train", "test"))
+            yield Case(dataset, names, train, test, *labels)
 
 
 def made_up_case(n: int = 300, dims: Sequence[int] = (12, 7), n_clusters: int = 4, spread: float = 0.6) -> Case:
@@ -384,7 +385,7 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
         fits["kmeans"].append(estimator.fit(side(case.train)))
 
     def probe() -> None:
-        fits["probe"].append(lk.linear_probe(case.train, case.y_train))
+        fits["probe"].append(lk.LinearProbe().fit(case.train, case.y_train))
 
     times = side_by_side(given.rounds, turtle=turtle, kmeans=kmeans, probe=probe)
     accuracy = {

@@ -125,7 +125,7 @@ def bench_features(given: argparse.Namespace) -> dict[str, Any]:
     import labkit as lk
     from labkit.spaces.features import encode_images
 
-    dataset = lk.load_manifest("fashion-mini").images("test")
+    dataset = lk.load_dataset("fashion-mini", "test")
     if given.quick:
         dataset = dataset.subset(range(10))
     numbers: dict[str, Any] = {"images": len(dataset), "backbone": "efficientnet-lite0 at 96 px"}

@@ -71,7 +71,7 @@ def ask_for_texts() -> None:
     """The same texts in all processes at the same moment, some of them for the first time, again and again."""
     model = tiny.backbone()
     for i in range(30):
-        prompts = Prompts.of(["cat", "dog", f"thing {i}"])
+        prompts = Prompts.from_words(["cat", "dog", f"thing {i}"])
         expected = text_classifier(model, prompts, cache=False)
         torch.distributed.barrier()
         for _ in range(2):  # made, then read

@@ -26,16 +26,16 @@ ROOT = Path(__file__).parents[2]
 ONE_EPOCH = {"epochs": 1}  # three steps of 8 pictures, 4 on each of two processes
 JOBS: dict[str, dict[str, Any]] = {
     "plain": ONE_EPOCH,
-    "memory-and-prior": {**ONE_EPOCH, "fairness_memory": 0.5, "prior": "estimated"},
+    "memory-and-prior": {**ONE_EPOCH, "fairness_momentum": 0.5, "prior": "estimated"},
     "only-one-process-is-sure": {**ONE_EPOCH, "threshold": 0.955},
     "nobody-is-sure": {**ONE_EPOCH, "threshold": 1 - 1e-9},
     "no-masking": {**ONE_EPOCH, "mask_ratio": 0.0},
     "no-masked-losses": {**ONE_EPOCH, "masked_image_weight": 0.0, "alignment_weight": 0.0},
-    "micro-batches": {**ONE_EPOCH, "accumulate": 2, "fairness_memory": 0.5},
+    "micro-batches": {**ONE_EPOCH, "accumulate": 2, "fairness_momentum": 0.5},
     "odd-batch": {**ONE_EPOCH, "batch_size": 7},  # 6, for two equal shares
     "patience": {"epochs": 4, "patience": 1, "lr": 6e-3},
 }
-STOPPED = {"epochs": 2, "fairness_memory": 0.5}
+STOPPED = {"epochs": 2, "fairness_momentum": 0.5}
 
 
 def free_port() -> str:

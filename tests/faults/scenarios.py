@@ -80,7 +80,7 @@ def cluster(folder: Path) -> None:
 
 
 def must(folder: Path) -> None:
-    images = lk.load_manifest(folder / "photos").images()
+    images = lk.load_dataset(folder / "photos")
     fitted = tiny.must(epochs=2).fit(images, folder=folder / "out")
     fitted.save(folder / "out" / "must.safetensors")
 
@@ -98,8 +98,9 @@ def chain(folder: Path) -> None:
     turtle = Turtle(3, n_restarts=2, n_outer_steps=20, random_state=0, device="cpu").fit(spaces)
     turtle.save(folder / "out" / "turtle.safetensors")
     backbone, probs = tiny.backbone(), turtle.predict_proba(spaces)
-    names = name_by_model(probs, backbone, extract_features(backbone, manifest), lk.Prompts.of(tiny.WORDS))
-    student = tiny.must(epochs=1).fit(manifest.images(), start=names.predict(probs), folder=folder / "out" / "must")
+    names = name_by_model(probs, backbone, extract_features(backbone, manifest), lk.Prompts.from_words(tiny.WORDS))
+    images, labels = lk.load_dataset(manifest), names.predict(probs)
+    student = tiny.must(epochs=1).fit(images, initial_labels=labels, folder=folder / "out" / "must")
     student.save(folder / "out" / "must.safetensors")
 
 

@@ -112,8 +112,8 @@ def manifests() -> list[bytes]:
 
 
 def prompt_files() -> list[bytes]:
-    text = 'templates: ["a photo of a {}.", "{}"]\nwords: members\nclasses: {a: [cat, "7"], b: [dog]}\n'
-    return [text.encode(), text.replace("words: members\n", "").encode("utf-8-sig")]
+    text = 'templates: ["a photo of a {}.", "{}"]\nrelation: members\nclasses: {a: [cat, "7"], b: [dog]}\n'
+    return [text.encode(), text.replace("relation: members\n", "").encode("utf-8-sig")]
 
 
 @functools.cache
@@ -233,10 +233,10 @@ def results() -> list[bytes]:
 def read_and_show_results(path: Path) -> None:
     import pandas as pd
 
-    from labkit.course.results import ROW_KEYS, summarise
+    from labkit.course.results import ROW_KEYS, summarize
 
     rows, _ = read_results(path)
-    summarise(pd.DataFrame(rows, columns=list(ROW_KEYS)))
+    summarize(pd.DataFrame(rows, columns=list(ROW_KEYS)))
 
 
 def idx_files() -> list[bytes]:

@@ -128,7 +128,7 @@ def compare_steps(
         w_align=config.alignment_weight,
         d0=config.ema_decay,
         warm=config.ema_warmup,
-        memory=config.fairness_memory or 0.0,
+        memory=config.fairness_momentum or 0.0,
         prior=prior,
         slow_token=config.slow_mask_token,
         epoch=2,
@@ -179,12 +179,12 @@ PRIOR = torch.tensor([3.0, 2.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5, 0.5]).double(
     ("changes", "prior"),
     [
         ({}, None),
-        ({"fairness_memory": 0.5}, None),
+        ({"fairness_momentum": 0.5}, None),
         ({}, PRIOR),
         ({"mask_ratio": 0.0}, None),
         ({"slow_mask_token": False}, None),
         ({"accumulate": 2}, None),
-        ({"accumulate": 2, "fairness_memory": 0.5}, PRIOR),
+        ({"accumulate": 2, "fairness_momentum": 0.5}, PRIOR),
     ],
     ids=["plain", "memory", "prior", "no-masking", "fast-token", "two-parts", "two-parts-memory-prior"],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import labkit.evaluation.metrics as m
 
-ALL = (m.clustering_accuracy, m.mean_per_class_accuracy, m.normalized_mutual_info, m.adjusted_rand_index)
+ALL = (m.clustering_accuracy, m.clustering_mean_per_class_accuracy, m.normalized_mutual_info, m.adjusted_rand_index)
 label = st.integers(0, 4)
 labelings = st.lists(st.tuples(label, label), min_size=1, max_size=60).map(lambda pairs: np.array(pairs).T)
 
@@ -35,7 +35,7 @@ def test_names_of_clusters_and_classes_do_not_matter(pair, cluster_names, class_
     renamed = np.array(class_names)[y_true], np.array(cluster_names)[y_pred]
     for metric in (m.clustering_accuracy, m.normalized_mutual_info, m.adjusted_rand_index):
         assert metric(*renamed) == pytest.approx(metric(*pair))
-    # mean_per_class_accuracy may change where two matchings tie in accuracy: only its bounds are promised then
+    # clustering_mean_per_class_accuracy may change where two matchings tie in accuracy: only its bounds are promised
 
 
 @given(st.lists(label, min_size=1, max_size=60), st.permutations(range(5)))
@@ -65,14 +65,14 @@ def test_mean_per_class_is_the_mean_of_each_class(pair):
     y_true, y_pred = pair
     right = m.match_clusters(y_true, y_pred)[y_pred] == y_true
     expected = np.mean([right[y_true == c].mean() for c in np.unique(y_true)])
-    assert m.mean_per_class_accuracy(y_true, y_pred) == pytest.approx(expected)
+    assert m.clustering_mean_per_class_accuracy(y_true, y_pred) == pytest.approx(expected)
 
 
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_all_in_one_cluster_scores_the_largest_class(a, b):
     y_true = np.repeat([0, 1], [a, b])
     assert m.clustering_accuracy(y_true, np.zeros(a + b, int)) == pytest.approx(max(a, b) / (a + b))
-    assert m.mean_per_class_accuracy(y_true, np.zeros(a + b, int)) == pytest.approx(0.5)
+    assert m.clustering_mean_per_class_accuracy(y_true, np.zeros(a + b, int)) == pytest.approx(0.5)
     assert m.normalized_mutual_info(y_true, np.zeros(a + b, int)) == 0.0
 
 

@@ -16,8 +16,8 @@ from labkit.must import (
     MustConfig,
     alignment_loss,
     block_masks,
+    ema_update,
     fairness_loss,
-    follow,
     masked_image_loss,
     pseudo_labels,
     self_training_loss,
@@ -161,7 +161,7 @@ def test_the_teacher_moves_along_the_line_to_the_student(seed, decay):
             parameter.copy_(random(seed + k, *parameter.shape))
     before = [parameter.clone() for parameter in teacher.parameters()]
     unchanged = [parameter.clone() for parameter in student.parameters()]
-    follow(teacher, student, decay)
+    ema_update(teacher, student, decay)
     for new, old, target, kept in zip(teacher.parameters(), before, student.parameters(), unchanged, strict=True):
         torch.testing.assert_close(new.detach(), decay * old + (1 - decay) * target)
         assert (new >= torch.minimum(old, target) - 1e-12).all()

@@ -37,7 +37,7 @@ def test_no_other_matching_scores_higher(problem):
     names = name_clusters(labeling, zero_shot)
     np.testing.assert_allclose(names.scores, scores, rtol=1e-9)
     best = max(permutations(range(n_words), n_clusters), key=lambda m: sum(scores[k, v] for k, v in enumerate(m)))
-    assert names.words.tolist() == list(best)
+    assert names.assignment.tolist() == list(best)
 
 
 @given(problems())
@@ -45,7 +45,7 @@ def test_the_order_of_clusters_does_not_matter(problem):
     labeling, zero_shot, rng = problem
     order = rng.permutation(labeling.shape[1])
     names, shuffled = name_clusters(labeling, zero_shot), name_clusters(labeling[:, order], zero_shot)
-    np.testing.assert_array_equal(shuffled.words, names.words[order])
+    np.testing.assert_array_equal(shuffled.assignment, names.assignment[order])
     np.testing.assert_allclose(shuffled.scores, names.scores[order])
     np.testing.assert_allclose(shuffled.margins, names.margins[order])
     np.testing.assert_array_equal(shuffled.evidence, names.evidence[order])
@@ -57,7 +57,7 @@ def test_the_order_of_words_does_not_matter(problem):
     labeling, zero_shot, rng = problem
     order = rng.permutation(zero_shot.shape[1])
     names, shuffled = name_clusters(labeling, zero_shot), name_clusters(labeling, zero_shot[:, order])
-    np.testing.assert_array_equal(order[shuffled.words], names.words)
+    np.testing.assert_array_equal(order[shuffled.assignment], names.assignment)
     np.testing.assert_allclose(shuffled.margins, names.margins)
 
 
@@ -66,7 +66,7 @@ def test_the_order_of_pictures_does_not_matter(problem):
     labeling, zero_shot, rng = problem
     order = rng.permutation(len(labeling))
     names, shuffled = name_clusters(labeling, zero_shot), name_clusters(labeling[order], zero_shot[order])
-    np.testing.assert_array_equal(shuffled.words, names.words)
+    np.testing.assert_array_equal(shuffled.assignment, names.assignment)
     np.testing.assert_array_equal(order[shuffled.evidence], names.evidence)
 
 
@@ -74,7 +74,7 @@ def test_the_order_of_pictures_does_not_matter(problem):
 def test_words_are_used_once_and_probabilities_stay_probabilities(problem):
     labeling, zero_shot, _ = problem
     names = name_clusters(labeling, zero_shot)
-    assert len(set(names.words)) == labeling.shape[1]
+    assert len(set(names.assignment)) == labeling.shape[1]
     probs = names.predict_proba(labeling)
     assert probs.sum(1) == pytest.approx(np.ones(len(labeling)))
     np.testing.assert_array_equal(probs.argmax(1), names.predict(labeling))
@@ -86,4 +86,6 @@ def test_words_that_nobody_says_change_nothing(problem):
     labeling, zero_shot, _ = problem
     more = np.c_[0.5 * zero_shot, np.full((len(zero_shot), 50), 1e-12)]
     more /= more.sum(1, keepdims=True)
-    np.testing.assert_array_equal(name_clusters(labeling, more).words, name_clusters(labeling, zero_shot).words)
+    np.testing.assert_array_equal(
+        name_clusters(labeling, more).assignment, name_clusters(labeling, zero_shot).assignment
+    )

@@ -18,7 +18,7 @@ from PIL import Image
 
 import labkit
 from labkit import cli
-from labkit.data.manifests import load_manifest
+from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, FitError
 from labkit.must import MUST, PRESETS, MustConfig
 from labkit.spaces.backbones import Backbone, load_backbone
@@ -259,12 +259,13 @@ def test_an_interrupt_exits_with_130(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "interrupted. The pages of the notebooks that had ended" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("start", ["prompts", "turtle"])
+@pytest.mark.parametrize("start", ["zero-shot", "turtle"])
 def test_must_trains_on_a_folder_and_goes_on(
     start: str, photos: Path, tmp_path: Path, tiny_model: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatched = ["must", str(photos), "--words", "dark,bright", "--backbone", tiny.NAME, "--epochs", "2"]
-    arguments = [*monkeypatched, "--batch", "8", "--start", start, "--space", "pixels", "--out", str(tmp_path / "run")]
+    arguments = [*monkeypatched, "--batch", "8", "--initial-labels", start, "--space", "pixels"]
+    arguments += ["--out", str(tmp_path / "run")]
     assert cli.main(arguments) == 0
     assert "24 images" in capsys.readouterr().out
     with (tmp_path / "run" / "labels.csv").open(newline="") as file:
@@ -273,8 +274,8 @@ def test_must_trains_on_a_folder_and_goes_on(
     assert {row["label"] for row in rows} <= {"dark", "bright"}
     assert (photos / rows[0]["file"]).is_file()
     loaded = MUST.load(tmp_path / "run" / "must.safetensors")
-    said = loaded.predict(load_manifest(photos).images("train"))
-    assert [row["label"] for row in rows] == loaded.classes_[said].tolist()
+    said = loaded.predict(load_dataset(photos, "train"))
+    assert [row["label"] for row in rows] == loaded.class_names_[said].tolist()
     before = (tmp_path / "run" / "labels.csv").read_bytes()
     assert cli.main(arguments) == 0  # from its checkpoint: nothing is left to train
     assert (tmp_path / "run" / "labels.csv").read_bytes() == before

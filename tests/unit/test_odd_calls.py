@@ -55,8 +55,8 @@ def official(**changes: Any) -> lk.Turtle:
 FITTED = turtle().fit(X)
 FITTED_FRAME = turtle().fit(FRAME)
 TWO_FRAMES = turtle().fit([FRAME, FRAME])
-KMEANS = lk.kmeans(X, 3, random_state=0)
-PROBE = lk.linear_probe(X, Y)
+KMEANS = lk.KMeans(3, random_state=0).fit(X)
+PROBE = lk.LinearProbe().fit(X, Y)
 ZERO = lk.ZeroShot(WEIGHTS, 10.0)
 PIXEL = lk.load_backbone("pixels", device="cpu")
 REFUSED = None  # what is expected of a call: a LabkitError
@@ -225,11 +225,11 @@ def feature_cases() -> Iterator[Case]:
     takers: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool]]] = {
         "Turtle.fit": (lambda x: turtle().fit(x), labels_of),
         "Turtle.predict": (lambda x: FITTED.predict(x), equals(FITTED.labels_)),
-        "kmeans": (lambda x: lk.kmeans(x, 3, random_state=0).predict(X), equals(KMEANS.predict(X))),
+        "kmeans": (lambda x: lk.KMeans(3, random_state=0).fit(x).predict(X), equals(KMEANS.predict(X))),
         "Baseline.predict": (lambda x: KMEANS.predict(x), equals(KMEANS.predict(X))),
-        "linear_probe": (lambda x: lk.linear_probe(x, Y).predict(X), equals(Y)),
+        "linear_probe": (lambda x: lk.LinearProbe().fit(x, Y).predict(X), equals(Y)),
         "join_spaces": (join_spaces, near(X32)),
-        "normalized": (lambda x: np.linalg.norm(join_spaces(x, "normalized"), axis=1), near(np.ones(48))),
+        "normalized": (lambda x: np.linalg.norm(join_spaces(x, normalized=True), axis=1), near(np.ones(48))),
         "generalization_score": (lambda x: generalization_score(x, Y, n_folds=3), near(1.0)),
         "label_free_scores": (lambda x: label_free_scores(FITTED, x)["agreement"], near(np.ones(2))),
         "ZeroShot.predict": (lambda x: ZERO.predict(x), equals(ZERO.predict(X))),
@@ -246,11 +246,13 @@ def feature_cases() -> Iterator[Case]:
 def label_cases() -> Iterator[Case]:
     """Labels of every kind, for everything that takes labels."""
     takers: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool]]] = {
-        "linear_probe": (lambda y: lk.linear_probe(X, y).predict(X), equals(Y)),
+        "linear_probe": (lambda y: lk.LinearProbe().fit(X, y).predict(X), equals(Y)),
         "generalization_score": (lambda y: generalization_score(X, y, n_folds=3), near(1.0)),
         "clustering_accuracy": (lambda y: lk.clustering_accuracy(y, (Y + 1) % 3), near(1.0)),
         "y_pred": (lambda y: lk.clustering_accuracy(Y, y), near(1.0)),
+        "accuracy": (lambda y: lk.accuracy(y, Y), near(1.0)),
         "mean_per_class_accuracy": (lambda y: lk.mean_per_class_accuracy(y, Y), near(1.0)),
+        "clustering, per class": (lambda y: lk.clustering_mean_per_class_accuracy(y, (Y + 1) % 3), near(1.0)),
         "normalized_mutual_info": (lambda y: lk.normalized_mutual_info(Y, y), near(1.0)),
         "adjusted_rand_index": (lambda y: lk.adjusted_rand_index(y, Y), near(1.0)),
         "match_clusters": (lambda y: lk.match_clusters(Y, y), equals([0, 1, 2])),
@@ -264,14 +266,14 @@ def label_cases() -> Iterator[Case]:
 
 def scale_cases() -> Iterator[Case]:
     """Numbers of any scale."""
-    pattern = lk.linear_probe(X, Y).predict(X)
+    pattern = lk.LinearProbe().fit(X, Y).predict(X)
     for scale in (1e-300, 1e-150, 1e-25, 1e-19, 1e19, 1e30, 1e150, 1e300):
         x = X * scale
         yield f"Turtle x {scale}", lambda x=x: turtle().fit(x), labels_of
         yield f"official x {scale}", lambda x=x: official().fit(x), REFUSED
         yield f"official in float64 x {scale}", lambda x=x: official(dtype="float64").fit(x), REFUSED
-        yield f"kmeans x {scale}", lambda x=x: lk.kmeans(x, 3, random_state=0).predict(x), equals(KMEANS.predict(X))
-        yield f"linear_probe x {scale}", lambda x=x: lk.linear_probe(x, Y).predict(x), equals(pattern)
+        yield f"kmeans x {scale}", lambda x=x: lk.KMeans(3, random_state=0).fit(x).predict(x), equals(KMEANS.predict(X))
+        yield f"linear_probe x {scale}", lambda x=x: lk.LinearProbe().fit(x, Y).predict(x), equals(pattern)
         yield f"generalization x {scale}", lambda x=x: generalization_score(x, Y, n_folds=3), near(1.0)
         yield f"ZeroShot.logits x {scale}", lambda x=x: ZERO.logits(x), near(ZERO.logits(X), 1e-4)
         yield f"weights x {scale}", lambda s=scale: lk.ZeroShot(WEIGHTS * s, 10.0).logits(X), near(ZERO.logits(X), 1e-4)
@@ -281,7 +283,11 @@ def scale_cases() -> Iterator[Case]:
             lambda x=x: lk.ZeroShot(WEIGHTS, 10.0, center=True).fit(x).predict(X),
             equals(lk.ZeroShot(WEIGHTS, 10.0, center=True).fit(X).predict(X)),
         )
-        yield f"normalized x {scale}", lambda x=x: join_spaces(x, "normalized"), near(join_spaces(X, "normalized"))
+        yield (
+            f"normalized x {scale}",
+            lambda x=x: join_spaces(x, normalized=True),
+            near(join_spaces(X, normalized=True)),
+        )
         yield (
             f"float32 holds {scale}?",
             lambda x=x: join_spaces(x),
@@ -294,8 +300,8 @@ def scale_cases() -> Iterator[Case]:
     for name, make in (("Turtle", turtle), ("official", official)):
         yield f"{name}: one huge row", lambda m=make: m().fit(HUGE_ROW), "row 7"
     yield "official of zeros", lambda: official().fit(np.zeros((9, 2))), lambda t: np.isfinite(t.restarts_[0][0]).all()
-    yield "kmeans: one huge row", lambda: lk.kmeans(HUGE_ROW, 3), "row 7"
-    yield "linear_probe: one huge row", lambda: lk.linear_probe(HUGE_ROW, Y), "row 7"
+    yield "kmeans: one huge row", lambda: lk.KMeans(3).fit(HUGE_ROW), "row 7"
+    yield "linear_probe: one huge row", lambda: lk.LinearProbe().fit(HUGE_ROW, Y), "row 7"
     yield (
         "Turtle.predict: one huge row",
         lambda: np.delete(FITTED.predict(HUGE_ROW), 7),
@@ -307,7 +313,7 @@ def scale_cases() -> Iterator[Case]:
     yield "Turtle.predict: doubles", lambda: FITTED.predict(X * 1e300), REFUSED
     yield (
         "spaces of two scales",
-        lambda: lk.linear_probe([X * 1e200, X * 1e-200], Y).predict([X * 1e200, X * 1e-200]),
+        lambda: lk.LinearProbe().fit([X * 1e200, X * 1e-200], Y).predict([X * 1e200, X * 1e-200]),
         equals(Y),
     )
     yield (
@@ -320,7 +326,7 @@ def scale_cases() -> Iterator[Case]:
 def column_cases() -> Iterator[Case]:
     """Frames whose columns come in another order."""
     other = FRAME[list("edcba")]
-    frame_probe, frame_means = lk.linear_probe([FRAME], Y), lk.kmeans(FRAME, 3, random_state=0)
+    frame_probe, frame_means = lk.LinearProbe().fit([FRAME], Y), lk.KMeans(3, random_state=0).fit(FRAME)
     yield "Turtle: columns in another order", lambda: FITTED_FRAME.predict(other), REFUSED
     yield "Turtle: columns of one of two spaces", lambda: TWO_FRAMES.predict([FRAME, other]), REFUSED
     yield "Turtle: other columns", lambda: FITTED_FRAME.predict(FRAME.rename(columns={"a": "z"})), REFUSED
@@ -328,7 +334,7 @@ def column_cases() -> Iterator[Case]:
     yield "kmeans: columns in another order", lambda: frame_means.predict(other), REFUSED
     yield "linear_probe: columns in another order", lambda: frame_probe.predict([other]), REFUSED
     yield "linear_probe: the same columns", lambda: frame_probe.predict([FRAME]), equals(Y)
-    yield "other widths", lambda: lk.kmeans([X, X[:, :2]], 3).predict([X[:, :2], X]), REFUSED
+    yield "other widths", lambda: lk.KMeans(3).fit([X, X[:, :2]]).predict([X[:, :2], X]), REFUSED
 
 
 def setting_cases() -> Iterator[Case]:
@@ -364,28 +370,32 @@ def setting_cases() -> Iterator[Case]:
 
     for name, good in (("n_clusters", np.int64(3)), ("n_init", np.int64(10)), ("random_state", np.int64(0))):
         options = {"n_clusters": 3, "random_state": 0, name: good}
-        yield f"kmeans({name} of NumPy)", lambda o=options: lk.kmeans(X, **o).predict(X), equals(KMEANS.predict(X))
+        yield f"kmeans({name} of NumPy)", lambda o=options: lk.KMeans(**o).fit(X).predict(X), equals(KMEANS.predict(X))
         for value in (True, 2.5, "3", -1, 10**30, [3], Hostile()):
             options = {"n_clusters": 3, "random_state": 0, name: value}
-            yield f"kmeans({name}={type(value).__name__})", lambda o=options: lk.kmeans(X, **o), REFUSED
-    yield "kmeans(n_clusters=3.7)", lambda: lk.kmeans(X, 3.7), REFUSED
+            yield f"kmeans({name}={type(value).__name__})", lambda o=options: lk.KMeans(**o).fit(X), REFUSED
+    yield "kmeans(n_clusters=3.7)", lambda: lk.KMeans(3.7).fit(X), REFUSED
     for value in (3, LONG, ["raw"], None):
-        yield f"kmeans(variant={type(value).__name__})", lambda v=value: lk.kmeans(X, 3, variant=v), REFUSED
+        yield f"kmeans(variant={type(value).__name__})", lambda v=value: lk.KMeans(3, normalize=v).fit(X), REFUSED
     for value in (True, "1", 0, -1, float("nan"), 1e300, 10**400, None, [1]):
-        yield f"inverse_penalty={value!r}"[:40], lambda v=value: lk.linear_probe(X, Y, inverse_penalty=v), REFUSED
-    yield "linear_probe of texts", lambda: lk.linear_probe(X, np.array(WORDS)[Y]).predict(X), equals(np.array(WORDS)[Y])
+        yield f"inverse_penalty={value!r}"[:40], lambda v=value: lk.LinearProbe(inverse_penalty=v).fit(X, Y), REFUSED
+    yield (
+        "linear_probe of texts",
+        lambda: lk.LinearProbe().fit(X, np.array(WORDS)[Y]).predict(X),
+        equals(np.array(WORDS)[Y]),
+    )
     yield (
         "linear_probe of a list of texts",
-        lambda: lk.linear_probe(X, [WORDS[y] for y in Y]).predict(X),
+        lambda: lk.LinearProbe().fit(X, [WORDS[y] for y in Y]).predict(X),
         equals(np.array(WORDS)[Y]),
     )
     yield (
         "linear_probe of categories",
-        lambda: lk.linear_probe(X, pd.Categorical.from_codes(Y, WORDS)).predict(X),
+        lambda: lk.LinearProbe().fit(X, pd.Categorical.from_codes(Y, WORDS)).predict(X),
         equals(np.array(WORDS)[Y]),
     )
-    yield "linear_probe of one class", lambda: lk.linear_probe(X, np.zeros(48, int)), REFUSED
-    yield "labels near 2**29", lambda: lk.linear_probe(X, Y + 2**29).predict(X), equals(Y + 2**29)
+    yield "linear_probe of one class", lambda: lk.LinearProbe().fit(X, np.zeros(48, int)), REFUSED
+    yield "labels near 2**29", lambda: lk.LinearProbe().fit(X, Y + 2**29).predict(X), equals(Y + 2**29)
 
     for name, value in (
         ("n_folds", 2.5),
@@ -433,7 +443,7 @@ def zero_shot_cases() -> Iterator[Case]:
     yield "center without fit", lambda: lk.ZeroShot(WEIGHTS, center=True).predict(X), REFUSED
     refitted = lk.ZeroShot(WEIGHTS, center=True).fit(X).set_params(weights=np.ones((3, 4)))
     yield "other weights than in fit", lambda: refitted.predict(X[:, :4]), REFUSED
-    words = lk.Prompts.of(WORDS)
+    words = lk.Prompts.from_words(WORDS)
     for backbone in (None, "pocket-clip", 3, PIXEL):
         yield (
             f"text_classifier({type(backbone).__name__})",
@@ -441,8 +451,8 @@ def zero_shot_cases() -> Iterator[Case]:
             REFUSED,
         )
         yield (
-            f"ZeroShot.of({type(backbone).__name__})",
-            lambda b=backbone: lk.ZeroShot.of(b, words, cache=False),
+            f"ZeroShot.from_prompts({type(backbone).__name__})",
+            lambda b=backbone: lk.ZeroShot.from_prompts(b, words, cache=False),
             REFUSED,
         )
         yield (
@@ -458,7 +468,7 @@ def metric_cases() -> Iterator[Case]:
     far = Y + 2**29
     yield "ids near 2**29", lambda: lk.clustering_accuracy(far, far), near(1.0)
     yield "clusters near 2**62", lambda: lk.clustering_accuracy(Y, (Y + 2**62)), near(1.0)
-    yield "ids near 2**29, per class", lambda: lk.mean_per_class_accuracy(Y, far), near(1.0)
+    yield "ids near 2**29, per class", lambda: lk.clustering_mean_per_class_accuracy(Y, far), near(1.0)
     yield "ids near 2**29, NMI", lambda: lk.normalized_mutual_info(far, Y), near(1.0)
     yield "ids near 2**29, ARI", lambda: lk.adjusted_rand_index(far, Y), near(1.0)
     yield "matching ids near 2**29", lambda: lk.match_clusters(Y, far), REFUSED
@@ -569,13 +579,17 @@ def prompt_cases() -> Iterator[Case]:
         "0-d": np.array("ant"),
         "no words at all": {"ant": None},
     }.items():
-        yield f"Prompts.of({kind})", lambda c=classes: lk.Prompts.of(c), REFUSED
+        yield f"Prompts.from_words({kind})", lambda c=classes: lk.Prompts.from_words(c), REFUSED
     for templates in ({"a {}."}, "a {}.", ["a"], [], [3], None, (t for t in ["{}"]), 3):
-        yield f"templates={type(templates).__name__}", lambda t=templates: lk.Prompts.of(WORDS, t), REFUSED
+        yield f"templates={type(templates).__name__}", lambda t=templates: lk.Prompts.from_words(WORDS, t), REFUSED
     for words in (None, 3, "others", ["synonyms"], np.array(["synonyms", "members"])):
-        yield f"words={type(words).__name__}", lambda w=words: lk.Prompts.of(WORDS, words=w), REFUSED
+        yield f"relation={type(words).__name__}", lambda w=words: lk.Prompts.from_words(WORDS, relation=w), REFUSED
     for classes in (np.array(WORDS), pd.Series(WORDS), pd.Index(WORDS), tuple(WORDS), dict.fromkeys(WORDS).keys()):
-        yield f"Prompts.of({type(classes).__name__})", lambda c=classes: lk.Prompts.of(c).classes, equals(WORDS)
+        yield (
+            f"Prompts.from_words({type(classes).__name__})",
+            lambda c=classes: lk.Prompts.from_words(c).classes,
+            equals(WORDS),
+        )
     for arguments in (
         (None, None),
         ("ab", ["a", "b"]),
@@ -666,7 +680,7 @@ def backbone_cases() -> Iterator[Case]:
 
 def must_cases() -> Iterator[Case]:
     whole = ("epochs", "batch_size", "accumulate", "mask_block", "ema_warmup", "patience")
-    shares = ("threshold", "ema_decay", "ema_decay_end", "mask_ratio", "fairness_memory", "layer_decay", "crop")
+    shares = ("threshold", "ema_decay", "ema_decay_end", "mask_ratio", "fairness_momentum", "layer_decay", "crop")
     weights = (
         "self_training_weight",
         "fairness_weight",
@@ -703,18 +717,18 @@ def must_cases() -> Iterator[Case]:
     for key in (None, "nonsense", 3, [], LONG):
         yield f"preset_source({str(key)[:9]!r})", lambda k=key: preset_source(k), REFUSED
     yield "describe(None)", lambda: describe(None), REFUSED
-    for images in (None, 3, [], X, GREY, "digits", lk.Prompts.of(WORDS)):
+    for images in (None, 3, [], X, GREY, "digits", lk.Prompts.from_words(WORDS)):
         yield (
             f"MUST.fit({type(images).__name__})",
-            lambda i=images: lk.MUST(PIXEL, lk.Prompts.of(WORDS)).fit(i),
+            lambda i=images: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).fit(i),
             REFUSED,
         )
     for arguments in (
         (None, None),
         ("pixels", WORDS),
-        (3, lk.Prompts.of(WORDS)),
+        (3, lk.Prompts.from_words(WORDS)),
         (PIXEL, None),
-        (PIXEL, lk.Prompts.of(WORDS), "config"),
+        (PIXEL, lk.Prompts.from_words(WORDS), "config"),
     ):
         yield f"MUST({[type(a).__name__ for a in arguments]})", lambda a=arguments: lk.MUST(*a).fit(IMAGES), REFUSED
     for options in (
@@ -725,9 +739,13 @@ def must_cases() -> Iterator[Case]:
         {"device": None},
         {"device": 3},
     ):
-        yield f"MUST({options})", lambda o=options: lk.MUST(PIXEL, lk.Prompts.of(WORDS), **o).fit(IMAGES), REFUSED
-    yield "MUST.predict before fit", lambda: lk.MUST(PIXEL, lk.Prompts.of(WORDS)).predict(IMAGES), REFUSED
-    yield "MUST.save before fit", lambda: lk.MUST(PIXEL, lk.Prompts.of(WORDS)).save("x"), REFUSED
+        yield (
+            f"MUST({options})",
+            lambda o=options: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS), **o).fit(IMAGES),
+            REFUSED,
+        )
+    yield "MUST.predict before fit", lambda: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).predict(IMAGES), REFUSED
+    yield "MUST.save before fit", lambda: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).save("x"), REFUSED
     yield "Turtle.save before fit", lambda: turtle().save("x"), REFUSED
     for path in (None, 3, "", "/no/such/file", LONG, b"x", Path(tempfile.gettempdir()), "\0", []):
         yield f"Turtle.load({str(path)[:9]!r})", lambda p=path: lk.Turtle.load(p), REFUSED

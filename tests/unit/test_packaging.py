@@ -80,9 +80,9 @@ def test_the_wheel_holds_its_data_and_works_outside_the_checkout(tmp_path: Path)
         archive.extractall(tmp_path / "site")
     code = (
         "import labkit, labkit.course.series; assert str(labkit.__file__).startswith(r'%s'), labkit.__file__;"
-        "m = labkit.load_manifest('fashion-mini'); assert len(m.images('test')) == 2000;"
-        "assert len(labkit.load_manifest('emoji-unseen').images('test')) == 520;"
-        "assert labkit.load_prompts('digits').phrases[7];"
+        "m = labkit.load_manifest('fashion-mini'); assert len(labkit.load_dataset(m, 'test')) == 2000;"
+        "assert len(labkit.load_dataset('emoji-unseen', 'test')) == 520;"
+        "assert labkit.load_prompts('digits').names[7];"
         "assert labkit.course.series.find_notebooks()[0].name == '00_start_here.ipynb'; print('well')"
     ) % (tmp_path / "site")
     outcome = subprocess.run(

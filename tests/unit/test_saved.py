@@ -170,7 +170,7 @@ MUST_LIES = {
     "a setting of tomorrow": lambda settings, tensors: settings["config"].update(tomorrow=1),
     "a setting out of range": lambda settings, tensors: settings["config"].update(lr=-1),
     "more classes": lambda settings, tensors: settings["prompts"]["classes"].append("four"),
-    "classes without words": lambda settings, tensors: settings["prompts"].update(phrases=[[], [], []]),
+    "classes without names": lambda settings, tensors: settings["prompts"].update(names=[[], [], []]),
     "a head of another shape": tensor_of("model/head.weight", torch.zeros(3, 7)),
     "a head of more classes": tensor_of("model/head.weight", torch.zeros(4, 16)),
     "a weight that is not finite": tensor_of("model/head.weight", torch.full((3, 16), torch.inf)),

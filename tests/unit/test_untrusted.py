@@ -28,9 +28,11 @@ from PIL import Image, PngImagePlugin
 import labkit.data.datasets
 import labkit.data.folders
 import labkit.pocket
-from labkit.data.datasets import ImageDataset, load_dataset, read_idx
+from labkit.data.datasets import load_dataset, read_idx
 from labkit.data.decoding import plain_image, read_image, use_image
-from labkit.data.manifests import Manifest, load_manifest
+from labkit.data.images import ImageDataset
+from labkit.data.manifests import load_manifest
+from labkit.data.schema import Manifest
 from labkit.errors import DataError, LabkitError, ManifestError, quote, shorten, shown
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pipes, links, odd bytes and memory as Linux has them")
@@ -216,7 +218,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_odd_manifests_are_explained(tmp_path: Path, changes: dict, message: str) -> None:
     path = manifest_file(tmp_path, GOOD | changes)
     with pytest.raises(LabkitError) as caught:
-        load_manifest(path).images(next(iter((GOOD | changes)["splits"])))
+        load_dataset(path, next(iter((GOOD | changes)["splits"])))
     assert message in str(caught.value)
     str(caught.value).encode()
 
@@ -225,10 +227,10 @@ def test_a_folder_whose_name_begins_with_a_tilde(tmp_path: Path, monkeypatch: py
     (tmp_path / "~odd").mkdir()
     Image.new("L", (2, 2)).save(tmp_path / "~odd" / "a.png")
     monkeypatch.chdir(tmp_path)
-    assert len(load_manifest("~odd").images()) == 1
+    assert len(load_dataset("~odd")) == 1
     source = {"kind": "folder", "path": "~odd"}
     sizes = {"train": {"size": 1, "how": "x"}}
-    assert len(load_manifest(manifest_file(tmp_path, GOOD | {"source": source, "splits": sizes})).images()) == 1
+    assert len(load_dataset(manifest_file(tmp_path, GOOD | {"source": source, "splits": sizes}))) == 1
 
 
 @pytest.mark.parametrize("name", ["", "a" * 5000, "a\0b", "\ud800", b"digits", 5, None])
@@ -261,12 +263,12 @@ def test_the_hub_runs_no_programs_and_reads_no_folder(tmp_path: Path, monkeypatc
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load))
     source = {"kind": "huggingface", "repo": "me/mine", "image": "img", "splits": {"train": "train"}}
     manifest = load_manifest(manifest_file(tmp_path, GOOD | {"source": source}))
-    assert len(manifest.images()) == 2
+    assert len(load_dataset(manifest)) == 2
     assert asked == [False]
     (tmp_path / "me" / "mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="would read instead of the Hugging Face hub"):
-        manifest.images()
+        load_dataset(manifest)
 
 
 def test_a_dataset_of_torchvision_without_class_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,7 +284,7 @@ def test_a_dataset_of_torchvision_without_class_numbers(tmp_path: Path, monkeypa
         source = {"kind": "torchvision", "dataset": "VOCDetection", "args": {"train": [{"target": target}]}}
         manifest = load_manifest(manifest_file(tmp_path, GOOD | {"source": source}))
         with pytest.raises(DataError, match=r"no class number for each image|Expected a class number for each"):
-            manifest.images()
+            load_dataset(manifest)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +367,7 @@ def test_what_is_no_image_file_is_left_out_and_listed(
     with socket.socket(socket.AF_UNIX) as server:
         monkeypatch.chdir(root)  # the name of a socket is short
         server.bind("f.png")
-    dataset = load_manifest(root).images()
+    dataset = load_dataset(root)
     assert dataset.files == [whole]
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1, "it is said once, though the folder is read twice"
@@ -429,19 +431,19 @@ def test_names_in_any_bytes(tmp_path: Path, caplog: pytest.LogCaptureFixture) ->
     manifest = load_manifest(root)
     assert manifest.classes == ["other", "r\\xe9s"]
     assert manifest.title == "r\\xe9s"
-    assert manifest.labels().tolist() == [0, 1]
-    assert len(manifest.images().identity) == 64
-    assert manifest.images()[0][0].size == (4, 4)
+    assert load_dataset(manifest).labels.tolist() == [0, 1]
+    assert len(load_dataset(manifest).identity) == 64
+    assert load_dataset(manifest)[0][0].size == (4, 4)
     caplog.text.encode()
     path = manifest_file(
         root, GOOD | {"classes": manifest.classes, "source": {"kind": "folder", "path": "."}, "prompts": "p"}
     )
-    assert load_manifest(path).labels().tolist() == [0, 1]
+    assert load_dataset(path).labels.tolist() == [0, 1]
     (root / "other" / "bad.png").write_text("no")
     with pytest.raises(DataError, match=r"r\\xe9s/other/bad\.png cannot be read"):
-        manifest.model_copy(
-            update={"splits": {"train": manifest.splits["train"].model_copy(update={"size": 3})}}
-        ).images()[0]
+        load_dataset(
+            manifest.model_copy(update={"splits": {"train": manifest.splits["train"].model_copy(update={"size": 3})}})
+        )[0]
 
 
 @on_linux
@@ -704,7 +706,7 @@ def test_damaged_manifests_are_read_or_explained(tmp_path: Path) -> None:
     for _ in range(150):
         path = manifest_file(tmp_path, damaged(whole, rng))
         try:
-            load_manifest(path).images()
+            load_dataset(path)
         except LabkitError as error:
             str(error).encode()
 
@@ -713,7 +715,7 @@ def test_damaged_manifests_are_read_or_explained(tmp_path: Path) -> None:
 
 
 def files_dataset(root: Path) -> ImageDataset:
-    return load_manifest(root).images()
+    return load_dataset(root)
 
 
 def test_identity_of_files_follows_content_not_place(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from labkit import pocket
 from labkit._files import atomic_write
+from labkit.data.datasets import load_dataset
 from labkit.data.manifests import load_manifest
 from labkit.pocket import MODELS
 from labkit.pocket.recipe.pocket_clip import KINDS, SHARES
-from labkit.pocket.recipe.pocket_vit import PHOTO_SHARE, UNLABELLED
+from labkit.pocket.recipe.pocket_vit import PHOTO_SHARE
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
 from labkit.zeroshot.classifier import ZeroShot, text_classifier
@@ -29,9 +31,9 @@ def scores(backbone: Backbone, dataset: str) -> dict[str, float]:
     """Fractions right on the test split: strictly zero-shot, centred on the unlabelled train pictures, and "auto"."""
     manifest = load_manifest(dataset)
     train, test = (extract_features(backbone, manifest, split=split) for split in ("train", "test"))
-    prompts, truth = load_prompts(manifest), manifest.labels("test")
+    prompts, truth = load_prompts(manifest), load_dataset(manifest, "test").labels
     return {
-        way: float(np.mean(ZeroShot.of(backbone, prompts, center=center).fit(train).predict(test) == truth))
+        way: float(np.mean(ZeroShot.from_prompts(backbone, prompts, center=center).fit(train).predict(test) == truth))
         for way, center in WAYS.items()
     } | {"n_test": len(truth)}
 
@@ -39,10 +41,10 @@ def scores(backbone: Backbone, dataset: str) -> dict[str, float]:
 def names_of_emoji(backbone: Backbone) -> dict[str, float]:
     """Fractions of the test emoji whose own name is the first, or among the first five, of the names of all of them."""
     manifest = load_manifest("emoji-unseen")
-    dataset = manifest.images("test")
+    dataset = load_dataset(manifest, "test")
     assert dataset.names is not None
     names = sorted(set(dataset.names))
-    weights = text_classifier(backbone, Prompts.of(names))
+    weights = text_classifier(backbone, Prompts.from_words(names))
     found, _ = ZeroShot(weights).top_k(extract_features(backbone, manifest, split="test"), 5)
     right = found == np.array([names.index(name) for name in dataset.names])[:, None]
     return {"top1": float(right[:, 0].mean()), "top5": float(right.any(1).mean()), "n_names": len(names)}
@@ -134,9 +136,9 @@ same weights.
 
 **Taught by** Pocket CLIP (see its card for data and licences): the tower learned from random weights to say what Pocket
 CLIP's image tower says of views of the same icons, emoji and glyphs, and of the *unlabelled train pictures* of
-{", ".join(UNLABELLED)}, which were {PHOTO_SHARE:.0%} of every batch. So on those datasets it is not zero-shot in the
-strict sense: it has seen their train pictures, though no label. No picture of emoji-unseen, nor of the other styles
-that are held out, was in the training.
+{", ".join(pocket.SEEN["pocket-vit"])}, which were {PHOTO_SHARE:.0%} of every batch. So on those datasets it is not
+zero-shot in the strict sense: it has seen their train images, though no label. No image of emoji-unseen, nor of the
+other styles that are held out, was in the training.
 
 **Recipe**: `make pocket`, that is `labkit/pocket/recipe/`. Minutes by stage: {_minutes(facts)}. One run, seed 0.
 

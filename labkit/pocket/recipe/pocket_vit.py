@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from labkit import pocket
 from labkit._files import atomic_write
-from labkit.data.manifests import load_manifest
+from labkit.data.datasets import load_dataset
 from labkit.pocket.recipe.corpus import save_array
 from labkit.pocket.recipe.pocket_clip import (
     EMBED_DIM,
@@ -41,7 +42,6 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": SIZE, "patch_size": 8, "width": 192, "layers": 6, "head_width": 64},
     "text_cfg": TEXT_CFG,
 }
-UNLABELLED = ("fashion-mini", "digits")  # datasets whose train pictures are seen, without their labels
 PHOTO_VIEWS = 4  # kept of each of their pictures
 PHOTO_SHARE = 0.25  # of them in a batch
 BATCH = 512
@@ -59,8 +59,8 @@ def photo_views(pictures: Tensor, size: int, generator: torch.Generator) -> Tens
 def photographs(fraction: float) -> Tensor:
     """The unlabelled train pictures, RGB in [0, 1], float32 (n, 3, 80, 80)."""
     parts = []
-    for name in UNLABELLED:
-        pixels = load_manifest(name).images("train").array
+    for name in pocket.SEEN["pocket-vit"]:
+        pixels = load_dataset(name, "train").array
         assert pixels is not None
         grey = torch.from_numpy(pixels[: max(1, int(fraction * len(pixels)))])[:, None].float() / 255
         parts.append(F.interpolate(grey, (TRUNK_SIZE,) * 2, mode="bicubic", align_corners=False).clamp(0, 1))

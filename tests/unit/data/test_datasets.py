@@ -22,9 +22,11 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 import labkit.data.datasets
 from labkit import pocket
-from labkit.data.datasets import DEBIAN_FASHION, HubImages, ImageDataset, TorchvisionImages, load_dataset
+from labkit.data.datasets import DEBIAN_FASHION, load_dataset
 from labkit.data.folders import data_dir
-from labkit.data.manifests import Manifest, load_manifest
+from labkit.data.images import HubImages, ImageDataset, TorchvisionImages
+from labkit.data.manifests import load_manifest
+from labkit.data.schema import Manifest
 from labkit.errors import DataError, ManifestError
 from labkit.must.views import Views
 from labkit.spaces.backbones import load_backbone
@@ -564,7 +566,7 @@ def test_folder_of_classes_of_any_depth(tmp_path: Path) -> None:
     (root / "dog" / "notes.txt").write_text("no image")
     (root / "nothing in here").mkdir()
     manifest = load_manifest(root)
-    dataset = manifest.images("train")
+    dataset = load_dataset(manifest, "train")
     assert (manifest.id, manifest.classes) == ("my-pictures", ["cat", "dog"])
     assert dataset.files == files
     assert dataset.labels.tolist() == [0, 0, 1]
@@ -575,7 +577,7 @@ def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
     for name in ("b.png", "a.jpg", "c.tif"):
         save(tmp_path / "flat" / name)
     manifest = load_manifest(tmp_path / "flat")
-    dataset = manifest.images()
+    dataset = load_dataset(manifest)
     assert manifest.n_classes == 0
     assert [path.name for path in dataset.files or []] == ["a.jpg", "b.png", "c.tif"]
     assert dataset.labels.tolist() == [-1, -1, -1]
@@ -594,8 +596,8 @@ def test_folder_of_splits(tmp_path: Path) -> None:
     for name in ("train/cat/a.png", "train/dog/b.png", "test/dog/c.png"):
         save(tmp_path / "pictures" / name)
     manifest = load_manifest(tmp_path / "pictures")
-    assert manifest.labels("train").tolist() == [0, 1]
-    assert manifest.labels("test").tolist() == [1]  # the same number as in train
+    assert load_dataset(manifest, "train").labels.tolist() == [0, 1]
+    assert load_dataset(manifest, "test").labels.tolist() == [1]  # the same number as in train
 
 
 def test_linked_class_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
@@ -637,12 +639,12 @@ def test_folder_that_is_not_what_its_manifest_says(tmp_path: Path) -> None:
     for name in ("cat/a.png", "dog/b.png"):
         save(tmp_path / "pictures" / name)
     source = {"kind": "folder", "path": "pictures"}
-    assert make_manifest(tmp_path, source, ["dog", "cat"], train=2).labels().tolist() == [1, 0]
-    assert make_manifest(tmp_path, source, [], train=2).labels().tolist() == [-1, -1]
+    assert load_dataset(make_manifest(tmp_path, source, ["dog", "cat"], train=2)).labels.tolist() == [1, 0]
+    assert load_dataset(make_manifest(tmp_path, source, [], train=2)).labels.tolist() == [-1, -1]
     with pytest.raises(DataError, match=r"no class of mine: dog\. Expected cat, bird"):
-        make_manifest(tmp_path, source, ["cat", "bird"], train=2).images()
+        load_dataset(make_manifest(tmp_path, source, ["cat", "bird"], train=2))
     with pytest.raises(DataError, match=r"has no folder test/"):
-        make_manifest(tmp_path, source, ["cat", "dog"], train=2, test=1).images("test")
+        load_dataset(make_manifest(tmp_path, source, ["cat", "dog"], train=2, test=1), "test")
 
 
 def test_checksums_of_a_folder(tmp_path: Path) -> None:
@@ -660,13 +662,13 @@ def test_image_added_after_the_manifest_was_made(tmp_path: Path) -> None:
     manifest = load_manifest(tmp_path / "pictures")
     save(tmp_path / "pictures" / "b.png")
     with pytest.raises(DataError, match="2 images in split train, but its manifest promises 1"):
-        manifest.images()
+        load_dataset(manifest)
 
 
 def one_image(folder: Path, image: Image.Image, name: str = "a.png", **options: object) -> Image.Image:
     (folder / "one").mkdir()
     image.save(folder / "one" / name, **options)
-    return load_manifest(folder / "one").images()[0][0]
+    return load_dataset(folder / "one")[0][0]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 700), (641, 2)])
@@ -703,7 +705,7 @@ def test_cmyk_and_bilevel(tmp_path: Path) -> None:
     assert one_image(tmp_path, Image.new("CMYK", (2, 2), (0, 0, 0, 255)), "a.jpg").getpixel((0, 0)) == (0, 0, 0)
     Image.new("1", (2, 2), 1).save(tmp_path / "one" / "a.png")
     (tmp_path / "one" / "a.jpg").unlink()
-    assert load_manifest(tmp_path / "one").images()[0][0].getpixel((0, 0)) == (255, 255, 255)
+    assert load_dataset(tmp_path / "one")[0][0].getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_photographs_are_turned_the_right_way_up(tmp_path: Path) -> None:
@@ -721,7 +723,7 @@ def test_truncated_image_is_named(tmp_path: Path, name: str, keep: float) -> Non
     Image.fromarray(noise).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
-    dataset = load_manifest(tmp_path / "pictures").images()
+    dataset = load_dataset(tmp_path / "pictures")
     with pytest.raises(DataError, match=rf"pictures/{name} cannot be read"):
         dataset[0]
 
@@ -734,7 +736,7 @@ def test_floating_point_levels_are_refused(tmp_path: Path) -> None:
 def test_images_can_be_read_by_several_threads(tmp_path: Path) -> None:
     for i in range(20):
         save(tmp_path / "pictures" / f"{i:02d}.png", level=i)
-    dataset = load_manifest(tmp_path / "pictures").images()
+    dataset = load_dataset(tmp_path / "pictures")
     seen: dict[int, int] = {}
     threads = [
         threading.Thread(target=lambda i=i: seen.update({i: dataset[i][0].getpixel((0, 0))[0]})) for i in range(20)
@@ -782,7 +784,7 @@ def test_every_kind_of_dataset_works_in_spawned_worker_processes(tmp_path: Path)
     rows = [{"img": Image.fromarray(pixels)} for pixels in array]
     kinds = [
         ImageDataset(labels, ["a"], array=array),
-        load_manifest(tmp_path / "photos").images(),
+        load_dataset(tmp_path / "photos"),
         ImageDataset(labels, ["a"], decode=TorchvisionImages(ConcatDataset([fake]))),
         ImageDataset(labels, ["a"], decode=HubImages(rows, "img")),
     ]

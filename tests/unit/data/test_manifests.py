@@ -11,7 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from labkit.data.manifests import Manifest, list_manifests, load_manifest
+from labkit.data.datasets import load_dataset
+from labkit.data.manifests import list_manifests, load_manifest
+from labkit.data.schema import Manifest
 from labkit.errors import DataError, ManifestError
 
 GOOD = {
@@ -173,7 +175,7 @@ def test_folder_path_is_relative_to_the_manifest(tmp_path: Path, monkeypatch: py
             Image.new("RGB", (4, 4)).save(tmp_path / "pictures" / name / f"{i}.png")
     path = write(tmp_path, GOOD | {"source": {"kind": "folder", "path": "pictures"}})
     monkeypatch.chdir("/")
-    assert load_manifest(path).labels("train").tolist() == [0, 0, 1, 1]
+    assert load_dataset(path, "train").labels.tolist() == [0, 0, 1, 1]
 
 
 def test_a_name_wins_over_a_folder_but_a_path_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,11 +192,11 @@ def test_manual_source_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Monke
     source = {"kind": "manual", "path": "mine", "instructions": "Ask the owner for mine.zip and unpack it there."}
     manifest = load_manifest(write(tmp_path, GOOD | {"source": source}))
     with pytest.raises(DataError, match=r"are not in .*mine\. Ask the owner for mine\.zip"):
-        manifest.images("train")
+        load_dataset(manifest, "train")
     for i, name in enumerate(["cat", "cat", "dog", "dog"]):
         (tmp_path / "data" / "mine" / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(tmp_path / "data" / "mine" / name / f"{i}.png")
-    assert manifest.labels("train").tolist() == [0, 0, 1, 1]
+    assert load_dataset(manifest, "train").labels.tolist() == [0, 0, 1, 1]
 
 
 def test_manifest_cannot_be_changed() -> None:

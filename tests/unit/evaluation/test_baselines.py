@@ -6,39 +6,39 @@ import warnings
 
 import numpy as np
 import pytest
-from sklearn.cluster import KMeans
+from sklearn import cluster
 from sklearn.datasets import make_blobs
 
 from labkit.errors import FitError
-from labkit.evaluation.baselines import join_spaces, kmeans, linear_probe
+from labkit.evaluation.baselines import KMeans, LinearProbe, join_spaces
 from labkit.evaluation.metrics import clustering_accuracy
 
 X, Y = make_blobs(400, 6, centers=5, cluster_std=0.7, random_state=0)
 
 
 def test_kmeans_finds_blobs_and_predicts_new_samples() -> None:
-    model = kmeans(X[:300], 5, random_state=0)
+    model = KMeans(5, random_state=0).fit(X[:300])
     assert clustering_accuracy(Y[300:], model.predict(X[300:])) == 1
 
 
 def test_kmeans_is_no_worse_than_ten_single_runs() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(300, 3)).astype(np.float32)
-    singles = [KMeans(8, n_init=1, random_state=seed).fit(x).inertia_ for seed in range(10)]
-    assert kmeans(x, 8, random_state=0).estimator.inertia_ <= np.median(singles)
+    singles = [cluster.KMeans(8, n_init=1, random_state=seed).fit(x).inertia_ for seed in range(10)]
+    assert KMeans(8, random_state=0).fit(x).estimator_.inertia_ <= np.median(singles)
 
 
 def test_the_search_in_principal_directions_loses_no_inertia() -> None:
     x, _ = make_blobs(1000, 300, centers=8, cluster_std=12.0, random_state=1)
     x = x.astype(np.float32)
-    plain = KMeans(8, n_init=10, random_state=0).fit(x)
-    ours = kmeans(x, 8, random_state=0).estimator
+    plain = cluster.KMeans(8, n_init=10, random_state=0).fit(x)
+    ours = KMeans(8, random_state=0).fit(x).estimator_
     assert ours.n_features_in_ == 300
     assert ours.inertia_ <= 1.001 * plain.inertia_
 
 
 def test_normalized_joins_spaces_of_equal_weight() -> None:
-    joined = join_spaces([X, 1000 * X[:, :2]], "normalized")
+    joined = join_spaces([X, 1000 * X[:, :2]], normalized=True)
     assert joined.shape == (400, 8)
     np.testing.assert_allclose(np.linalg.norm(joined[:, :6], axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(joined[:, 6:], axis=1), 1, rtol=1e-5)
@@ -48,21 +48,21 @@ def test_normalized_joins_spaces_of_equal_weight() -> None:
 def test_the_probe_converges_and_predicts() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        probe = linear_probe([X[:300], X[:300] * 1e3], Y[:300])
+        probe = LinearProbe().fit([X[:300], X[:300] * 1e3], Y[:300])
     assert (probe.predict([X[300:], X[300:] * 1e3]) == Y[300:]).mean() == 1
-    assert (linear_probe(X[:300], np.roll(Y[:300], 1)).predict(X[300:]) == Y[300:]).mean() < 0.6
+    assert (LinearProbe().fit(X[:300], np.roll(Y[:300], 1)).predict(X[300:]) == Y[300:]).mean() < 0.6
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: kmeans(X, 1), "n_clusters is 1"),
-        (lambda: kmeans(X, 401), "n_samples = 400"),
-        (lambda: kmeans(X, 3, variant="whitened"), '"raw" or "normalized"'),
-        (lambda: kmeans(X * np.nan, 3), "NaN"),
-        (lambda: kmeans([X, X[1:]], 3), r"\[400, 399\] rows"),
-        (lambda: kmeans(X, 3).predict(X[:, 1:]), "5 features together. Expected 6"),
-        (lambda: linear_probe(X, Y[1:]), "399 labels for 400"),
+        (lambda: KMeans(1).fit(X), "n_clusters is 1"),
+        (lambda: KMeans(401).fit(X), "n_samples = 400"),
+        (lambda: KMeans(3, normalize="whitened").fit(X), "True or False"),
+        (lambda: KMeans(3).fit(X * np.nan), "NaN"),
+        (lambda: KMeans(3).fit([X, X[1:]]), r"\[400, 399\] rows"),
+        (lambda: KMeans(3).fit(X).predict(X[:, 1:]), "5 features together. Expected 6"),
+        (lambda: LinearProbe().fit(X, Y[1:]), "399 labels for 400"),
     ],
 )
 def test_bad_input_is_explained(call, message: str) -> None:

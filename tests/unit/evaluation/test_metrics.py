@@ -4,12 +4,37 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import sklearn.metrics
 from sklearn.metrics import normalized_mutual_info_score
 
 import labkit.evaluation.metrics as m
 from labkit.errors import DataError
 
-ALL = (m.clustering_accuracy, m.mean_per_class_accuracy, m.normalized_mutual_info, m.adjusted_rand_index)
+
+def test_without_matching_a_permutation_of_the_classes_is_wrong() -> None:
+    y_true, y_pred = [0, 0, 0, 1, 1, 2], [1, 1, 1, 0, 0, 2]
+    assert m.clustering_accuracy(y_true, y_pred) == m.clustering_mean_per_class_accuracy(y_true, y_pred) == 1.0
+    assert m.accuracy(y_true, y_pred) == pytest.approx(1 / 6)
+    assert m.mean_per_class_accuracy(y_true, y_pred) == pytest.approx(1 / 3)
+
+
+def test_mean_per_class_is_that_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    y_true, y_pred = rng.integers(0, 7, 200), rng.integers(0, 7, 200)
+    assert m.accuracy(y_true, y_pred) == pytest.approx(sklearn.metrics.accuracy_score(y_true, y_pred))
+    assert m.mean_per_class_accuracy(y_true, y_pred) == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(y_true, y_pred)
+    )
+
+
+ALL = (
+    m.accuracy,
+    m.mean_per_class_accuracy,
+    m.clustering_accuracy,
+    m.clustering_mean_per_class_accuracy,
+    m.normalized_mutual_info,
+    m.adjusted_rand_index,
+)
 
 
 def test_worked_example():
@@ -17,7 +42,7 @@ def test_worked_example():
     y_pred = np.array([2, 2, 0, 0, 0, 1])
     assert m.match_clusters(y_true, y_pred).tolist() == [1, 2, 0]
     assert m.clustering_accuracy(y_true, y_pred) == pytest.approx(5 / 6)
-    assert m.mean_per_class_accuracy(y_true, y_pred) == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert m.clustering_mean_per_class_accuracy(y_true, y_pred) == pytest.approx((2 / 3 + 1 + 1) / 3)
 
 
 def test_the_matching_is_one_to_one_and_not_a_majority_vote():
@@ -38,7 +63,7 @@ def test_more_clusters_than_classes():
 
 def test_more_classes_than_clusters():
     assert m.clustering_accuracy([0, 1, 2, 2], [0, 0, 0, 0]) == pytest.approx(0.5)
-    assert m.mean_per_class_accuracy([0, 1, 2, 2], [0, 0, 0, 0]) == pytest.approx(1 / 3)
+    assert m.clustering_mean_per_class_accuracy([0, 1, 2, 2], [0, 0, 0, 0]) == pytest.approx(1 / 3)
     assert m.match_clusters([0, 0], [1, 1], n_classes=5)[1] == 0
 
 
@@ -46,11 +71,11 @@ def test_mean_per_class_counts_small_classes_as_much_as_large_ones():
     y_true = np.repeat([0, 1], [98, 2])
     y_pred = np.r_[np.zeros(98, int), 0, 1]  # one of the two samples of the small class is missed
     assert m.clustering_accuracy(y_true, y_pred) == pytest.approx(0.99)
-    assert m.mean_per_class_accuracy(y_true, y_pred) == pytest.approx(0.75)
+    assert m.clustering_mean_per_class_accuracy(y_true, y_pred) == pytest.approx(0.75)
 
 
 def test_a_class_that_does_not_occur_is_left_out_of_the_mean():
-    assert m.mean_per_class_accuracy([0, 0, 2, 2], [0, 0, 1, 1]) == 1.0
+    assert m.clustering_mean_per_class_accuracy([0, 0, 2, 2], [0, 0, 1, 1]) == 1.0
 
 
 @pytest.mark.parametrize("average", ["geometric", "arithmetic"])

@@ -22,10 +22,10 @@ def test_the_highest_criterion_wins_and_the_candidates_stay_unfitted() -> None:
     given = candidates()
     best, fitted, table = compare(given, tiny.pictures())
     assert list(table.index) == list(given) == list(fitted)
-    assert table["information"].idxmax() == best
+    assert table["mutual_information"].idxmax() == best
     assert table.loc["τ = 0.2", "kept"] > table.loc["τ = 0.9", "kept"]
     for name, must in fitted.items():
-        assert table.loc[name, "information"] == must.history_[-1]["information"]
+        assert table.loc[name, "mutual_information"] == must.history_[-1]["mutual_information"]
         assert not hasattr(given[name], "model_")
     assert compare(given, tiny.pictures(), criterion="kept")[0] == "τ = 0.2"
 

@@ -33,7 +33,7 @@ WEIGHT, RATE = "a number from 0 on", "a number above 0"
         ("ema_decay_end", 1.5, SHARE),
         ("mask_ratio", -0.1, SHARE),
         ("mask_ratio", 1.0, SHARE),
-        ("fairness_memory", 1.0, SHARE),
+        ("fairness_momentum", 1.0, SHARE),
         ("self_training_weight", -1.0, WEIGHT),
         ("fairness_weight", math.inf, WEIGHT),
         ("masked_image_weight", "1", WEIGHT),
@@ -74,7 +74,7 @@ def test_parts_of_a_batch_are_equal() -> None:
     "changes",
     [
         {"epochs": 1, "batch_size": 1, "mask_block": 1},
-        {"threshold": 0, "ema_decay": 0, "ema_decay_end": 0, "ema_warmup": 0, "mask_ratio": 0, "fairness_memory": 0},
+        {"threshold": 0, "ema_decay": 0, "ema_decay_end": 0, "ema_warmup": 0, "mask_ratio": 0, "fairness_momentum": 0},
         {"self_training_weight": 0, "fairness_weight": 0, "masked_image_weight": 0, "alignment_weight": 0},
         {"weight_decay": 0, "layer_decay": 1, "crop": 1, "augment": None, "flip": False, "patience": 1},
     ],

@@ -25,7 +25,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 
 from labkit import _saved
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
 from labkit.must import MUST, checkpoint, estimator, head, run
 from labkit.must.choosing import compare
@@ -110,12 +110,12 @@ def finite(must: MUST) -> bool:
 
 def test_a_fit_leaves_what_it_promises() -> None:
     must = tiny.must().fit(IMAGES)
-    assert must.classes_.tolist() == list(tiny.WORDS)
-    names = {"kept", "confidence", "agreement", "marginal_entropy", "mean_entropy", "information"}
+    assert must.class_names_.tolist() == list(tiny.WORDS)
+    names = {"kept", "confidence", "agreement", "marginal_entropy", "mean_entropy", "mutual_information"}
     assert [set(entry) for entry in must.history_] == [names, names]
     for entry in must.history_:
-        assert entry["information"] == pytest.approx(entry["marginal_entropy"] - entry["mean_entropy"])
-        assert 0 <= entry["information"] <= entry["marginal_entropy"] <= np.log(3) + 1e-6
+        assert entry["mutual_information"] == pytest.approx(entry["marginal_entropy"] - entry["mean_entropy"])
+        assert 0 <= entry["mutual_information"] <= entry["marginal_entropy"] <= np.log(3) + 1e-6
         assert 0 < entry["kept"] < 1
         assert 1 / 3 < entry["confidence"] < 1
         assert 0 < entry["agreement"] < 1
@@ -221,7 +221,7 @@ def test_metrics_tell_of_every_tenth_step_and_the_last(tmp_path: Path) -> None:
         ({"self_training_weight": 0.0}, set()),
         ({"fairness_weight": 0.0}, set()),
         ({"accumulate": 2}, set()),
-        ({"fairness_memory": 0.5}, set()),
+        ({"fairness_momentum": 0.5}, set()),
         ({"slow_mask_token": False}, set()),
         ({"prior": "estimated"}, set()),
         ({"augment": None, "flip": False, "crop": 1.0}, set()),
@@ -267,11 +267,11 @@ def test_one_class_only_is_no_harm() -> None:
     images = ImageDataset(IMAGES.labels[red], IMAGES.classes, array=IMAGES.array[red])
     assert finite(tiny.must(epochs=3).fit(images))
     same = ImageDataset(np.zeros(16, int), IMAGES.classes, array=np.repeat(IMAGES.array[:1], 16, 0))
-    assert finite(tiny.must(epochs=3, prior="estimated", fairness_memory=0.9).fit(same))
+    assert finite(tiny.must(epochs=3, prior="estimated", fairness_momentum=0.9).fit(same))
 
 
 def test_a_single_word_is_no_harm() -> None:
-    must = MUST(tiny.backbone(), Prompts.of(["red"]), tiny.config(), device="cpu").fit(IMAGES)
+    must = MUST(tiny.backbone(), Prompts.from_words(["red"]), tiny.config(), device="cpu").fit(IMAGES)
     assert finite(must)
     assert not must.predict(IMAGES).any()
 
@@ -331,12 +331,12 @@ def test_training_that_diverges_says_so(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("name", ["pixels", "efficientnet-lite0"])
 def test_a_backbone_without_texts_is_refused(name: str) -> None:
     with pytest.raises(BackboneError, match=f"'{name}' has no text tower. MUST starts from an image-text model"):
-        MUST(name, Prompts.of(tiny.WORDS), tiny.config(), device="cpu").fit(IMAGES)
+        MUST(name, Prompts.from_words(tiny.WORDS), tiny.config(), device="cpu").fit(IMAGES)
 
 
 def test_wrong_settings_are_explained_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(FitError, match=r"config is {'lr': 1}. Expected a MustConfig"):
-        MUST(tiny.backbone(), Prompts.of(tiny.WORDS), {"lr": 1}, device="cpu").fit(IMAGES)  # type: ignore[arg-type]
+        MUST(tiny.backbone(), Prompts.from_words(tiny.WORDS), {"lr": 1}, device="cpu").fit(IMAGES)  # type: ignore[arg-type]
     with pytest.raises(FitError, match="no images"):
         tiny.must().fit(ImageDataset(np.zeros(0, int), []))
     for block in (6, 12, 32):
@@ -352,7 +352,7 @@ def test_wrong_settings_are_explained_before_any_work(tmp_path: Path) -> None:
 
 def head_at_the_start(start: np.ndarray) -> np.ndarray:
     """What a fit that learns nothing says of the pictures: what it began with."""
-    return tiny.must(lr=1e-30, epochs=1).fit(IMAGES, start=start).predict_proba(IMAGES)
+    return tiny.must(lr=1e-30, epochs=1).fit(IMAGES, initial_labels=start).predict_proba(IMAGES)
 
 
 def test_a_labeling_is_where_the_head_begins() -> None:
@@ -417,13 +417,13 @@ def test_a_class_without_pictures_neither_swallows_the_others_nor_vanishes() -> 
 )
 def test_a_start_that_is_no_labeling_is_explained(start: Any, message: str) -> None:
     with pytest.raises(FitError, match=message):
-        tiny.must().fit(IMAGES, start=start)
+        tiny.must().fit(IMAGES, initial_labels=start)
 
 
 def test_lists_and_small_integers_are_labelings_too() -> None:
-    expected = tiny.must().fit(IMAGES, start=IMAGES.labels)
-    assert_same_fit(tiny.must().fit(IMAGES, start=IMAGES.labels.tolist()), expected)
-    assert_same_fit(tiny.must().fit(IMAGES, start=IMAGES.labels.astype(np.int8)), expected)
+    expected = tiny.must().fit(IMAGES, initial_labels=IMAGES.labels)
+    assert_same_fit(tiny.must().fit(IMAGES, initial_labels=IMAGES.labels.tolist()), expected)
+    assert_same_fit(tiny.must().fit(IMAGES, initial_labels=IMAGES.labels.astype(np.int8)), expected)
 
 
 def test_the_estimated_prior_is_what_the_beginning_says_of_the_pictures() -> None:
@@ -439,9 +439,9 @@ def test_the_estimated_prior_is_what_the_beginning_says_of_the_pictures() -> Non
         patch.setattr(estimator, "Trainer", Spy)
         tiny.must(model, prior="estimated", epochs=1).fit(IMAGES)
         start = np.where(np.arange(24) < 12, 0, IMAGES.labels)
-        tiny.must(model, prior="estimated", epochs=1).fit(IMAGES, start=start)
+        tiny.must(model, prior="estimated", epochs=1).fit(IMAGES, initial_labels=start)
         tiny.must(model, epochs=1).fit(IMAGES)
-    zero_shot = ZeroShot(text_classifier(model, Prompts.of(tiny.WORDS))).predict(encode_images(model, IMAGES))
+    zero_shot = ZeroShot(text_classifier(model, Prompts.from_words(tiny.WORDS))).predict(encode_images(model, IMAGES))
     for prior, said in ((priors[0], zero_shot), (priors[1], head_at_the_start(start).argmax(1))):
         assert prior.tolist() == pytest.approx(((np.bincount(said, minlength=3) + 1) / 27).tolist())
     assert priors[2] is None
@@ -459,26 +459,26 @@ def test_patience_stops_and_goes_back_to_the_best_epoch(tmp_path: Path, monkeypa
         end_epoch(one)
 
     monkeypatch.setattr(run.Run, "end_epoch", spy)
-    must = tiny.must(epochs=30, patience=3, lr=3e-2).fit(IMAGES, start=IMAGES.labels, folder=tmp_path)
-    information = [entry["information"] for entry in must.history_]
+    must = tiny.must(epochs=30, patience=3, lr=3e-2).fit(IMAGES, initial_labels=IMAGES.labels, folder=tmp_path)
+    information = [entry["mutual_information"] for entry in must.history_]
     assert must.best_epoch_ == 1 + int(np.argmax(information))
     assert len(information) == len(must.pseudo_labels_) == must.best_epoch_ + 3 < 30
     best = teachers[must.best_epoch_ - 1]
     assert all(torch.equal(tensor, best[name]) for name, tensor in must.model_.state_dict().items())
-    again = tiny.must(epochs=30, patience=3, lr=3e-2).fit(IMAGES, start=IMAGES.labels, folder=tmp_path)
+    again = tiny.must(epochs=30, patience=3, lr=3e-2).fit(IMAGES, initial_labels=IMAGES.labels, folder=tmp_path)
     assert len(teachers) == len(information)  # nothing was left to do
     assert_same_fit(must, again)
 
 
 def test_without_patience_the_last_epoch_counts() -> None:
-    must = tiny.must(epochs=5, lr=3e-2).fit(IMAGES, start=IMAGES.labels)
+    must = tiny.must(epochs=5, lr=3e-2).fit(IMAGES, initial_labels=IMAGES.labels)
     assert (len(must.history_), must.best_epoch_) == (5, 5)
 
 
 # ------------------------------------------------------------------------------------------------------- stop and go on
 
 
-SETTINGS = {"fairness_memory": 0.5, "patience": 5, "epochs": 3}
+SETTINGS = {"fairness_momentum": 0.5, "patience": 5, "epochs": 3}
 
 
 @pytest.fixture
@@ -786,7 +786,7 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
 
     def refused(must: MUST, images: ImageDataset = IMAGES, start: np.ndarray | None = None) -> str:
         with pytest.raises(CheckpointError, match="belongs to a run with other settings") as caught:
-            must.fit(images, start=start, folder=tmp_path)
+            must.fit(images, initial_labels=start, folder=tmp_path)
         assert "Choose another folder" in str(caught.value)
         return str(caught.value)
 
@@ -795,12 +795,12 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     assert "lr (there 0.001, now 0.5)" in said
     assert "batch_size" not in said
     assert "random_state (there 0, now 3)" in refused(tiny.must(epochs=1).set_params(random_state=3))
-    assert "classes" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(["a", "b", "c"])))
+    assert "classes" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.from_words(["a", "b", "c"])))
     more = [*tiny.WORDS, "one_that_is_new"]
-    assert 'now ["one_that_is_new"]' in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(more)))
-    assert "prompts" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.of(tiny.WORDS, ["one {}"])))
+    assert 'now ["one_that_is_new"]' in refused(tiny.must(epochs=1).set_params(prompts=Prompts.from_words(more)))
+    assert "prompts" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.from_words(tiny.WORDS, ["one {}"])))
     assert "images" in refused(tiny.must(epochs=1), images=tiny.pictures(seed=1))
-    assert 'start (there "prompts", now "a labeling, ' in refused(tiny.must(epochs=1), start=IMAGES.labels)
+    assert 'initial_labels (there "zero-shot", now "given, ' in refused(tiny.must(epochs=1), start=IMAGES.labels)
     other = dataclasses.replace(tiny.backbone(), fingerprint="0" * 64)
     assert "backbone" in refused(tiny.must(other, epochs=1))
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
@@ -859,7 +859,9 @@ def test_metrics_that_were_cut_off_are_mended(tmp_path: Path, every_step: None) 
 
 def test_saved_and_loaded_it_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "must.safetensors"
-    must = MUST(tiny.NAME, Prompts.of(tiny.WORDS), tiny.config(alignment_weight=0.0), random_state=4, device="cpu")
+    must = MUST(
+        tiny.NAME, Prompts.from_words(tiny.WORDS), tiny.config(alignment_weight=0.0), random_state=4, device="cpu"
+    )
     must.fit(IMAGES).save(path)
     loaded = MUST.load(path, device="cpu")
     np.testing.assert_array_equal(loaded.predict_proba(IMAGES), must.predict_proba(IMAGES))
@@ -951,7 +953,7 @@ def test_a_model_is_saved_only_under_a_path(path: object) -> None:
 def test_other_odd_arguments_are_refused() -> None:
     masked = np.ma.MaskedArray(IMAGES.labels, mask=IMAGES.labels == 0)
     with pytest.raises(FitError, match="start has masked entries"):
-        tiny.must(epochs=1).fit(IMAGES, start=masked)
+        tiny.must(epochs=1).fit(IMAGES, initial_labels=masked)
     with pytest.raises(FitError, match="on_log is 3"):
         tiny.must(epochs=1).fit(IMAGES, on_log=3)  # type: ignore[arg-type]
     for augment in ("rand-tfoo", "rand-m-n", "rand m9", "", "original"):

@@ -92,7 +92,7 @@ def test_the_walk_gives_the_gradients_of_the_engine(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "fairness_memory": 0.5}, {"mask_ratio": 0.0}])
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "fairness_momentum": 0.5}, {"mask_ratio": 0.0}])
 def test_steps_run_on_a_fake_gpu(changes: dict[str, Any], dtype: torch.dtype) -> None:
     seen = fake_steps(tiny.config(**changes), dtype)
     assert seen["loss"].dtype == seen["probs"].dtype == torch.float32

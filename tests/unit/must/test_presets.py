@@ -16,7 +16,7 @@ from PIL import Image
 
 from labkit import cli, pocket
 from labkit.course.setup import PROFILES
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.data.manifests import list_manifests, load_manifest
 from labkit.errors import FitError
 from labkit.must import MUST, PRESETS, MustConfig, preset_for, preset_key, preset_source

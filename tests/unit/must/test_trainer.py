@@ -146,7 +146,7 @@ def test_a_step_tells_of_its_losses_and_leaves_no_gradient() -> None:
 def test_many_classes_need_a_moving_mean_that_each_epoch_begins_anew(
     classes: int, memory: float | None, remembers: float
 ) -> None:
-    one = trainer(tiny.config(fairness_memory=memory), classes=classes)
+    one = trainer(tiny.config(fairness_momentum=memory), classes=classes)
     moving: torch.Tensor | None = None
     for step in range(7):  # of five an epoch
         hidden = one.masks()
@@ -164,7 +164,7 @@ def test_many_classes_need_a_moving_mean_that_each_epoch_begins_anew(
     "changes",
     [
         {"threshold": 0.9},
-        {"fairness_memory": 0.5, "fairness_weight": 3.0},
+        {"fairness_momentum": 0.5, "fairness_weight": 3.0},
         {"mask_ratio": 0.0},
         {"threshold": 1 - 1e-9},
     ],
@@ -200,7 +200,7 @@ def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(accumulate: int,
             torch.testing.assert_close(line[name], other[name], atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "fairness_memory": 0.5}, {"mask_ratio": 0.0}])
+@pytest.mark.parametrize("changes", [{}, {"accumulate": 2, "fairness_momentum": 0.5}, {"mask_ratio": 0.0}])
 def test_a_step_never_waits_for_the_device(changes: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, reading one number of a tensor stops the queue of work until all before it is done."""
     one = trainer(tiny.config(**changes))

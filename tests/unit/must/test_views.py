@@ -12,7 +12,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import transforms
 
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import DataError, FitError
 from labkit.must import Views
 from labkit.must.views import RATIOS, _window

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision import transforms
 
-from labkit.data.manifests import load_manifest
+from labkit.data.datasets import load_dataset
 from labkit.errors import BackboneError, FitError
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.encoders import Settings, freeze
@@ -175,7 +176,7 @@ def test_the_cache_tells_geometry_pooling_and_dtype_apart(test_vit: str) -> None
         {"dtype": "float32"},
     ]
     loaded = [load_backbone(test_vit, device="cpu", **settings) for settings in given]
-    images = load_manifest("digits").images()
+    images = load_dataset("digits")
     keys = [json.dumps(feature_key(backbone, images)) for backbone in loaded]
     assert len(set(keys[1:])) == len(given) - 1
     assert keys[0] in keys[1:]  # the default dtype is one of the last two
@@ -350,3 +351,41 @@ def test_a_tokenizer_that_cannot_be_had_stops_texts_not_pictures(
     assert torch.isfinite(encode(backbone, [photo()])).all()
     with pytest.raises(BackboneError, match=r"tokenizer.*could not be downloaded"):
         backbone.encode_text(["a cat"])
+
+
+def test_a_network_of_ones_own_becomes_a_backbone() -> None:
+    transform = transforms.Compose(
+        [
+            transforms.Resize(8),
+            transforms.CenterCrop(8),
+            transforms.ToTensor(),
+            transforms.Normalize([0.5] * 3, [0.25] * 3),
+        ]
+    )
+    model = nn.Sequential(nn.Flatten(), nn.Linear(8 * 8 * 3, 5))
+    backbone = Backbone.from_model(model, transform, name="mine", dtype="float32", device="cpu")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 16, 3), dtype=np.uint8))
+    given = backbone.encode_image(torch.from_numpy(backbone.preprocess(image))[None])
+    torch.testing.assert_close(given, model(transform(image)[None]), rtol=1e-4, atol=1e-5)
+    assert (backbone.dim, backbone.name) == (5, "mine")
+    relu = nn.Sequential(nn.Flatten(), model[1], nn.ReLU())
+    other = Backbone.from_model(relu, transform, name="mine", dtype="float32", device="cpu")
+    assert other.fingerprint != backbone.fingerprint  # the same weights, another network
+
+
+@pytest.mark.parametrize(
+    ("model", "transform", "message"),
+    [
+        ("resnet", transforms.Compose([]), "Expected a torch.nn.Module"),
+        (nn.Flatten(), lambda image: image, "Expected a Compose"),
+        (nn.Flatten(), transforms.Compose([transforms.ToTensor()]), "0 Normalize steps"),
+        (
+            nn.Identity(),
+            transforms.Compose([transforms.Resize((4, 4)), transforms.ToTensor(), transforms.Normalize([0.5], [0.5])]),
+            "Expected one vector",
+        ),
+    ],
+)
+def test_what_is_no_network_with_its_transform_is_explained(model: Any, transform: Any, message: str) -> None:
+    with pytest.raises(BackboneError, match=message):
+        Backbone.from_model(model, transform, device="cpu")

@@ -19,7 +19,7 @@ from torch import nn
 
 import labkit as lk
 from labkit import _saved
-from labkit.data.datasets import ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.errors import DataError
 from labkit.spaces import features as features_module
 from labkit.spaces.features import extract_features, feature_key, feature_path, read_features, write_features
@@ -47,7 +47,7 @@ def pixels() -> lk.Backbone:
 
 
 def path_of(backbone: lk.Backbone, manifest: lk.Manifest, split: str = "train", dtype: str = "float32") -> Path:
-    return feature_path(backbone, manifest.id, split, feature_key(backbone, manifest.images(), dtype))
+    return feature_path(backbone, manifest.id, split, feature_key(backbone, lk.load_dataset(manifest), dtype))
 
 
 def parts_of(backbone: lk.Backbone, manifest: lk.Manifest) -> Path:
@@ -56,7 +56,7 @@ def parts_of(backbone: lk.Backbone, manifest: lk.Manifest) -> Path:
 
 def kept(backbone: lk.Backbone, manifest: lk.Manifest) -> np.ndarray:
     """The kept features of a folder."""
-    return read_features(path_of(backbone, manifest), feature_key(backbone, manifest.images()))
+    return read_features(path_of(backbone, manifest), feature_key(backbone, lk.load_dataset(manifest)))
 
 
 def count_calls(backbone: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -176,7 +176,7 @@ def test_a_part_that_is_damaged_or_of_another_size_is_computed_again(
 ) -> None:
     monkeypatch.setattr(features_module, "PART", 8)
     folder = parts_of(pixels, manifest)
-    good, key = extract_features(pixels, manifest, cache=False), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest, cache=False), feature_key(pixels, lk.load_dataset(manifest))
     write_features(folder / "000000000.safetensors", good[:8], key | {"first": 0, "rows": 8})
     write_features(folder / "000000008.safetensors", good[8:13], key | {"first": 8, "rows": 8})  # too short
     (folder / "000000016.safetensors").write_bytes(b"damaged")
@@ -189,7 +189,7 @@ def test_a_part_that_is_damaged_or_of_another_size_is_computed_again(
 def test_an_extraction_that_was_killed_before_the_final_file_ends_from_its_parts(
     cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest), feature_key(pixels, lk.load_dataset(manifest))
     final = path_of(pixels, manifest)
     final.unlink()
     write_features(parts_of(pixels, manifest) / "000000000.safetensors", good, key | {"first": 0})
@@ -200,7 +200,7 @@ def test_an_extraction_that_was_killed_before_the_final_file_ends_from_its_parts
 
 
 def test_parts_that_were_left_beside_the_final_file_go(cache: Path, manifest: lk.Manifest, pixels: lk.Backbone) -> None:
-    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest), feature_key(pixels, lk.load_dataset(manifest))
     write_features(parts_of(pixels, manifest) / "000000000.safetensors", good, key | {"first": 0})
     np.testing.assert_array_equal(extract_features(pixels, manifest), good)
     assert not parts_of(pixels, manifest).exists()
@@ -233,7 +233,7 @@ def test_folders_of_equal_names_sizes_and_times_have_features_of_their_own(
 def test_a_whole_file_of_other_features_is_not_taken(
     cache: Path, manifest: lk.Manifest, pixels: lk.Backbone, other: dict[str, object], caplog: pytest.LogCaptureFixture
 ) -> None:
-    good, key = extract_features(pixels, manifest), feature_key(pixels, manifest.images())
+    good, key = extract_features(pixels, manifest), feature_key(pixels, lk.load_dataset(manifest))
     theirs = np.zeros((other.get("rows", 50), other.get("width", 16)), other.get("dtype", "float32"))  # type: ignore[arg-type]
     write_features(path_of(pixels, manifest), theirs, key | other)
     np.testing.assert_array_equal(extract_features(pixels, manifest), good)

@@ -69,7 +69,7 @@ def test_weights_are_computed_once_and_again_when_something_changed(own_cache: P
         (Texts(fingerprint="1" * 64), PROMPTS),
         (Texts(dtype=torch.bfloat16), PROMPTS),
         (Texts(), Prompts(["cat", "dog"], [["cat"], ["kitten", "dog"]], PROMPTS.templates)),  # the same words
-        (Texts(), Prompts(PROMPTS.classes, PROMPTS.phrases, ["a {}."])),
+        (Texts(), Prompts(PROMPTS.classes, PROMPTS.names, ["a {}."])),
     ):
         text_classifier(other, prompts)
         assert len(other.asked) == 1
@@ -178,14 +178,14 @@ def test_the_probability_of_a_coarse_class_is_that_of_its_members_together() -> 
 
 def test_of_prompts_synonyms_have_one_weight_and_members_each_their_own() -> None:
     backbone = Texts()
-    synonyms = ZeroShot.of(backbone, PROMPTS, center=True)
+    synonyms = ZeroShot.from_prompts(backbone, PROMPTS, center=True)
     np.testing.assert_array_equal(synonyms.weights, text_classifier(backbone, PROMPTS))
     assert (synonyms.logit_scale, synonyms.class_of, synonyms.center) == (backbone.logit_scale, None, True)
-    members = ZeroShot.of(backbone, replace(PROMPTS, words="members"))
+    members = ZeroShot.from_prompts(backbone, replace(PROMPTS, relation="members"))
     assert members.class_of is not None
     np.testing.assert_array_equal(members.class_of, [0, 0, 1])
     np.testing.assert_array_equal(
-        members.weights, text_classifier(backbone, Prompts.of(["cat", "kitten", "dog"], PROMPTS.templates))
+        members.weights, text_classifier(backbone, Prompts.from_words(["cat", "kitten", "dog"], PROMPTS.templates))
     )
 
 

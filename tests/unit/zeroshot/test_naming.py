@@ -15,7 +15,7 @@ ZERO_SHOT = np.array([[0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.5, 0.4, 0.1], [0.8, 0
 
 def test_worked_example() -> None:
     names = name_clusters(LABELING, ZERO_SHOT, n_evidence=2)
-    assert names.words.tolist() == [1, 0]
+    assert names.assignment.tolist() == [1, 0]
     score = (0.9 * np.log(0.7) + 0.8 * np.log(0.6) + 0.3 * np.log(0.4)) / 2.0
     assert names.scores[0, 1] == pytest.approx(score)
     assert names.scores.shape == (2, 3)
@@ -28,7 +28,7 @@ def test_a_word_that_two_clusters_want_goes_where_it_is_missed_most() -> None:
     labeling = np.eye(2)
     zero_shot = np.array([[0.60, 0.39, 0.01], [0.60, 0.05, 0.35]])  # both want word 0
     names = name_clusters(labeling, zero_shot)
-    assert names.words.tolist() == [1, 0]
+    assert names.assignment.tolist() == [1, 0]
     assert names.margins[0] < 0 < names.margins[1]
 
 
@@ -44,20 +44,20 @@ def test_an_empty_cluster_takes_a_word_that_is_left() -> None:
     labeling = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     zero_shot = np.array([[0.9, 0.05, 0.05], [0.05, 0.05, 0.9]])
     names = name_clusters(labeling, zero_shot)
-    assert names.words.tolist() == [0, 1, 2]
+    assert names.assignment.tolist() == [0, 1, 2]
     assert np.isfinite(names.scores).all()
 
 
 def test_a_probability_of_zero_is_no_catastrophe() -> None:
     zero_shot = np.array([[1.0, 0.0], [0.0, 1.0]], dtype=np.float32)
     names = name_clusters(np.array([[0.1, 0.9], [0.9, 0.1]]), zero_shot)
-    assert names.words.tolist() == [1, 0]
+    assert names.assignment.tolist() == [1, 0]
     assert np.isfinite(names.scores).all()
 
 
 def test_one_cluster_and_one_word() -> None:
     names = name_clusters(np.ones((3, 1)), np.ones((3, 1)))
-    assert names.words.tolist() == [0]
+    assert names.assignment.tolist() == [0]
     assert names.margins.tolist() == [np.inf]
     assert names.evidence.shape == (1, 3)  # no more than there are
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from labkit.data.manifests import Manifest, list_manifests, load_manifest, manifests_dir
+from labkit.data.manifests import list_manifests, load_manifest, manifests_dir
+from labkit.data.schema import Manifest
 from labkit.errors import DataError, ManifestError
 from labkit.zeroshot.prompts import Prompts, load_prompts
 
@@ -39,7 +40,7 @@ def test_every_shipped_dataset_has_prompts_that_fit(name: str) -> None:
     prompts = load_prompts(name)
     assert prompts.classes == load_manifest(name).classes
     assert load_manifest(name).prompts is not None
-    words = [word.lower() for word in chain(*prompts.phrases)]
+    words = [word.lower() for word in chain(*prompts.names)]
     assert len(set(words)) == len(words), "a word that names two classes, or one twice"
     for template in prompts.templates:
         assert template.count("{}") == 1
@@ -51,12 +52,12 @@ def test_no_file_of_prompts_is_left_over() -> None:
 
 
 def test_synonyms_and_members() -> None:
-    assert "sweater" in load_prompts("fashion-mini").phrases[2]
+    assert "sweater" in load_prompts("fashion-mini").names[2]
     assert load_prompts("fashion-mini") == load_prompts("fashion-mnist")
     emoji = load_prompts("emoji-unseen")
-    assert {"dog", "cat", "bird", "fish"} <= set(emoji.phrases[emoji.classes.index("animal")])
-    assert all(len(words) >= 20 for words in emoji.phrases)
-    assert (emoji.words, load_prompts("fashion-mini").words) == ("members", "synonyms")
+    assert {"dog", "cat", "bird", "fish"} <= set(emoji.names[emoji.classes.index("animal")])
+    assert all(len(words) >= 20 for words in emoji.names)
+    assert (emoji.relation, load_prompts("fashion-mini").relation) == ("members", "synonyms")
     assert "the number seven" in load_prompts("digits").texts(7)
 
 
@@ -70,18 +71,18 @@ def test_texts_are_every_template_with_every_word(tmp_path: Path, monkeypatch: p
 
 
 def test_words_are_synonyms_unless_the_file_says_members(tmp_path: Path) -> None:
-    assert load_prompts(manifest(tmp_path)).words == "synonyms"
-    assert load_prompts(manifest(tmp_path, {"words": "members", **GOOD})).words == "members"
+    assert load_prompts(manifest(tmp_path)).relation == "synonyms"
+    assert load_prompts(manifest(tmp_path, {"relation": "members", **GOOD})).relation == "members"
 
 
 def test_a_word_may_hold_braces() -> None:
-    assert Prompts.of(["{x}"]).texts(0) == ["a photo of a {x}."]
+    assert Prompts.from_words(["{x}"]).texts(0) == ["a photo of a {x}."]
 
 
 def test_prompts_of_names_or_of_names_with_words() -> None:
-    assert Prompts.of(["cat", "dog"]) == Prompts(["cat", "dog"], [["cat"], ["dog"]])
+    assert Prompts.from_words(["cat", "dog"]) == Prompts(["cat", "dog"], [["cat"], ["dog"]])
     given = {"ball": ["ball", "sphere"], "star": ("star",)}
-    assert Prompts.of(given, ["{}"], words="members") == Prompts(
+    assert Prompts.from_words(given, ["{}"], relation="members") == Prompts(
         ["ball", "star"], [["ball", "sphere"], ["star"]], ["{}"], "members"
     )
 
@@ -95,7 +96,7 @@ def test_prompts_of_names_or_of_names_with_words() -> None:
         ([["cat", "cat"]], "Expected a different text for each"),
         ([[["ball", "sphere"], ["star"]]], r'a mapping: \{"ball"'),
         ([["cat", " "]], "Expected a different text"),
-        ([{"ball": "sphere"}], "the words of 'ball' are 'sphere'"),
+        ([{"ball": "sphere"}], "the names of 'ball' are 'sphere'"),
         ([{"ball": []}], "Expected a list of at least one text"),
         ([["cat"], []], r"the templates are \[\]"),
         ([["cat"], ["a photo"]], r"sentences with \{\} in them"),
@@ -103,10 +104,10 @@ def test_prompts_of_names_or_of_names_with_words() -> None:
 )
 def test_prompts_of_what_are_no_words(arguments: list, message: str | None) -> None:
     if message is None:
-        assert Prompts.of(*arguments).classes == []  # `text_classifier` says what is missing
+        assert Prompts.from_words(*arguments).classes == []  # `text_classifier` says what is missing
         return
     with pytest.raises(DataError, match=message):
-        Prompts.of(*arguments)
+        Prompts.from_words(*arguments)
 
 
 def test_without_a_file_the_class_names_are_the_words(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ CLASSES = GOOD["classes"]
             "`templats`: unknown key. Did you mean 'templates'?",
             "Allowed here: templates, words, classes",
         ),
-        ({"words": "parts"}, "`words`: got 'parts'", "'synonyms' (names of one thing) or 'members'"),
+        ({"relation": "parts"}, "`relation`: got 'parts'", "'synonyms' (names of one thing) or 'members'"),
         ({"classes": {"cat": ["cat"]}}, "`classes` lacks 'dog'", "add it with its words"),
         ({"classes": {**CLASSES, "dogs": ["x"]}}, "`classes.dogs`: no class of mine.", "Did you mean 'dog'?"),
         ({"classes": dict(reversed(CLASSES.items()))}, "in another order", "expected cat, dog"),
