@@ -45,7 +45,7 @@ check: $(INSTALLED) ## format, lint, types
 notebooks: $(INSTALLED) ## run the notebooks in place, so that their stored outputs are those of the code as it is
 	cd $(ROOT) && $(BIN)/python notebooks/refresh.py
 
-readme: $(INSTALLED) ## put the results of the last `make run` and a picture into the README
+readme: $(INSTALLED) ## put the results of the last `make run` and an image into the README
 	cd $(ROOT) && $(BIN)/python notebooks/readme.py
 
 pocket: $(INSTALLED) ## train Pocket CLIP and Pocket ViT again from packages (needs npm and the network; stages are kept in runs/pocket)

@@ -197,7 +197,7 @@ def expect_columns(name: str, found: list[str] | None, fitted: list[str] | None)
 def _of_tensor(name: str, tensor: Tensor, expected: str, error: type[LabkitError]) -> np.ndarray:
     cures = {
         "sparse": (tensor.layout != torch.strided, ".to_dense()"),
-        "quantised": (tensor.is_quantized, ".dequantize()"),
+        "quantized": (tensor.is_quantized, ".dequantize()"),
         "meta": (tensor.is_meta, "it has a shape and no values"),
     }
     for kind, (holds, cure) in cures.items():

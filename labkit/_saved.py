@@ -28,7 +28,7 @@ LONGEST_PATH = 200  # characters of a path that a message repeats
 def write_saved(
     path: str | os.PathLike[str], kind: str, settings: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Write one file, whole or not at all.
+    """Write one file, atomically.
 
     Args:
         path: of the file.

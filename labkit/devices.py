@@ -67,7 +67,7 @@ def autocast_dtype(device: torch.device) -> torch.dtype:
     """The dtype of a backbone's autocast forward pass: `fast_dtype`, but float16 on GPUs that have tensor cores for it
     and none for bfloat16 (capability 7.0 and 7.5: V100, T4).
 
-    There the weights stay in float32, normalisations and softmax run in float32, and training scales its loss.
+    There the weights stay in float32, normalizations and softmax run in float32, and training scales its loss.
     """
     if device.type == "cuda" and (7, 0) <= torch.cuda.get_device_capability(device) < (8, 0):
         return torch.float16

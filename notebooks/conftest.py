@@ -1,7 +1,7 @@
 """Settings for `pytest --nbval notebooks/`, from whatever directory it is started.
 
 They stand here and not in addopts, where they would be an error without nbval and wrong from another directory.
-Numbers go to HTML and pictures (see labkit.course.setup), which are not compared; all other output is, letter by letter.
+Numbers go to HTML and images (see labkit.course.setup), which are not compared; all other output is, letter by letter.
 """
 
 from __future__ import annotations

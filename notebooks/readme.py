@@ -1,4 +1,4 @@
-"""Put the measured results and a picture of found clusters into the README: `make readme`, after `make run`."""
+"""Put the measured results and an image of found clusters into the README: `make readme`, after `make run`."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def fill(text: str, name: str, block: str) -> str:
 
 
 def draw_picture() -> None:
-    """The most confident test pictures of each cluster that TURTLE finds on fashion-mini."""
+    """The most confident test images of each cluster that TURTLE finds on fashion-mini."""
     lab = lk.setup("pocket", notebook="readme")
     turtle = lk.Turtle(10, random_state=0).fit(lab.spaces("fashion-mini"))
     probs = turtle.predict_proba(lab.spaces("fashion-mini", split="test"))

@@ -1,4 +1,4 @@
-"""An image-text model and pictures small enough for tests: random weights, true architecture, a step in no time."""
+"""An image-text model and images small enough for tests: random weights, true architecture, a step in no time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def write_model(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         state = open_clip.CLIP(16, VISION, TEXT).state_dict()
-    for name in state:  # so that pictures differ more than an untrained tower lets them
+    for name in state:  # so that images differ more than an untrained tower lets them
         if name.startswith("visual") and name.endswith(("conv1.weight", "in_proj_weight", "out_proj.weight")):
             state[name] *= 20 if "conv1" in name else 2.5
     save_file(state, folder / f"{NAME}.safetensors")
@@ -51,8 +51,8 @@ def backbone(dtype: torch.dtype = torch.float32) -> Backbone:
     return dataclasses.replace(load_backbone(NAME, device="cpu"), dtype=dtype)
 
 
-def pictures(n: int = 24, seed: int = 0) -> ImageDataset:
-    """Noisy pictures of 20 x 18 pixels in one of three colours, by turns."""
+def images(n: int = 24, seed: int = 0) -> ImageDataset:
+    """Noisy images of 20 x 18 pixels in one of three colors, by turns."""
     noise = np.random.default_rng(seed).integers(0, 120, (n, 18, 20, 3), dtype=np.uint8)
     labels = np.arange(n, dtype=np.int64) % len(WORDS)
     noise[np.arange(n), :, :, labels] += 120
@@ -60,7 +60,7 @@ def pictures(n: int = 24, seed: int = 0) -> ImageDataset:
 
 
 def config(**changes: Any) -> MustConfig:
-    """Settings for these pictures: three steps an epoch, two epochs."""
+    """Settings for these images: three steps an epoch, two epochs."""
     settings = {"epochs": 2, "batch_size": 8, "lr": 1e-3, "threshold": 0.7, "mask_block": 4, "ema_decay": 0.5}
     return MustConfig(**{**settings, **changes})  # type: ignore[arg-type]
 

@@ -63,7 +63,7 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
 
 
 def _origin(manifest: Manifest, split: str) -> str:
-    """All that a manifest says of where the images of a split come from."""
+    """All that a manifest states about where the images of a split come from."""
     return json.dumps([manifest.source.model_dump(), manifest.sha256, split], sort_keys=True)
 
 
@@ -130,7 +130,7 @@ def _index(path: Path) -> list[dict[str, str]]:
 
 
 def _tiles(path: Path, side: int) -> np.ndarray:
-    """The images in a mosaic: (n, side, side) grey or (n, side, side, 3)."""
+    """The images in a mosaic: (n, side, side) gray or (n, side, side, 3)."""
     with open_regular(path) as file, Image.open(file, formats=["PNG"]) as image:
         mosaic = np.asarray(image)
     height, width, *channels = mosaic.shape
@@ -149,7 +149,7 @@ def _digits(manifest: Manifest, split: str) -> ImageDataset:
     for number in range(10):
         in_test[order[digits.target[order] == number][:36]] = True
     chosen = in_test if split == "test" else ~in_test
-    pixels = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)  # 17 levels of grey -> 0..255
+    pixels = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)  # 17 levels of gray -> 0..255
     return ImageDataset(digits.target[chosen].astype(np.int64), manifest.classes, array=pixels)
 
 

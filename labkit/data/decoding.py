@@ -42,14 +42,14 @@ class _NotReadError(ValueError):
 
 
 def plain_image(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit grey ("L") or "RGB": what is transparent becomes white, 16-bit grey is scaled.
+    """Any image as 8-bit gray ("L") or "RGB": what is transparent becomes white, 16-bit gray is scaled.
 
     Memory: what the image holds, what the result holds, and a few MB.
 
     Raises:
         ValueError: its levels are floating-point numbers of unknown range.
     """
-    if image.mode.startswith("I"):  # 16 bits of grey, which PIL would clip at 255 instead of scaling
+    if image.mode.startswith("I"):  # 16 bits of gray, which PIL would clip at 255 instead of scaling
         return _scaled_to_8_bits(image)
     if image.mode == "F":
         raise ValueError("floating-point levels have no known range; save it with 8 or 16 bits")
@@ -79,8 +79,8 @@ def _on_white(image: Image.Image) -> Image.Image:
 
     white = Image.new("RGB", image.size, "white")
     for top, part in _bands(image):
-        colours = part.convert("RGBA")
-        white.paste(colours, (0, top), mask=colours)
+        colors = part.convert("RGBA")
+        white.paste(colors, (0, top), mask=colors)
     return white
 
 
@@ -221,7 +221,7 @@ def _why_not_identified(file: BinaryIO) -> str:
 
 
 def _png_without_text(file: BinaryIO) -> BinaryIO:
-    """A PNG file without what surrounds its pixels and may unpack to any size: texts and the colour profile."""
+    """A PNG file without what surrounds its pixels and may unpack to any size: texts and the color profile."""
     kept = io.BytesIO()
     file.seek(0)
     kept.write(file.read(len(PNG)))

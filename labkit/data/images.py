@@ -34,7 +34,7 @@ class ImageDataset:
     Attributes:
         labels: (n,) int64, -1 where unknown.
         classes: names of the class numbers.
-        array: all images, uint8 (n, h, w) grey or (n, h, w, 3) RGB, where they are held in memory; else None.
+        array: all images, uint8 (n, h, w) gray or (n, h, w, 3) RGB, where they are held in memory; else None.
         files: the image files in the order of the samples, where there is one a sample; else None.
         names: what each image shows, finer than its class, where the data tells; else None.
         root: the folder that the files lie in; None is the deepest that holds all of them.
@@ -109,7 +109,7 @@ class ImageDataset:
         """A dataset of images in memory.
 
         Args:
-            images: pixels, uint8 (n, h, w) grey or (n, h, w, 3) RGB; or a list of n PIL images, of any sizes.
+            images: pixels, uint8 (n, h, w) gray or (n, h, w, 3) RGB; or a list of n PIL images, of any sizes.
             labels, classes: as in `from_files`.
 
         Raises:
@@ -243,7 +243,7 @@ def _expect_pixels(array: object) -> None:
     shape = array.shape[1:] if isinstance(array, np.ndarray) and array.dtype == np.uint8 else ()
     if 0 in shape or not (len(shape) == 2 or (len(shape) == 3 and shape[2:] == (3,))):
         raise MismatchError(
-            f"array is {quote(array)}. Expected pixels, uint8 (n, h, w) for grey or (n, h, w, 3) for RGB."
+            f"array is {quote(array)}. Expected pixels, uint8 (n, h, w) for gray or (n, h, w, 3) for RGB."
         )
 
 

@@ -152,7 +152,7 @@ def _folder_manifest(root: Path) -> Manifest:
         classes=sorted({name for paths in found.values() for _, name in paths if name is not None}),
         splits={split: Split(size=len(paths), how="the images of the folder") for split, paths in found.items()},
         source=Folder(kind="folder", path=str(root)),
-        licence="unknown",
+        license="unknown",
         citation="unknown",
         homepage="unknown",
     )

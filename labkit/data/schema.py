@@ -127,7 +127,7 @@ class Manifest(Strict):
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
         default={}, description="for each file name a digest, 64 digits 0-9a-f in quotes"
     )
-    licence: str = Field(min_length=1, description="the licence of the images, or 'unknown'")
+    license: str = Field(min_length=1, description="the license of the images, or 'unknown'")
     citation: str = Field(min_length=1, description="who to cite, or 'unknown'")
     homepage: str = Field(min_length=1, description="an address, or 'unknown'")
     prompts: PathText | None = Field(

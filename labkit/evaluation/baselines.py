@@ -71,7 +71,7 @@ class _OnSpaces(BaseEstimator):
             )
         try:
             labels = self.estimator_.predict(joined)
-        except ValueError as error:  # a feature that hardly varied in the fit, standardised
+        except ValueError as error:  # a feature that hardly varied in the fit, standardized
             raise FitError(
                 f"the features are too far from those of the fit to compute with. {SPACES_EXPECTED}"
             ) from error
@@ -95,7 +95,7 @@ class KMeans(ClusterMixin, _OnSpaces):
 
     Args:
         n_clusters: C.
-        normalize: L2-normalise each sample in each space first, as the TURTLE paper does for several spaces; else the
+        normalize: L2-normalize each sample in each space first, as the TURTLE paper does for several spaces; else the
             features go in as they are. Several spaces are put side by side.
         n_init: runs from different starts; the one with the smallest inertia is kept.
         random_state: int, NumPy RandomState or None, as in scikit-learn.
@@ -161,16 +161,18 @@ def _search_and_finish(search: cluster.KMeans, joined: np.ndarray) -> cluster.KM
         with threadpool_limits(n_threads):
             return search.fit(joined)
     mean = joined.mean(0)
-    centred, last = joined - mean, joined.shape[1] - 1
-    directions = eigh(centred.T @ centred, subset_by_index=(last - SEARCH_DIM + 1, last))[1]  # the widest; all threads
+    centered, last = joined - mean, joined.shape[1] - 1
+    directions = eigh(centered.T @ centered, subset_by_index=(last - SEARCH_DIM + 1, last))[
+        1
+    ]  # the widest; all threads
     with threadpool_limits(n_threads):
-        starts = search.fit(centred @ directions).cluster_centers_ @ directions.T + mean
-        del centred  # a copy of all features
+        starts = search.fit(centered @ directions).cluster_centers_ @ directions.T + mean
+        del centered  # a copy of all features
         return cluster.KMeans(search.n_clusters, init=starts, n_init=1).fit(joined)
 
 
 class LinearProbe(ClassifierMixin, _OnSpaces):
-    """Logistic regression on standardised features, fitted with labels: what a linear classifier can reach here.
+    """Logistic regression on standardized features, fitted with labels: what a linear classifier can reach here.
 
     It ends at a gradient of 1e-3. On the embedded datasets that is within 0.2 points of 1e-5, which takes seven times
     as long.
@@ -215,10 +217,10 @@ class LinearProbe(ClassifierMixin, _OnSpaces):
 
 
 def join_spaces(spaces: Any, *, normalized: bool = False) -> np.ndarray:
-    """K spaces side by side, (n, Σ d_k) float32, each sample of each space L2-normalised where asked for.
+    """K spaces side by side, (n, Σ d_k) float32, each sample of each space L2-normalized where asked for.
 
     Raises:
-        FitError: spaces that are none, of unequal length, or, where not normalised, that float32 cannot hold.
+        FitError: spaces that are none, of unequal length, or, where not normalized, that float32 cannot hold.
     """
     arrays = read_spaces(spaces)
     joined = _join(arrays, normalized, (0,) * len(arrays))
@@ -230,7 +232,7 @@ def join_spaces(spaces: Any, *, normalized: bool = False) -> np.ndarray:
 
 
 def _join(arrays: Sequence[np.ndarray], normalized: bool, exponents: tuple[int, ...]) -> np.ndarray:
-    """Spaces (n, d_k) side by side in float32, divided by powers of two or L2-normalised."""
+    """Spaces (n, d_k) side by side in float32, divided by powers of two or L2-normalized."""
     if normalized:
         return np.concatenate([normalize(moderate_rows(array)) for array in arrays], axis=1)
     with np.errstate(over="ignore"):  # what float32 does not hold is looked for in what comes out

@@ -127,23 +127,23 @@ def calibration(
     Raises:
         DataError: the arrays differ in length, are empty, or hold something else.
     """
-    sure = real_array("confidence", confidence, "Expected probabilities, (n,).", DataError).astype(np.float64)
+    conf = real_array("confidence", confidence, "Expected probabilities, (n,).", DataError).astype(np.float64)
     right = plain_array("correct", correct, "Expected whether each prediction is right, (n,) of bool.", DataError)
-    if sure.ndim != 1 or len(sure) == 0 or sure.shape != right.shape:
+    if conf.ndim != 1 or len(conf) == 0 or conf.shape != right.shape:
         raise DataError(
-            f"confidence has shape {sure.shape} and correct {right.shape}. Expected one number for each prediction, "
+            f"confidence has shape {conf.shape} and correct {right.shape}. Expected one number for each prediction, "
             "(n,) with n ≥ 1."
         )
     if right.dtype != bool:
         raise DataError(f"correct holds {right.dtype}. Expected whether each prediction is right: y_pred == y_true.")
-    if not (np.isfinite(sure).all() and sure.min() >= 0 and sure.max() <= 1 + 1e-6):
-        raise DataError(f"confidence holds numbers from {sure.min()} to {sure.max()}. Expected probabilities.")
+    if not (np.isfinite(conf).all() and conf.min() >= 0 and conf.max() <= 1 + 1e-6):
+        raise DataError(f"confidence holds numbers from {conf.min()} to {conf.max()}. Expected probabilities.")
     if not is_whole(n_bins, 1, MOST_BINS):
         raise DataError(f"n_bins is {quote(n_bins)}. Expected a whole number from 1 to {MOST_BINS:,}.")
-    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, sure)
+    bins = np.searchsorted(np.arange(1, n_bins) / n_bins, conf)
     counts = np.bincount(bins, minlength=n_bins)
     total = np.where(counts > 0, counts, np.nan)
-    mean_confidence, accuracy = (np.bincount(bins, values, n_bins) / total for values in (sure, right))
+    mean_confidence, accuracy = (np.bincount(bins, values, n_bins) / total for values in (conf, right))
     return counts, mean_confidence, accuracy
 
 
@@ -152,8 +152,8 @@ def expected_calibration_error(confidence: ArrayLike, correct: ArrayLike, n_bins
 
     ECE = Σ_m |B_m|/n · |acc(B_m) − conf(B_m)| (Guo et al., 2017, equation 3), in [0, 1]; 0 is perfect.
     """
-    counts, sure, right = calibration(confidence, correct, n_bins)
-    return float(np.nansum(counts * np.abs(right - sure)) / counts.sum())
+    counts, conf, right = calibration(confidence, correct, n_bins)
+    return float(np.nansum(counts * np.abs(right - conf)) / counts.sum())
 
 
 def _mean_per_class(true: np.ndarray, right: np.ndarray) -> float:

@@ -25,7 +25,7 @@ KIND = "checkpoint of MUST"
 
 
 class Checkpointer:
-    """Keeps a run in a folder: its checkpoint, whole or not at all, and its metrics, a line of JSON each."""
+    """Keeps a run in a folder: its checkpoint, replaced atomically, and its metrics, a line of JSON each."""
 
     def __init__(self, folder: Path, run: Run, identity: dict[str, Any]) -> None:
         self.folder, self.run, self.identity = folder, run, identity

@@ -25,8 +25,9 @@ from labkit.devices import cpu_count, explain_out_of_memory, pick_device
 from labkit.errors import BackboneError, FitError, quote
 from labkit.must.checkpoint import Checkpointer, hold, interruptible, run_folder
 from labkit.must.config import MustConfig
-from labkit.must.head import from_main_process, head_and_prior, read_labeling
+from labkit.must.head import head_and_prior, read_labeling
 from labkit.must.model import MaskedClassifier, image_tower
+from labkit.must.processes import accelerator_for, from_main_process, whole_batches
 from labkit.must.run import Run
 from labkit.must.saved import read_must, write_must
 from labkit.must.trainer import Trainer, new_state
@@ -111,14 +112,14 @@ class MUST(BaseEstimator, ClassifierMixin):
 
         Raises:
             FitError: settings or images that cannot be trained on, or training diverged.
-            BackboneError: the tower has no patches that can be hidden.
+            BackboneError: the tower has no patches that can be masked.
             CheckpointError: the folder holds a checkpoint of other settings, or cannot be written.
         """
         config = self._checked_config(images)
         if on_log is not None and not callable(on_log):
             raise FitError(f"on_log is {quote(on_log)}. Expected a function of the metrics so far, or None.")
-        accelerator = _accelerator(self.device)
-        config = _whole_batches(config, len(images), 1 if accelerator is None else accelerator.num_processes)
+        accelerator = accelerator_for(self.device)
+        config = whole_batches(config, len(images), 1 if accelerator is None else accelerator.num_processes)
         kept_in = None if folder is None else run_folder(folder)
         with contextlib.ExitStack() as held:
             if kept_in is not None:
@@ -298,7 +299,7 @@ class MUST(BaseEstimator, ClassifierMixin):
     # -------------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything fitted to one safetensors file, whole or not at all.
+        """Write everything fitted to one safetensors file, atomically.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -326,20 +327,6 @@ class MUST(BaseEstimator, ClassifierMixin):
         return must
 
 
-def _accelerator(device: str) -> Any:
-    """Accelerate's view of the other processes; None where this one is alone.
-
-    There it would only be in the way: it settles the device and the precision for the rest of the session, and a
-    notebook that has used it once cannot launch several processes any more.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # which `accelerate launch` and `notebook_launcher` set
-        return None
-    from accelerate import Accelerator
-
-    cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
-    return Accelerator(cpu=cpu, mixed_precision="no")  # precision is up to the backbone's dtype
-
-
 class _Probabilities(nn.Module):
     """Images -> probabilities, as the last layers of a backbone."""
 
@@ -349,19 +336,3 @@ class _Probabilities(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images).logits.float().softmax(-1)
-
-
-def _whole_batches(config: MustConfig, n: int, processes: int) -> MustConfig:
-    """The settings with a batch that is no larger than the data and can be shared out evenly."""
-    parts = processes * config.accumulate
-    if config.batch_size <= n and config.batch_size % parts == 0:
-        return config
-    if n < parts:
-        raise FitError(f"{n} images cannot be shared among {processes} processes in {config.accumulate} parts each.")
-    size = min(config.batch_size, n) // parts * parts
-    logger.warning(
-        "A batch holds %d images instead of %d: no more than there are, as many for each process and part.",
-        size,
-        config.batch_size,
-    )
-    return config.replace(batch_size=size)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +15,11 @@ from labkit._inputs import plain_array
 from labkit.data.images import ImageDataset
 from labkit.errors import FitError
 from labkit.must.config import MustConfig
+from labkit.must.processes import from_main_process
 from labkit.spaces.backbones import Backbone
 from labkit.spaces.features import encode_images
 from labkit.zeroshot.classifier import text_classifier
 from labkit.zeroshot.prompts import Prompts
-
-T = TypeVar("T")
 
 
 def head_and_prior(
@@ -92,28 +90,10 @@ def _encode_shares(backbone: Backbone, images: ImageDataset, accelerator: Any) -
     return everywhere.reshape(world, *padded.shape).swapaxes(0, 1).reshape(-1, padded.shape[1])[:n]
 
 
-def from_main_process(accelerator: Any, compute: Callable[[], T]) -> T:
-    """What `compute` returns on the main process, on all of them; an error there is raised everywhere."""
-    if accelerator is None:
-        return compute()
-    from accelerate.utils import broadcast_object_list
-
-    answer: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        try:
-            answer[0] = compute()
-        except Exception as error:  # else the others would wait for ever
-            answer[1] = error
-    broadcast_object_list(answer)
-    if answer[1] is not None:
-        raise answer[1]
-    return answer[0]
-
-
 def _fit_head(embeddings: np.ndarray, labeling: np.ndarray, weights: Tensor, scale: float) -> Tensor:
     """A head (C, D) that tells images apart as a labeling does; classes without images keep their prompts'.
 
-    Logistic regression on the normalised embeddings times the logit scale. It knows only how classes differ, so what
+    Logistic regression on the normalized embeddings times the logit scale. It knows only how classes differ, so what
     their prompts have in common is added: else a class without images, whose prompt is like every image a little,
     would be more likely than all others.
     """

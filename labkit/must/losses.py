@@ -51,32 +51,32 @@ def fairness_loss(mean_probs: Tensor, prior: Tensor | None = None) -> Tensor:
     return -(logs.mean() if prior is None else (prior * logs).sum())
 
 
-def masked_image_loss(reconstruction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-    """Mean absolute error of the guessed pixels in the hidden patches; 0 when none is hidden (section 3.2).
+def masked_image_loss(reconstruction: Tensor, images: Tensor, masked: Tensor) -> Tensor:
+    """Mean absolute error of the predicted pixels of the masked patches; 0 when none is masked (section 3.2).
 
     Args:
-        reconstruction: pixels guessed, normalised RGB, (B, 3, h, w).
+        reconstruction: pixels guessed, normalized RGB, (B, 3, h, w).
         images: the true ones, of the same shape.
-        hidden: True where a patch is hidden, (B, N).
+        masked: True where a patch is masked, (B, N).
     """
-    pixels = _to_pixels(hidden, images.shape[-2:])
+    pixels = _to_pixels(masked, images.shape[-2:])
     errors = (to_float32(reconstruction) - to_float32(images)).abs().mean(1)
     return torch.where(pixels, errors, 0.0).sum() / pixels.sum().clamp_min(1)
 
 
-def alignment_loss(patches: Tensor, embedding: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared distance of hidden patches and their image, both as unit vectors; 0 when none is hidden (eq. 4).
+def alignment_loss(patches: Tensor, embedding: Tensor, masked: Tensor) -> Tensor:
+    """Mean squared distance of masked patches and their image, both L2-normalized; 0 when none is masked (eq. 4).
 
-    What the student says of a patch it could not see shall be what it says of the whole image. The gradient goes
+    The student's embedding of a masked patch is pulled towards its embedding of the whole image. The gradient goes
     both ways.
 
     Args:
         patches: every patch in the space of images and texts, (B, N, D).
         embedding: the image in that space, (B, D).
-        hidden: True where a patch is hidden, (B, N).
+        masked: True where a patch is masked, (B, N).
     """
     gaps = _unit(patches) - _unit(embedding)[:, None]
-    return torch.where(hidden, gaps.square().sum(-1), 0.0).sum() / hidden.sum().clamp_min(1)
+    return torch.where(masked, gaps.square().sum(-1), 0.0).sum() / masked.sum().clamp_min(1)
 
 
 def to_float32(values: Tensor) -> Tensor:
@@ -88,9 +88,9 @@ def _unit(vectors: Tensor) -> Tensor:
     return F.normalize(to_float32(vectors), dim=-1)
 
 
-def _to_pixels(hidden: Tensor, size: torch.Size) -> Tensor:
+def _to_pixels(masked: Tensor, size: torch.Size) -> Tensor:
     """A mask of patches, (B, N), as a mask of pixels, (B, h, w)."""
     height, width = size
-    patch = round((height * width / hidden.shape[1]) ** 0.5)
-    grid = hidden.view(-1, height // patch, width // patch)
+    patch = round((height * width / masked.shape[1]) ** 0.5)
+    grid = masked.view(-1, height // patch, width // patch)
     return grid.repeat_interleave(patch, 1).repeat_interleave(patch, 2)

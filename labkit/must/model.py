@@ -21,9 +21,9 @@ class Output(NamedTuple):
 
     Attributes:
         logits: (B, C), float32 whatever the autocast (float64 where the weights are).
-        embedding: the image in the joint space of images and texts, before L2 normalisation, (B, D).
+        embedding: the image in the joint space of images and texts, before L2 normalization, (B, D).
         patches: every patch in that space, (B, N, D).
-        reconstruction: normalised RGB predicted for every pixel, (B, 3, h, w).
+        reconstruction: normalized RGB predicted for every pixel, (B, 3, h, w).
     """
 
     logits: Tensor
@@ -64,17 +64,17 @@ class MaskedVisual(nn.Module):
         self.ln_patch = nn.LayerNorm(width)
         self.decoder = nn.Sequential(nn.Conv2d(width, 3 * self.patch**2, 1), nn.PixelShuffle(self.patch))
 
-    def tokens(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
+    def tokens(self, images: Tensor, masked: Tensor | None = None) -> Tensor:
         """The transformer's last states before its final LayerNorm: class token and patches, (B, 1 + N, width).
 
         Args:
-            images: normalised RGB, (B, 3, h, w), of the tower's own size.
-            hidden: patches that the mask token stands for, bool (B, N); None hides none.
+            images: normalized RGB, (B, 3, h, w), of the tower's own size.
+            masked: patches that the mask token stands for, bool (B, N); None hides none.
         """
         tower = self.visual
         patches = tower.conv1(images).flatten(2).transpose(1, 2)  # (B, N, width)
-        if hidden is not None:
-            patches = torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
+        if masked is not None:
+            patches = torch.where(masked[..., None], self.mask_token.to(patches.dtype), patches)
         first = tower.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         states = torch.cat([first, patches], 1) + tower.positional_embedding.to(patches.dtype)
         return tower.transformer(tower.ln_pre(states))
@@ -84,9 +84,9 @@ class MaskedVisual(nn.Module):
         pooled, _ = self.visual._pool(tokens)
         return pooled @ self.visual.proj
 
-    def encode(self, images: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Embeddings of images, (B, 3, h, w) -> (B, D): the tower's own when nothing is hidden."""
-        return self.pool(self.tokens(images, hidden))
+    def encode(self, images: Tensor, masked: Tensor | None = None) -> Tensor:
+        """Embeddings of images, (B, 3, h, w) -> (B, D): the tower's own when nothing is masked."""
+        return self.pool(self.tokens(images, masked))
 
     def patches(self, tokens: Tensor) -> Tensor:
         """The patches of `tokens` after their own LayerNorm: (B, 1 + N, width) -> (B, N, width)."""
@@ -97,12 +97,12 @@ class MaskedVisual(nn.Module):
         return patches @ self.visual.proj
 
     def reconstruct(self, patches: Tensor) -> Tensor:
-        """Pixels predicted from patches: (B, N, width) -> normalised RGB (B, 3, h, w)."""
+        """Pixels predicted from patches: (B, N, width) -> normalized RGB (B, 3, h, w)."""
         return self.decoder(patches.transpose(1, 2).unflatten(2, self.grid))
 
 
 class MaskedClassifier(nn.Module):
-    """An image tower and a linear head over its normalised embeddings: logits = scale · normalize(embedding) · Wᵀ.
+    """An image tower and a linear head over its normalized embeddings: logits = scale · normalize(embedding) · Wᵀ.
 
     Args:
         visual: see `MaskedVisual`; copied, and its parameters are made trainable.
@@ -131,14 +131,14 @@ class MaskedClassifier(nn.Module):
         self.backbone.decoder.requires_grad_(masked_image)  # distributed training waits for all that can learn
         self.backbone.ln_patch.requires_grad_(masked_image or alignment)
 
-    def forward(self, images: Tensor, hidden: Tensor | None = None) -> Output:
-        """Normalised RGB (B, 3, h, w), and which patches are hidden, bool (B, N), or None."""
+    def forward(self, images: Tensor, masked: Tensor | None = None) -> Output:
+        """Normalized RGB (B, 3, h, w), and which patches are masked, bool (B, N), or None."""
         backbone = self.backbone
-        tokens = backbone.tokens(images, hidden)
+        tokens = backbone.tokens(images, masked)
         with full_precision(images.device):  # bfloat16 has steps of 0.125 at a logit of 25
             embedding = backbone.pool(to_float32(tokens))
             logits = self.logit_scale * self.head(nn.functional.normalize(embedding, dim=-1))
-        if hidden is None or not (self.alignment or self.masked_image):
+        if masked is None or not (self.alignment or self.masked_image):
             return Output(logits, embedding)
         patches = backbone.patches(tokens)
         return Output(
@@ -159,7 +159,7 @@ def image_tower(backbone: Backbone) -> Any:
 
 
 def check_maskable(visual: nn.Module) -> None:
-    """Raise a BackboneError unless patches of this image tower can be hidden."""
+    """Raise a BackboneError unless patches of this image tower can be masked."""
     from open_clip.transformer import VisionTransformer
 
     kind = type(visual).__name__
@@ -168,11 +168,11 @@ def check_maskable(visual: nn.Module) -> None:
         '"open_clip:ViT-B-16-quickgelu/…", "open_clip:ViT-L-14-CLIPA/…".'
     )
     if not isinstance(visual, VisionTransformer):
-        raise BackboneError(f"this image tower is a {kind}: it has no patches that could be hidden here. {advice}")
+        raise BackboneError(f"this image tower is a {kind}: it has no patches that could be masked here. {advice}")
     if visual.attn_pool is not None or visual.pool_type == "none":
         raise BackboneError(f"this {kind} pools its patches by attention, which MUST does not know. {advice}")
     if not isinstance(visual.patch_dropout, nn.Identity):
-        raise BackboneError(f"this {kind} drops patches at random, so none can be hidden by choice. {advice}")
+        raise BackboneError(f"this {kind} drops patches at random, so none can be masked by choice. {advice}")
     if visual.proj is None:
         raise BackboneError(f"this {kind} has no projection into a space of images and texts. {advice}")
     if visual.patch_size[0] != visual.patch_size[1]:

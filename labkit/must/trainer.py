@@ -5,7 +5,7 @@ Li, Savarese and Hoi, ICLR 2023 (arXiv 2206.02967). One step, for a batch of ima
 1. the EMA teacher, a moving average of the student, sees a weak view and gives pseudo-labels;
 2. the student sees a strong view with some patches masked, in one pass;
 3. it learns to predict the teacher's labels where that is confident (self-training), to use all classes (fairness), to
-   reconstruct its masked patches (masked image modelling) and to let them agree with the whole image (alignment);
+   reconstruct its masked patches (masked image modeling) and to let them agree with the whole image (alignment);
 4. AdamW updates the student, and the EMA update moves the teacher.
 
 Everything random is a function of the seed and of the number of the epoch, step or image. So a run that was stopped
@@ -128,7 +128,7 @@ class Trainer:
         ]
 
         def student(rows: slice, model: nn.Module) -> tuple[Tensor, Output]:
-            images = self.normalise(strong[rows])
+            images = self.normalize(strong[rows])
             with autocast(self.device, self.dtype), self._attention():
                 return images, model(images, None if masked is None else masked[rows])
 
@@ -173,7 +173,7 @@ class Trainer:
     @torch.no_grad()
     def _teacher_logits(self, weak: Tensor) -> Tensor:
         with autocast(self.device, self.dtype):
-            return self.state.teacher(self.normalise(weak)).logits
+            return self.state.teacher(self.normalize(weak)).logits
 
     def _losses(self, output: Output, images: Tensor, masked: Tensor | None) -> dict[str, Tensor]:
         """The losses of masked patches; those that are switched off are left out."""
@@ -213,7 +213,7 @@ class Trainer:
         everywhere = self.accelerator.reduce(torch.cat([share[None], mean_probs]), reduction="mean")
         return everywhere[0], everywhere[1:]
 
-    def normalise(self, pixels: Tensor) -> Tensor:
+    def normalize(self, pixels: Tensor) -> Tensor:
         """uint8 (B, 3, h, w) -> what the tower expects, float32, on the device."""
         return (pixels.to(self.device, non_blocking=True).float() - self.mean) / self.std
 

@@ -39,7 +39,7 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
         size: side of a view in pixels.
         seed: of everything random.
         crop, flip, augment: see `MustConfig`.
-        mean: of the pixels, in [0, 1]: the colour that fills what RandAugment uncovers.
+        mean: of the pixels, in [0, 1]: the color that fills what RandAugment uncovers.
 
     Raises:
         FitError: `augment` is no description that timm can read.
@@ -62,7 +62,7 @@ class Views(Dataset[tuple[int, Tensor, Tensor]]):
         self.augment: Callable[[Any], Any] | None = None
         if augment is not None:
             fill = tuple(round(255 * channel) for channel in mean)
-            # Below 10, where timm asks Pillow to keep 0 bits of a colour, which it does not (Pillow from 12 on raises).
+            # Below 10, where timm asks Pillow to keep 0 bits of a color, which it does not (Pillow from 12 on raises).
             limits = {"translate_const": int(0.45 * size), "img_mean": fill, "magnitude_max": 9.99}
             limits["interpolation"] = Image.Resampling.BICUBIC  # else timm draws bilinear or bicubic at random
             try:

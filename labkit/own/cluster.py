@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from labkit.zeroshot.naming import Names
 
 
+DEFAULT_SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
+
+
 @dataclass(frozen=True)
 class Clustered:
     """What `cluster_folder` found: how many images in how many clusters that are not empty, and their names."""
@@ -36,7 +40,7 @@ def cluster_folder(
     folder: Path,
     n_classes: int,
     *,
-    backbones: list[str],
+    backbones: Sequence[str] | None = None,
     out: Path,
     sheet: Path | None = None,
     words: list[str] | None = None,
@@ -49,7 +53,7 @@ def cluster_folder(
     Args:
         folder: the images.
         n_classes: how many classes to look for.
-        backbones: names of the feature spaces.
+        backbones: names of the feature spaces; None is `DEFAULT_SPACES`.
         out: the CSV to write.
         sheet: the contact sheet to write, .html or .png.
         words: a vocabulary; the clusters are named with its words.
@@ -70,7 +74,7 @@ def cluster_folder(
     )
     if sheet is not None and sheet.suffix == ".png" and Path(os.path.realpath(sheet)).is_relative_to(folder.resolve()):
         raise DataError(f"the contact sheet {sheet} would be an image of {folder} next time. Choose another folder.")
-    loaded = [load_backbone(name) for name in backbones]
+    loaded = [load_backbone(name) for name in backbones or DEFAULT_SPACES]
     image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
     with all_unreadable(manifest):
         spaces = [_extract(backbone, manifest) for backbone in loaded]

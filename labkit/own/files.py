@@ -143,7 +143,7 @@ def explain_unwritable(path: Path) -> Iterator[None]:
 
 
 def write_file(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
+    """Write a file, atomically.
 
     Raises:
         DataError: it cannot be written.

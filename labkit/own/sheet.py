@@ -50,8 +50,6 @@ def _png_sheet(paths: Sequence[Path], labels: np.ndarray, confidence: np.ndarray
     """An image with a row of the most confident images for every cluster."""
     from labkit.plots import cluster_gallery, to_png
 
-    if names is not None:
-        names = [name.replace("$", r"\$") for name in names]  # no formula
     return to_png(cluster_gallery([_thumbnail(path) for path in paths], labels, confidence, names))
 
 

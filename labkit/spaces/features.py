@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
-import json
 import logging
 import numbers
 import os
@@ -19,15 +16,23 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from labkit._files import cache_dir, locked_folder, own_dir, sweep
-from labkit._saved import read_saved, write_saved
 from labkit.data.datasets import load_dataset
 from labkit.data.images import ImageDataset
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Manifest
 from labkit.devices import cpu_count
-from labkit.errors import CheckpointError, DataError, quote
+from labkit.errors import DataError, quote
 from labkit.spaces.backbones import Backbone, Preprocess
+from labkit.spaces.cache import (
+    feature_key,
+    feature_paths,
+    first_writable,
+    keep,
+    kept_anywhere,
+    kept_features,
+    parts_folder,
+    write_features,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -75,12 +80,12 @@ def extract_features(
     features = kept_anywhere(paths, key)
     if features is None:
         with contextlib.ExitStack() as held:
-            path = _first_writable(paths, held)  # before the work
+            path = first_writable(paths, held)  # before the work
             features = kept_features(path, key)  # another process has done it while this one waited
             if features is None:
-                features = _extract_in_parts(_parts(path), key, backbone, dataset, batch_size, progress)
-                _keep(path, features, key)
-            shutil.rmtree(_parts(path), ignore_errors=True)
+                features = _extract_in_parts(parts_folder(path), key, backbone, dataset, batch_size, progress)
+                keep(path, features, key)
+            shutil.rmtree(parts_folder(path), ignore_errors=True)
     return features
 
 
@@ -101,7 +106,7 @@ def _read_data(data: Any, split: str | None) -> tuple[ImageDataset, tuple[str, s
 def encode_images(
     backbone: Backbone, dataset: ImageDataset, *, batch_size: int | None = None, progress: bool = False
 ) -> np.ndarray:
-    """What a backbone says of every image of a dataset, in order, without the cache: (n, d) float32.
+    """Features of every image of a dataset, in order, without the cache: (n, d) float32.
 
     Raises:
         DataError: an image cannot be read, or a feature is not finite.
@@ -154,152 +159,6 @@ def _part_key(key: dict[str, Any], start: int) -> dict[str, Any]:
     return key | {"first": start, "rows": min(PART, key["rows"] - start)}
 
 
-# ------------------------------------------------------------------------------------------------------------ the cache
-
-
-def feature_key(backbone: Backbone, dataset: ImageDataset, dtype: str = "float32") -> dict[str, Any]:
-    """All that determines the features of a dataset, and their shape; kept in the file and checked when it is read."""
-    return {
-        "images": dataset.identity,
-        "rows": len(dataset),
-        "width": backbone.dim,
-        "backbone": backbone.fingerprint,  # weights and preprocessing
-        "forward": str(backbone.dtype),
-        "dtype": dtype,
-    }
-
-
-def feature_path(backbone: Backbone, dataset: str, split: str, key: dict[str, Any]) -> Path:
-    """Where the cache keeps the features of a split of a dataset of this id: the name holds a digest of the key."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    folder = backbone.name.replace("/", "_").replace(":", "_")
-    return cache_dir() / "features" / dataset / folder / f"{split}-{digest}.safetensors"
-
-
-def feature_paths(backbone: Backbone, dataset: str, split: str, key: dict[str, Any]) -> list[Path]:
-    """Where features are looked for, and kept where that is allowed: in the cache, then in this user's own folder.
-
-    The two differ where a class shares a cache that only the teacher may write to.
-    """
-    shared = feature_path(backbone, dataset, split, key)
-    try:
-        own = own_dir() / shared.relative_to(cache_dir())
-    except DataError:  # a user without a home
-        return [shared]
-    return list(dict.fromkeys([shared, own]))
-
-
-def _parts(path: Path) -> Path:
-    """The folder of the parts of an extraction; each user's own, since others could not lock it."""
-    return path.with_suffix(f".parts-{getattr(os, 'getuid', int)()}")
-
-
-def _first_writable(paths: Sequence[Path], held: contextlib.ExitStack) -> Path:
-    """The first path whose folder of parts this user may make and lock; the lock goes into `held`."""
-    for path in paths:
-        try:
-            with _explain_unwritable(path.parent):
-                held.enter_context(locked_folder(_parts(path), wait=True))
-            return path
-        except DataError as error:
-            if path == paths[-1] or not _is_denied(error):
-                raise
-    raise AssertionError("there is always a path")
-
-
-def _is_denied(error: DataError) -> bool:
-    """Whether it was raised because this user may not write there."""
-    return isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
-
-
-def kept_anywhere(paths: Sequence[Path], key: dict[str, Any]) -> np.ndarray | None:
-    """The features that one of these files holds; what a killed process left beside it is removed."""
-    for path in paths:
-        features = kept_features(path, key)
-        if features is not None:
-            if os.path.exists(_parts(path)):  # noqa: PTH110 (killed after the last step but one)
-                with contextlib.suppress(OSError), locked_folder(_parts(path), wait=False):
-                    shutil.rmtree(_parts(path), ignore_errors=True)
-            sweep(path)
-            return features
-    return None
-
-
-def keep_anywhere(paths: Sequence[Path], features: np.ndarray, key: dict[str, Any]) -> None:
-    """Write features into the first of these files that this user may write.
-
-    Raises:
-        DataError: there is none.
-    """
-    for path in paths:
-        try:
-            return _keep(path, features, key)
-        except DataError as error:
-            if path == paths[-1] or not _is_denied(error):
-                raise
-
-
-def _keep(path: Path, features: np.ndarray, key: dict[str, Any]) -> None:
-    """Write features, unless another user has done that meanwhile, whose file is not ours to replace."""
-    try:
-        write_features(path, features, key)
-    except DataError:
-        if kept_features(path, key) is None:
-            raise
-
-
-def kept_features(path: Path, key: dict[str, Any]) -> np.ndarray | None:
-    """The features in a file of the cache; None where there is none, or a damaged or foreign one, which is said."""
-    if not os.access(path, os.R_OK):  # also where a folder above is closed to this user
-        return None
-    try:
-        return read_features(path, key)
-    except DataError as error:
-        logger.warning("%s It is computed again.", error)
-        return None
-
-
-def read_features(path: str | os.PathLike[str], key: dict[str, Any]) -> np.ndarray:
-    """Read features (rows, width) that `write_features` wrote under this key.
-
-    Raises:
-        DataError: the file is missing, damaged, or of other images or another backbone.
-    """
-    try:
-        found, tensors = read_saved(path, "features", "Delete it.")
-    except CheckpointError as error:
-        raise DataError(str(error)) from error
-    features = tensors.get("features", torch.empty(0))
-    is_whole = features.shape == (key["rows"], key["width"]) and str(features.dtype) == f"torch.{key['dtype']}"
-    if found != key or not is_whole:
-        raise DataError(f"the features in {path} are of other images or another backbone. Delete it.")
-    return features.numpy()
-
-
-def write_features(path: Path, features: np.ndarray, key: dict[str, Any]) -> None:
-    """Write features (rows, width) and their key, whole or not at all.
-
-    Raises:
-        DataError: the file cannot be written.
-    """
-    with _explain_unwritable(path.parent):
-        write_saved(path, "features", key, {"features": torch.from_numpy(features)})
-
-
-@contextlib.contextmanager
-def _explain_unwritable(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"features cannot be kept in {folder} ({error}). Set the environment variable LABKIT_CACHE to a folder "
-            "that can be written and has room, or pass cache=False."
-        ) from error
-
-
-# ----------------------------------------------------------------------------------------------------------- extraction
-
-
 def _extract(
     backbone: Backbone, dataset: ImageDataset, starts: Sequence[int], batch_size: int | None, progress: bool
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -334,7 +193,7 @@ def _extract(
 def _load_ahead(dataset: ImageDataset, preprocess: Preprocess, batches: Sequence[range]) -> Iterator[np.ndarray]:
     """Preprocessed batches, uint8 (B, h, w, c), made by threads (PIL lets them run side by side) one batch ahead.
 
-    Grey pictures have one channel; among pictures of more it is repeated.
+    Gray images have one channel; among images of more it is repeated.
     """
 
     def load(rows: range) -> list[np.ndarray]:

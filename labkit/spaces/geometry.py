@@ -22,7 +22,7 @@ INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 class Middle:
     """The middle of an image that is more than `longest` times as long as wide; any other image is itself.
 
-    A resize of the shorter side would enlarge a line of one pixel to gigabytes, most of which a crop at the centre then
+    A resize of the shorter side would enlarge a line of one pixel to gigabytes, most of which a crop at the center then
     takes away; a resize of the longer side would leave nothing of it.
     """
 
@@ -39,13 +39,13 @@ class Middle:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Resize the shorter side, then crop the centre: PIL image -> PIL image (crop, crop), as torchvision does both.
+    """Resize the shorter side, then crop the center: PIL image -> PIL image (crop, crop), as torchvision does both.
 
     Of an image longer than 16:1 only the middle is resized (see `Middle`).
 
     Attributes:
         resize: length in pixels that the shorter side becomes; the longer one keeps the ratio.
-        crop: side in pixels of the square cut out of the centre, which the network sees.
+        crop: side in pixels of the square cut out of the center, which the network sees.
         interpolation: "nearest", "bilinear", "bicubic" or "lanczos".
 
     Raises:
@@ -95,9 +95,9 @@ class Squash:
 class Preprocess:
     """The part of a model's preprocessing that works on one image: resize and crop; PIL image -> uint8 (h, w, c).
 
-    Transparency, palettes and 16-bit levels are resolved first (see `plain_image`), so that the resize mixes colours
-    and not numbers of a palette. Grey images keep their one channel where the geometry allows it. Scaling to floats,
-    normalising and repeating that channel happen for whole batches on the device, in `Backbone.encode_image`.
+    Transparency, palettes and 16-bit levels are resolved first (see `plain_image`), so that the resize mixes colors
+    and not numbers of a palette. Gray images keep their one channel where the geometry allows it. Scaling to floats,
+    normalizing and repeating that channel happen for whole batches on the device, in `Backbone.encode_image`.
     """
 
     geometry: Callable[[Image.Image], Image.Image]

@@ -13,14 +13,14 @@ from torch.nn import functional as F
 
 CELL = 8  # pixels, a side of the square over which gradients are counted
 ORIENTATIONS = 9  # of 0 to 180 degrees: a gradient and its opposite are the same
-LARGEST = 0.2  # value that a normalised block may hold
+LARGEST = 0.2  # value that a normalized block may hold
 
 
 class HOG(nn.Module):
-    """Grey pictures (B, 1, h, w) from 0 to 1 -> features (B, (h/8 − 1) · (w/8 − 1) · 36), with the paper's constants.
+    """Gray images (B, 1, h, w) from 0 to 1 -> features (B, (h/8 − 1) · (w/8 − 1) · 36), with the paper's constants.
 
     Gradients by (−1, 0, 1). Each pixel's length of gradient goes to the two nearest orientations of its cell. Blocks of
-    2 x 2 cells overlap by half; each is normalised, clipped and normalised again. Unlike the paper, cells do not share
+    2 x 2 cells overlap by half; each is normalized, clipped and normalized again. Unlike the paper, cells do not share
     their votes and the middle of a block weighs no more than its rim; and the norm of a block grows by 0.1, so that the
     noise of a flat surface stays small.
     """
@@ -30,7 +30,7 @@ class HOG(nn.Module):
         across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
         down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
         angle = torch.atan2(down, across).remainder(math.pi) * (ORIENTATIONS / math.pi)  # 0 to 9
-        lower = (angle - 0.5).floor()  # the centres of the orientations are at 0.5, 1.5, …
+        lower = (angle - 0.5).floor()  # the centers of the orientations are at 0.5, 1.5, …
         share = angle - 0.5 - lower
         length = (across.square() + down.square()).sqrt()
         votes = length.new_zeros(len(images), ORIENTATIONS, *images.shape[2:])

@@ -2,7 +2,7 @@
 
 Gadetsky, Jiang, Brbić, "Let Go of Your Labels with Unsupervised Transfer", ICML 2024 (arXiv 2406.07236), section 4.1
 and its code. CLIP (Radford et al., ICML 2021): OpenAI's weights with QuickGELU, the image embedding after the
-projection, not normalised, at each model's own resolution. DINOv2 (Oquab et al., TMLR 2024): the normalised class token
+projection, not normalized, at each model's own resolution. DINOv2 (Oquab et al., TMLR 2024): the normalized class token
 of ViT-g/14 at 224 pixels; timm's own default for the same weights is 518.
 """
 

@@ -97,9 +97,9 @@ def expect_in_cache(repo: str) -> None:
         raise FileNotFoundError(f"{folder} does not exist")
 
 
-def fingerprint(model: nn.Module, treatment: str) -> str:
+def fingerprint(model: nn.Module, preprocessing: str) -> str:
     """SHA-256 of all weights, in order, and of what is done beside them: to the pixels before, to the tokens after."""
-    digest = hashlib.sha256(treatment.encode())
+    digest = hashlib.sha256(preprocessing.encode())
     for key, tensor in model.state_dict().items():
         digest.update(key.encode())
         digest.update(tensor.cpu().flatten().view(torch.uint8).numpy().data)

@@ -1,4 +1,4 @@
-"""TURTLE: the labeling of an unlabelled dataset that linear classifiers fit with the largest margin.
+"""TURTLE: the labeling of an unlabeled dataset that linear classifiers fit with the largest margin.
 
 Gadetsky, Jiang and Brbić, "Let Go of Your Labels with Unsupervised Transfer", ICML 2024 (arXiv 2406.07236).
 
@@ -8,8 +8,8 @@ Given frozen features φ_k(x) of the same images in K spaces, a *task encoder* p
 
 and is trained so that a linear classifier w_k in every space can reproduce it, found by M Adam steps (eqs. 10-12):
 
-    inner:  minimise over w   Σ_k CE(w_k φ_k(x), τ(x))
-    outer:  minimise over θ   Σ_k CE(w_k φ_k(x), τ(x)) − γ Σ_k H(mean over x of τ_k(x))
+    inner:  minimize over w   Σ_k CE(w_k φ_k(x), τ(x))
+    outer:  minimize over θ   Σ_k CE(w_k φ_k(x), τ(x)) − γ Σ_k H(mean over x of τ_k(x))
 
 The outer gradient reaches θ through τ alone (eq. 13). Every layer here is linear and every loss a cross-entropy,
 so all gradients are written in closed form; `tests/oracle/` holds an independent float64 NumPy version of the whole.

@@ -11,34 +11,22 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator, ClusterMixin
-from sklearn.utils.validation import check_random_state, validate_data
+from sklearn.utils.validation import validate_data
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from labkit._inputs import (
-    LARGEST_COUNT,
-    SPACES_EXPECTED,
-    column_names,
-    expect_columns,
-    expect_fitted,
-    is_number,
-    is_seed,
-    is_whole,
-    named_spaces,
-    real_matrix,
-)
-from labkit._scales import ORDINARY, block_of, power_of_two, refuse_far_rows
+from labkit._inputs import column_names, expect_columns, expect_fitted, is_whole, named_spaces
+from labkit._scales import block_of, power_of_two, refuse_far_rows
 from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
+from labkit.turtle.inputs import as_tensors
 from labkit.turtle.objective import linear
 from labkit.turtle.saved import read_turtle, write_turtle
+from labkit.turtle.settings import check_settings, random_state_of
 from labkit.turtle.solver import TurtleSolver
-from labkit.turtle.transform import FeatureTransform, blocks, centred
+from labkit.turtle.transform import FeatureTransform, centered, expect_range, transformed
 
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
-LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
-SMALLEST_IN_FIT = 1e-8  # the epsilon of Adam, beside which gradients with smaller features vanish
-LARGEST_SETTING = 1e30  # that float32 holds, divided by anything that it is divided by
 LARGEST_IN_PREDICTION = 1e30  # a sum of such features times weights near 1 is far from 3e38
 
 
@@ -51,7 +39,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             most confident, among those that use the most clusters (see `confidence_` and `n_found_`).
         n_outer_steps: T, steps of the task encoder.
         n_inner_steps: M, steps of the linear classifiers for each outer step.
-        outer_lr, inner_lr: learning rates of the two Adam optimisers.
+        outer_lr, inner_lr: learning rates of the two Adam optimizers.
         inner_start: "cold" redraws the classifiers at every outer step, "warm" goes on from the last ones.
         entropy_weight: γ, how strongly unequal clusters are avoided.
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
@@ -60,9 +48,9 @@ class Turtle(ClusterMixin, BaseEstimator):
             times faster where features are many, and as accurate on average on the embedded datasets. None keeps all
             directions.
         whitening: α, from 0 (none) to 1 (all): in the directions that are kept a standard deviation s becomes
-            s^(1 − α), before the whole is brought to `feature_scale`. Where few directions have most of the variance
-            the classifiers see little else in their few steps; α lets the others have a say.
-        feature_scale: each space is centred and scaled to this root mean square norm, because Adam's first steps have
+            s^(1 − α), before the whole space is rescaled to `feature_scale`. Where few directions have most of the
+            variance the classifiers see little else in their few steps; α lets the others have a say.
+        feature_scale: each space is centered and scaled to this root mean square norm, because Adam's first steps have
             the same length whatever the gradient, so the method depends on the scale of the features. None leaves
             the scale as it is.
         dtype: of the features in the matrix products: "auto" (bfloat16 where the hardware multiplies it), "float32",
@@ -158,21 +146,21 @@ class Turtle(ClusterMixin, BaseEstimator):
             FitError: the spaces or the settings cannot be fitted; the message says why and what to do.
         """
         spaces = self._read_spaces(X, reset=True)
-        self._check_settings(len(spaces[0]))
+        check_settings(self, len(spaces[0]))
         advice = (
             f"Lower batch_size (now {self.batch_size or 'all samples'}) or n_restarts (now {self.n_restarts}); "
             f"n_components (now {self.n_components or 'all'}) says how many features are kept of every space."
         )
         with explain_out_of_memory(advice):
             try:
-                self._optimise(spaces)
+                self._optimize(spaces)
             except FitError:
                 refuse_far_rows(spaces)
                 raise
             self._choose_restart(spaces)
         return self
 
-    def _optimise(self, spaces: Sequence[Tensor]) -> None:
+    def _optimize(self, spaces: Sequence[Tensor]) -> None:
         """Run the solver on the transformed spaces; sets `restarts_`, `means_` and `history_`."""
         solver, transforms = self._solver(spaces)
         records = solver.encoder.flat.new_empty(self.n_outer_steps, 2, self.n_restarts)
@@ -200,7 +188,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         """The solver of this estimator's settings before its first step, and the transform of every space."""
         device = pick_device(self.device)
         dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
-        seed = int(self._random_state().randint(2**31 - 1))
+        seed = int(random_state_of(self).randint(2**31 - 1))
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
         sample = _some_rows(n, SAMPLE, order)
         scale = None if self.feature_scale is None else float(self.feature_scale)
@@ -208,10 +196,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         transforms = [FeatureTransform.from_rows(space, sample, *settings) for space in spaces]
         drawn = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
         solver = TurtleSolver(
-            [
-                self._transformed(z, transform, drawn, device, dtype)
-                for z, transform in zip(spaces, transforms, strict=True)
-            ],
+            [transformed(z, transform, drawn, device, dtype) for z, transform in zip(spaces, transforms, strict=True)],
             self.n_clusters,
             torch.Generator(device).manual_seed(seed),
             n_restarts=self.n_restarts,
@@ -247,43 +232,6 @@ class Turtle(ClusterMixin, BaseEstimator):
         """Of all that is not a matrix product."""
         return torch.float64 if self.dtype == "float64" else torch.float32
 
-    def _transformed(
-        self, space: Tensor, transform: FeatureTransform, rows: Tensor, device: torch.device, dtype: torch.dtype
-    ) -> Tensor:
-        """These rows of a space as the solver gets them; the space itself where that is the same."""
-        if transform.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
-            return self._check_fit_range(transform(space), vary=bool(space.any()))
-        width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
-        result = torch.empty(len(rows), width, dtype=dtype, device=device)
-        for part, some in blocks(result, rows, space.shape[1]):
-            part.copy_(self._check_range(transform(space[some]), LARGEST_IN_FIT))
-        return self._check_fit_range(result, vary=bool(transform.factor.any()) and bool(space.any()))
-
-    def _check_fit_range(self, features: Tensor, *, vary: bool) -> Tensor:
-        """Features that neither overflow nor vanish beside Adam's epsilon; others raise.
-
-        `vary` is false where they are all zero or constant, as they were given.
-        """
-        largest = max(abs(float(extreme)) for extreme in self._check_range(features, LARGEST_IN_FIT).aminmax())
-        if largest < SMALLEST_IN_FIT and vary:
-            raise FitError(
-                f"the features reach {largest:.0e} in the matrix products. Expected at least {SMALLEST_IN_FIT:.0e}, "
-                f"since Adam takes no steps for smaller ones: multiply them, or raise feature_scale (now "
-                f"{self.feature_scale})."
-            )
-        return features
-
-    def _check_range(self, features: Tensor, most: float) -> Tensor:
-        """Features of which none is larger than `most`, beyond which products could overflow; others raise."""
-        largest = max(abs(float(extreme)) for extreme in features.aminmax())
-        if not largest <= most:
-            raise FitError(
-                f"the features reach {largest:.0e} in the matrix products. Expected at most {most:.0e}, since "
-                f"larger ones overflow. Divide them, set feature_scale (now {self.feature_scale}), or leave out "
-                "samples that are far from all others."
-            )
-        return features
-
     def _labelings(self, spaces: Sequence[Tensor], restarts: slice = slice(None)) -> Iterator[Tensor]:
         """τ of the chosen restarts, (R, C, b), for one block of samples after the other."""
         encoders = [self._task_encoder(k, restarts) for k in range(len(spaces))]
@@ -300,7 +248,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         factors = torch.full_like(mean, factor)
 
         def task_probs(features: Tensor) -> Tensor:
-            features = self._check_range(centred(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
+            features = expect_range(centered(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
             return linear(features.to(device), *layer).softmax(1)
 
         return task_probs
@@ -336,13 +284,8 @@ class Turtle(ClusterMixin, BaseEstimator):
     def _read_spaces(self, X: Any, *, reset: bool) -> list[Tensor]:
         """Check X and bring it to a list of K tensors (n, d_k) that share its memory where they can."""
         named = named_spaces(X)
-        spaces = [_to_tensor(name, space) for name, space in named.items()]
-        lengths, dims = [len(space) for space in spaces], [space.shape[1] for space in spaces]
-        if len(set(lengths)) > 1:
-            raise FitError(
-                f"the spaces have {lengths} rows. Expected the same samples in the same order in every space: "
-                "extract all of them from the same split."
-            )
+        spaces = as_tensors(named)
+        dims = [space.shape[1] for space in spaces]
         if "X" in named:
             try:
                 validate_data(self, X if column_names(X) else spaces[0], reset=reset, skip_check_array=True)
@@ -359,51 +302,10 @@ class Turtle(ClusterMixin, BaseEstimator):
                 expect_columns(name, found, fitted)
         return spaces
 
-    def _random_state(self) -> np.random.RandomState:
-        if not is_seed(self.random_state) and self.random_state is not np.random:
-            raise FitError(
-                f"random_state is {quote(self.random_state)}. Expected a whole number from 0 to 2**32 - 1, a NumPy "
-                "RandomState or None."
-            )
-        return check_random_state(self.random_state)
-
-    def _check_settings(self, n: int) -> None:
-        """Raise a FitError for settings that make no sense for n samples."""
-        if not is_whole(self.n_clusters, 2, n):
-            raise FitError(
-                f"n_clusters is {quote(self.n_clusters)}. Expected a whole number from 2 to the number of samples, "
-                f"n_samples = {n}."
-            )
-        for name in ("n_restarts", "n_outer_steps", "n_inner_steps", "batch_size", "n_components"):
-            value, can_be_none = getattr(self, name), name in ("batch_size", "n_components")
-            if not is_whole(value, 1) and not (value is None and can_be_none):
-                or_none = " or None" if can_be_none else ""
-                raise FitError(
-                    f"{name} is {quote(value)}. Expected a whole number from 1 to {LARGEST_COUNT:,}{or_none}."
-                )
-        for name in ("outer_lr", "inner_lr", "entropy_weight", "feature_scale"):
-            value = getattr(self, name)
-            if value is None and name == "feature_scale":
-                continue
-            least = 0.0 if name == "entropy_weight" else math.ulp(0.0)
-            if not is_number(value, least, LARGEST_SETTING):
-                range_ = "from 0" if name == "entropy_weight" else "above 0"
-                raise FitError(
-                    f"{name} is {quote(value)}. Expected a number {range_} and at most {LARGEST_SETTING:.0e}."
-                )
-        if not is_number(self.whitening, 0, 1):
-            raise FitError(f"whitening is {quote(self.whitening)}. Expected a number from 0 (none) to 1 (all of it).")
-        for name, known in (("inner_start", ("cold", "warm")), ("dtype", ("auto", *sorted(DTYPES)))):
-            value = getattr(self, name)
-            if not isinstance(value, str) or value not in known:
-                raise FitError(f"{name} is {quote(value)}. Expected {_either(known)}.")
-        if not isinstance(self.progress, bool):
-            raise FitError(f"progress is {quote(self.progress)}. Expected True or False.")
-
     # -------------------------------------------------------------------------------------------------- save and load
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write settings and everything fitted to one safetensors file, whole or not at all.
+        """Write settings and everything fitted to one safetensors file, atomically.
 
         Raises:
             CheckpointError: the file cannot be written.
@@ -419,29 +321,6 @@ class Turtle(ClusterMixin, BaseEstimator):
             CheckpointError: the file is missing, damaged, of a newer labkit, or something else.
         """
         return read_turtle(cls, path)
-
-
-def _to_tensor(name: str, space: Any) -> Tensor:
-    """One space as a tensor on the CPU that shares its memory where it can.
-
-    Whether all is finite is looked at later, block by block.
-    """
-    array = real_matrix(name, space, SPACES_EXPECTED)
-    if isinstance(space, Tensor) and space.dtype == torch.bfloat16:
-        return space.detach().cpu()  # NumPy has no such type
-    if array.dtype not in (np.float16, np.float32, np.float64) or not hasattr(space, "shape"):
-        ordinary = max(abs(float(array.min())), abs(float(array.max()))) < ORDINARY
-        array = array.astype(np.float32 if ordinary else np.float64)
-    if any(stride < 0 for stride in array.strides):
-        array = array.copy()  # PyTorch knows no backward steps
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor do we write to it
-        return torch.from_numpy(array)
-
-
-def _either(names: Sequence[str]) -> str:
-    *first, last = (f'"{name}"' for name in names)
-    return f"{', '.join(first)} or {last}"
 
 
 def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:

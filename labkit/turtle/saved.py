@@ -12,6 +12,7 @@ import torch
 
 from labkit._saved import MALFORMED, read_saved, write_saved
 from labkit.errors import CheckpointError, FitError, quote
+from labkit.turtle.settings import check_settings
 
 if TYPE_CHECKING:
     from labkit.turtle.estimator import Turtle
@@ -76,7 +77,7 @@ def _restored(cls: type[Turtle], kept: Mapping[str, Any], arrays: Mapping[str, n
     named = [names for names in turtle.columns_ if names is not None]
     _expect(all(isinstance(name, str) for names in named for name in names), "texts as names of columns")
     try:
-        turtle._check_settings(len(turtle.labels_))
+        check_settings(turtle, len(turtle.labels_))
     except FitError as error:
         raise ValueError(str(error)) from error
     turtle.n_features_in_ = sum(len(mean) for mean in turtle.means_)

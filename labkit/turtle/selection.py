@@ -26,7 +26,7 @@ def label_free_scores(turtle: Turtle, spaces: Any) -> pd.DataFrame:
 
     Columns: "confidence" (mean largest probability of the labeling; what `Turtle` chooses by), "agreement" (how often
     the spaces' own task encoders choose the cluster that their mean chooses; always 1 in one space) and "fit" (minus
-    the inner loss, the margin that TURTLE maximises, averaged over the last 20 outer steps).
+    the inner loss, the margin that TURTLE maximizes, averaged over the last 20 outer steps).
 
     Args:
         turtle: fitted.

@@ -49,7 +49,7 @@ class Layers:
     flat: Tensor
     weights: list[Tensor]  # (R, C, d_k)
     biases: list[Tensor]  # (R, C)
-    gains: list[Tensor]  # (R, C); only where the layer is weight-normalised, else empty
+    gains: list[Tensor]  # (R, C); only where the layer is weight-normalized, else empty
 
     @classmethod
     def zeros(cls, dims: Sequence[int], restarts: int, clusters: int, *, gains: bool, like: Tensor) -> Layers:
@@ -71,7 +71,7 @@ class Layers:
             gain.copy_(weight.norm(dim=-1))
 
     def normalised_weight(self, k: int) -> Tensor:
-        """Weight of space k: gain times direction where the layer is weight-normalised (Salimans & Kingma, 2016)."""
+        """Weight of space k: gain times direction where the layer is weight-normalized (Salimans & Kingma, 2016)."""
         direction = self.weights[k]
         if not self.gains:
             return direction

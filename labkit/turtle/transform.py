@@ -1,4 +1,4 @@
-"""What TURTLE's solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
+"""What TURTLE's solver gets for a space: centered, in directions of large variance, partly whitened, and scaled.
 
 Not in the paper, whose features go in as they are. See notebook 04 for what it is worth.
 """
@@ -15,12 +15,14 @@ from labkit._inputs import SPACES_EXPECTED
 from labkit._scales import ORDINARY, block_of, power_of_two
 from labkit.errors import FitError
 
+LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
+SMALLEST_IN_FIT = 1e-8  # the epsilon of Adam, beside which gradients with smaller features vanish
 SMALLEST = 2.0**-1000  # deviation that can be told apart: 1e6 times the inverse is a number as well
 
 
 @dataclass
 class FeatureTransform:
-    """What the solver gets for a space: centred, in directions of large variance, partly whitened, and scaled.
+    """What the solver gets for a space: centered, in directions of large variance, partly whitened, and scaled.
 
     All is computed on deviations from the mean in units near the largest of them. So neither the scale of the
     features, nor an offset that is large beside their spread, costs precision or overflows.
@@ -61,7 +63,7 @@ class FeatureTransform:
         factor = (deviation > 0).double() / unit
         sample = torch.empty(len(rows), space.shape[1], dtype=dtype)
         for part, some in blocks(sample, rows, space.shape[1]):
-            part.copy_(centred(space[some], mean, factor, dtype))
+            part.copy_(centered(space[some], mean, factor, dtype))
         directions = None
         if whitening or (n_components is not None and n_components < min(sample.shape)):
             directions = _principal_directions(sample, n_components)
@@ -85,7 +87,7 @@ class FeatureTransform:
         Raises:
             FitError: they hold NaN or infinity.
         """
-        rows = centred(rows, self.mean, self.factor, self.dtype)
+        rows = centered(rows, self.mean, self.factor, self.dtype)
         return (rows if self.directions is None else rows @ self.directions) * self.scale
 
     def fold(self, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,7 +112,7 @@ def _mean_and_deviation(space: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     return mean, torch.stack([(space[some].double() - mean).abs().amax(0) for some in blocks]).amax(0)
 
 
-def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
+def centered(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> Tensor:
     """(rows − mean) · factor in a dtype, by way of float64 where float32 could overflow: (b, d), (d,), (d,) -> (b, d).
 
     Raises:
@@ -126,8 +128,47 @@ def centred(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> T
     return rows
 
 
+def transformed(
+    space: Tensor, transform: FeatureTransform, rows: Tensor, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """These rows of a space as the solver gets them; the space itself where that is the same."""
+    if transform.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
+        return _expect_fit_range(transform(space), vary=bool(space.any()))
+    width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
+    result = torch.empty(len(rows), width, dtype=dtype, device=device)
+    for part, some in blocks(result, rows, space.shape[1]):
+        part.copy_(expect_range(transform(space[some]), LARGEST_IN_FIT))
+    return _expect_fit_range(result, vary=bool(transform.factor.any()) and bool(space.any()))
+
+
+def _expect_fit_range(features: Tensor, *, vary: bool) -> Tensor:
+    """Features that neither overflow nor vanish beside Adam's epsilon; others raise.
+
+    `vary` is false where they are all zero or constant, as they were given.
+    """
+    largest = max(abs(float(extreme)) for extreme in expect_range(features, LARGEST_IN_FIT).aminmax())
+    if largest < SMALLEST_IN_FIT and vary:
+        raise FitError(
+            f"the features reach {largest:.0e} in the matrix products. Expected at least {SMALLEST_IN_FIT:.0e}, "
+            f"since Adam takes no steps for smaller ones: multiply them, or raise feature_scale."
+        )
+    return features
+
+
+def expect_range(features: Tensor, most: float) -> Tensor:
+    """Features of which none is larger than `most`, beyond which products could overflow; others raise."""
+    largest = max(abs(float(extreme)) for extreme in features.aminmax())
+    if not largest <= most:
+        raise FitError(
+            f"the features reach {largest:.0e} in the matrix products. Expected at most {most:.0e}, since "
+            f"larger ones overflow. Divide them, set feature_scale, or leave out "
+            "samples that are far from all others."
+        )
+    return features
+
+
 def _principal_directions(rows: Tensor, n_components: int | None) -> Tensor:
-    """Orthonormal directions (d, k) of centred rows (m, d) in which they vary: the largest, or all.
+    """Orthonormal directions (d, k) of centered rows (m, d) in which they vary: the largest, or all.
 
     The eigenvectors of a covariance of rank below its size do not converge in float32; those of fewer rows than
     features are taken from the rows themselves.

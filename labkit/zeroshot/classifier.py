@@ -1,6 +1,6 @@
 """Zero-shot classification: prompts become a linear classifier in the space that images and texts share.
 
-The weight of a class is the mean of the normalised embeddings of its sentences, normalised again; a picture belongs to
+The weight of a class is the mean of the normalized embeddings of its sentences, normalized again; an image belongs to
 the class whose weight it is most similar to (Radford et al., Learning Transferable Visual Models From Natural Language
 Supervision, ICML 2021, section 3.1.4). A coarse class, such as *animal*, has no one look: there every member has a
 weight of its own, and the class the probabilities of its members together. No label is used; the prompts are all that
@@ -21,7 +21,7 @@ from labkit._inputs import finite_matrix, is_number, is_whole, plain_array
 from labkit._scales import moderate_rows
 from labkit.errors import BackboneError, DataError, FitError, quote
 from labkit.spaces.backbones import Backbone
-from labkit.spaces.features import feature_paths, keep_anywhere, kept_anywhere
+from labkit.spaces.cache import feature_paths, keep_anywhere, kept_anywhere
 from labkit.zeroshot.prompts import Prompts
 
 LARGEST_SCALE = 1e30  # or its inverse: products with cosines stay within float32
@@ -75,28 +75,28 @@ def _check_texts(backbone: object, prompts: object) -> None:
 class ZeroShot(ClassifierMixin, BaseEstimator):
     """A classifier made of texts, for features of the same backbone.
 
-    The probability of a class is the softmax over classes of `logit_scale` times the cosine similarity of the picture
+    The probability of a class is the softmax over classes of `logit_scale` times the cosine similarity of the image
     and the class's weight. Where classes have several weights, one a member, the softmax is over all of these, and the
     probability of a class is the sum over its members.
 
-    With `center`, `fit` looks at features of the target's pictures, without labels; the mean picture is then taken off
-    every picture, and the mean weight off every weight, before the cosine. What all pictures of a dataset share (they
-    are small and grey, or just pictures and not texts) so favours no class. It helps where that is much, and assumes
-    that the pictures it saw are a fair sample of the classes. Cosines grow, so the same scale gives more extreme
-    probabilities. It is a choice and not the default: zero-shot in the strict sense sees no picture of the target.
+    With `center`, `fit` looks at features of the target's images, without labels; the mean image is then taken off
+    every image, and the mean weight off every weight, before the cosine. What all images of a dataset share (they
+    are small and gray, or just images and not texts) so favors no class. It helps where that is much, and assumes
+    that the images it saw are a fair sample of the classes. Cosines grow, so the same scale gives more extreme
+    probabilities. It is a choice and not the default: zero-shot in the strict sense sees no image of the target.
 
     Args:
         weights: from `text_classifier`, (C, d); or one for each member of the classes, (V, d).
         logit_scale: the inverse temperature, such as `backbone.logit_scale`.
         class_of: the class that each weight belongs to, (V,) of 0 to C − 1; None where each is a class of its own.
         class_names: names of the classes, (C,), to read predictions with; None where they have none.
-        center: see above; "auto" centres where that makes the answers for the pictures that `fit` saw more even among
+        center: see above; "auto" centers where that makes the answers for the images that `fit` saw more even among
             the classes (the entropy of how often each is said). That assumes classes that are about equally frequent.
 
     Attributes:
         classes_: numbers of the classes, (C,) int64: 0 … C − 1; what `predict` gives.
-        mean_: the mean of the normalised features that `fit` saw, (d,).
-        centered_: whether the predictions are centred.
+        mean_: the mean of the normalized features that `fit` saw, (d,).
+        centered_: whether the predictions are centered.
     """
 
     def __init__(
@@ -140,10 +140,10 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         return np.arange(len(self.weights) if self.class_of is None else int(np.max(self.class_of)) + 1)  # type: ignore[arg-type]
 
     def fit(self, X: ArrayLike, y: object = None) -> ZeroShot:
-        """Learn the mean picture, and whether to centre where that is "auto"; needed only with `center`.
+        """Learn the mean image, and whether to center where that is "auto"; needed only with `center`.
 
         Args:
-            X: features of the target's pictures, (n, d).
+            X: features of the target's images, (n, d).
             y: ignored; there for scikit-learn's pipelines.
 
         Raises:
@@ -155,12 +155,12 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         self.centered_ = bool(self.center)
         if self.center == "auto":
             answers = [self._of_units(features, weights, centered).argmax(1) for centered in (False, True)]
-            strict, centred = (entr(np.bincount(said) / len(said)).sum() for said in answers)
-            self.centered_ = bool(centred > strict)
+            strict, centered = (entr(np.bincount(said) / len(said)).sum() for said in answers)
+            self.centered_ = bool(centered > strict)
         return self
 
     def predict(self, X: ArrayLike) -> np.ndarray:
-        """Class of each picture, (n,) int64, for its features (n, d)."""
+        """Class of each image, (n,) int64, for its features (n, d)."""
         return self.logits(X).argmax(1)
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
@@ -168,7 +168,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         return softmax(self.logits(X), axis=1)
 
     def top_k(self, X: ArrayLike, k: int = 5) -> tuple[np.ndarray, np.ndarray]:
-        """The k most probable classes of each picture, best first: their numbers (n, k) int64 and probabilities (n, k).
+        """The k most probable classes of each image, best first: their numbers (n, k) int64 and probabilities (n, k).
 
         Raises:
             FitError: k is not a number of classes.
@@ -182,7 +182,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         return best, np.take_along_axis(probs, best, axis=1)
 
     def logits(self, X: ArrayLike) -> np.ndarray:
-        """`logit_scale` times the cosine similarity of each picture with each class, (n, C).
+        """`logit_scale` times the cosine similarity of each image with each class, (n, C).
 
         Of a class with several weights: the logarithm of the sum of the exponentials of these.
 
@@ -192,7 +192,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         features, weights = map(_unit, self._read(X))
         if self.center and not hasattr(self, "mean_"):
             raise FitError(
-                f"center={self.center!r} needs the mean picture. Call fit(features) with the target's features first."
+                f"center={self.center!r} needs the mean image. Call fit(features) with the target's features first."
             )
         if self.center and self.mean_.shape != weights.shape[1:]:
             raise FitError(
@@ -201,7 +201,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         return self._of_units(features, weights, bool(self.center) and self.centered_)
 
     def _of_units(self, features: np.ndarray, weights: np.ndarray, centered: bool) -> np.ndarray:
-        """The logits of normalised features (n, d), for normalised weights."""
+        """The logits of normalized features (n, d), for normalized weights."""
         if centered:
             features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
         cosines = self.logit_scale * features @ weights.T

@@ -1,7 +1,7 @@
-"""Words for found clusters, from an image-text model: which word do the pictures of a cluster speak for together?
+"""Words for found clusters, from an image-text model: which word do the images of a cluster speak for together?
 
-A labeling finds the groups but not their names; zero-shot classification knows names but errs on single pictures. The
-score of word v for cluster k is the mean zero-shot log-probability of v over the pictures of the cluster, weighted by
+A labeling finds the groups but not their names; zero-shot classification knows names but errs on single images. The
+score of word v for cluster k is the mean zero-shot log-probability of v over the images of the cluster, weighted by
 the labeling τ: Σ_i τ_k(x_i) log p(v | x_i) / Σ_i τ_k(x_i). The words are then given out one to one so that the sum of
 the scores is largest (Kuhn, 1955: the Hungarian method). No label is used: what results is a classifier.
 """
@@ -31,10 +31,10 @@ class Names:
 
     Attributes:
         assignment: the word of each cluster, as its number in the vocabulary, (K,) int64; all different.
-        scores: mean log-probability of each word over the pictures of each cluster, (K, V).
+        scores: mean log-probability of each word over the images of each cluster, (K, V).
         margins: how much the word of a cluster scores above the best other word, (K,); negative where its best word
             went to a cluster that it fits better.
-        evidence: the pictures that speak most for each name: those of largest τ · p, best first, (K, m) int64.
+        evidence: the images that speak most for each name: those of largest τ · p, best first, (K, m) int64.
     """
 
     assignment: np.ndarray
@@ -43,14 +43,14 @@ class Names:
     evidence: np.ndarray
 
     def predict(self, labeling_probs: ArrayLike) -> np.ndarray:
-        """The word of each picture's cluster, (n,) int64, for the labeling's probabilities (n, K) of any pictures.
+        """The word of each image's cluster, (n,) int64, for the labeling's probabilities (n, K) of any images.
 
         With the classes of a dataset as the vocabulary these are class predictions ("turtle-named" in the results).
         """
         return self.assignment[self._read(labeling_probs).argmax(1)]
 
     def predict_proba(self, labeling_probs: ArrayLike) -> np.ndarray:
-        """Probability of each word for each picture, (n, V): that of the cluster it names, else 0."""
+        """Probability of each word for each image, (n, V): that of the cluster it names, else 0."""
         given = self._read(labeling_probs)
         probs = np.zeros((len(given), self.scores.shape[1]))
         probs[:, self.assignment] = given
@@ -69,16 +69,16 @@ def name_clusters(labeling_probs: ArrayLike, zero_shot_probs: ArrayLike, *, n_ev
     """Give each cluster a word of its own.
 
     Args:
-        labeling_probs: τ, the probability of each cluster for each picture, (n, K), such as `Turtle.predict_proba`.
-        zero_shot_probs: the probability of each word for the same pictures, (n, V) with V ≥ K, such as
+        labeling_probs: τ, the probability of each cluster for each image, (n, K), such as `Turtle.predict_proba`.
+        zero_shot_probs: the probability of each word for the same images, (n, V) with V ≥ K, such as
             `ZeroShot.predict_proba`.
-        n_evidence: m, pictures that are listed for each name (all of them, if there are fewer).
+        n_evidence: m, images that are listed for each name (all of them, if there are fewer).
 
-    A cluster without pictures gets a word that no other cluster needs; its scores are 0.
+    A cluster without images gets a word that no other cluster needs; its scores are 0.
 
     Raises:
-        DataError: the arrays hold no probabilities, are of different pictures, or there are fewer words than clusters;
-            or `n_evidence` is no number of pictures.
+        DataError: the arrays hold no probabilities, are of different images, or there are fewer words than clusters;
+            or `n_evidence` is no number of images.
     """
     if not is_whole(n_evidence, 0):
         raise DataError(f"n_evidence is {quote(n_evidence)}. Expected a whole number from 0 to {LARGEST_COUNT:,}.")
@@ -86,7 +86,7 @@ def name_clusters(labeling_probs: ArrayLike, zero_shot_probs: ArrayLike, *, n_ev
     zero_shot = _probabilities("zero_shot_probs", zero_shot_probs)
     if len(labeling) != len(zero_shot):
         raise DataError(
-            f"labeling_probs has {len(labeling)} rows and zero_shot_probs {len(zero_shot)}. Expected the same pictures "
+            f"labeling_probs has {len(labeling)} rows and zero_shot_probs {len(zero_shot)}. Expected the same images "
             "in the same order: take both from the same split."
         )
     if zero_shot.shape[1] < labeling.shape[1]:
@@ -107,17 +107,17 @@ def name_clusters(labeling_probs: ArrayLike, zero_shot_probs: ArrayLike, *, n_ev
 
 
 def name_by_model(labeling_probs: ArrayLike, backbone: Backbone, features: ArrayLike, prompts: Prompts) -> Names:
-    """`name_clusters` by an image-text model: its features (n, d) of the pictures, and the words of `prompts`."""
+    """`name_clusters` by an image-text model: its features (n, d) of the images, and the words of `prompts`."""
     from labkit.zeroshot.classifier import ZeroShot
 
-    # centred: some words fit all pictures of one kind a little better than the others
+    # centered: some words fit all images of one kind a little better than the others
     zero_shot = ZeroShot.from_prompts(backbone, prompts, center=True).fit(features)
     return name_clusters(labeling_probs, zero_shot.predict_proba(features))
 
 
 def _probabilities(name: str, given: ArrayLike) -> np.ndarray:
     """An array of probabilities as float64 (n, c), or a DataError that says what is wrong."""
-    expected = "Expected a row of probabilities for each picture, (n, c)."
+    expected = "Expected a row of probabilities for each image, (n, c)."
     array = real_array(name, given, expected, DataError).astype(np.float64)
     if array.ndim != 2 or 0 in array.shape:
         raise DataError(f"{name} has shape {array.shape}. {expected}")

@@ -1,7 +1,7 @@
 """The diagrams of the notebooks: `python notebooks/figures/draw.py` writes them all beside itself, as SVG.
 
 With `--check` nothing is written, and the exit status is 1 if a stored file differs from what would be drawn. A method
-has the colour that it has in labkit's charts: zero-shot blue, TURTLE pink, MUST red, a linear probe sky blue.
+has the color that it has in labkit's charts: zero-shot blue, TURTLE pink, MUST red, a linear probe sky blue.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ def transfer() -> Diagram:
     d = Diagram(
         514,
         "Three types of transfer",
-        "A table of three rows: what goes in, what is frozen, what is learnt, what comes out. Supervised transfer, the "
-        "linear probe: images, each with its label; the image encoder is frozen, a linear classifier is learnt; out "
+        "A table of three rows: what goes in, what is frozen, what is learned, what comes out. Supervised transfer, the "
+        "linear probe: images, each with its label; the image encoder is frozen, a linear classifier is learned; out "
         "come classes. Zero-shot transfer, CLIP: images and the names of the classes; image encoder and text encoder "
-        "are frozen, nothing is learnt, images and names are only compared; out come classes. Unsupervised transfer, "
-        "TURTLE: images only; one or several encoders are frozen, a labeling and its classifiers are learnt; out come "
+        "are frozen, nothing is learned, images and names are only compared; out come classes. Unsupervised transfer, "
+        "TURTLE: images only; one or several encoders are frozen, a labeling and its classifiers are learned; out come "
         "clusters that have numbers and no names. The less goes in, the more the frozen spaces have to hold.",
     )
-    for x, head in ((227, "goes in"), (374, "frozen"), (514, "learnt"), (646, "comes out")):
+    for x, head in ((227, "goes in"), (374, "frozen"), (514, "learned"), (646, "comes out")):
         d.words(x, 33, head, "soft", at="middle")
     rows = (
         (48, 118, "Supervised", "linear probe", "sky"),
@@ -94,15 +94,15 @@ def clip() -> Diagram:
         668,
         "CLIP: two towers, one space",
         "Above, training. B images go through the image encoder and become the rows of x; B sentences go through the "
-        "text encoder and become the rows of t; all are L2-normalised. Each image is compared with each sentence: a "
+        "text encoder and become the rows of t; all are L2-normalized. Each image is compared with each sentence: a "
         "matrix of B times B cosines with its diagonal marked, where the true pairs stand. The cosines times a scale, "
         "one over the temperature, go through a softmax along each row and along each column, and both encoders learn "
         "until the diagonal wins. Below, zero-shot: both encoders are frozen. Sentences about C class names become the "
         "C rows of the weights of a classifier; one image becomes x and is compared with each row; the softmax gives a "
-        "probability for each name. The classifier is made of words: no image had to be labelled.",
+        "probability for each name. The classifier is made of words: no image had to be labeled.",
     )
     d.words(28, 40, "Training: which sentence belongs to which image?", "blue-text", size=LARGE, bold=True)
-    d.key(600, 35, "blue", "learnt")
+    d.key(600, 35, "blue", "learned")
     mid = [111 + 42 * i for i in range(4)]  # of the rows
     for y, icon in zip(mid, WORN, strict=True):
         d.image(118, y - 19, icon)
@@ -113,7 +113,7 @@ def clip() -> Diagram:
     for i, y in enumerate(mid):
         d.cells(302, y - 6.5, features(1, 5, i), "blue")
     d.words(334, 90, "*x*", "blue-text", at="middle")
-    d.words(334, 266, "L2-normalised", "soft", size=SMALL, at="middle")
+    d.words(334, 266, "L2-normalized", "soft", size=SMALL, at="middle")
     d.arrow((371, 174), (392, 174))
     cosines = [[0.85 if i == j else (0.1, 0.2, 0.05)[(i + 2 * j) % 3] for j in range(4)] for i in range(4)]
     d.cells(396, 90, cosines, "blue", 42)
@@ -133,12 +133,12 @@ def clip() -> Diagram:
     d.arrow((166, 338), (182, 338))
     d.tower(184, 290, 84, 96, "text\nencoder", "blue")
     d.arrow((268, 338), (404, 338))
-    d.words(334, 357, "L2-normalised", "soft", size=SMALL, at="middle")
+    d.words(334, 357, "L2-normalized", "soft", size=SMALL, at="middle")
     for j in range(4):
         d.cells(410.5 + 42 * j, 306, [[value] for value in features(1, 5, j)[0]], "blue")
         d.arrow((417 + 42 * j, 300), (417 + 42 * j, 264))
     d.words(562, 343, "*t*", "blue-text")
-    d.words(600, 324, "scale is one\nover the\ntemperature,\nlearnt too", "soft", size=SMALL)
+    d.words(600, 324, "scale is one\nover the\ntemperature,\nlearned too", "soft", size=SMALL)
 
     d.shape("path", "s-rim", d=f"M16 420h{WIDTH - 32}", stroke_width=1.5)
     d.words(28, 453, "Zero-shot: a classifier made of words", "blue-text", size=LARGE, bold=True)

@@ -1,6 +1,6 @@
 """What the diagrams are made of: boxes, arrows, towers, matrices and words, as plain SVG.
 
-A diagram is 720 px wide and carries the colours of a light and of a dark page, a panel of its own to stand on, and a
+A diagram is 720 px wide and carries the colors of a light and of a dark page, a panel of its own to stand on, and a
 title and a description for those who do not see it. In its words `*τ*` is a symbol in italics, and `_k_` a subscript.
 """
 
@@ -97,7 +97,7 @@ class Diagram:
             )
 
     def box(self, x: float, y: float, w: float, h: float, hue: str, *, dashed: bool = False, rx: float = 8) -> None:
-        """A rectangle: a hue is learnt, dashed computes without weights."""
+        """A rectangle: a hue is learned, dashed computes without weights."""
         classes = "f-paper s-line dashed" if dashed else f"f-{hue} s-{hue} tint"
         self.shape("rect", classes, x=x, y=y, width=w, height=h, rx=rx, stroke_width=1.5)
 

@@ -1,12 +1,12 @@
-"""What MUST gains on Pocket ViT over its zero-shot start, from the prompts, from centred zero-shot and from TURTLE's
+"""What MUST gains on Pocket ViT over its zero-shot start, from the prompts, from centered zero-shot and from TURTLE's
 named clusters, and what each of its parts is worth.
 
     python tests/benchmarks/bench_gain.py                    # all of it, about an hour on two cores; resumes
-    python tests/benchmarks/bench_gain.py --only gain        # one section: gain, centred, turtle, ablation
+    python tests/benchmarks/bench_gain.py --only gain        # one section: gain, centered, turtle, ablation
 
-gain       test accuracy at the last epoch minus zero-shot, and minus centred zero-shot, mean of the seeds; the seconds
+gain       test accuracy at the last epoch minus zero-shot, and minus centered zero-shot, mean of the seeds; the seconds
            of a fit
-centred    the same from the labels of centred zero-shot
+centered    the same from the labels of centered zero-shot
 turtle     the same from TURTLE's named clusters, against what these clusters score themselves
 ablation   test accuracy on the first dataset with one part changed, in a third of the epochs
 
@@ -54,7 +54,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 
 def named_clusters(case: Case, seed: int) -> tuple[np.ndarray, float]:
-    """TURTLE's clusters with the words of the model: a class number for each train picture, and the test accuracy."""
+    """TURTLE's clusters with the words of the model: a class number for each train image, and the test accuracy."""
     manifest, model = lk.load_manifest(case.dataset), lk.load_backbone(MODEL)
     turtle = lk.Turtle(case.n_clusters, random_state=seed).fit(case.train)
     labeling = turtle.predict_proba(case.train)
@@ -95,26 +95,26 @@ def bench_gain(given: argparse.Namespace) -> list[Result]:
     results = []
     for dataset in given.datasets:
         begin = scores(lk.load_backbone(MODEL), dataset)
-        start, centred = begin["zero_shot"], begin["auto"]
+        start, centered = begin["zero_shot"], begin["auto"]
         runs = [fitted(dataset, config_of(dataset, given), seed, given) for seed in given.seeds]
         ends = [run["accuracy"] for run in runs]
         rows = {
             "zero-shot, the start": [start],
-            "zero-shot, centred by its rule": [centred],
+            "zero-shot, centered by its rule": [centered],
             "**MUST**, last epoch": ends,
         }
         details = {"dataset": dataset, "accuracies": rows}
         slowest, end = max(run["seconds"] for run in runs), statistics.mean(ends)
         results += [
             Result(f"MUST: accuracy minus zero-shot, {dataset}", end - start, 0.08, details=details),
-            Result(f"MUST: accuracy minus centred zero-shot, {dataset}", end - centred, 0.0),
+            Result(f"MUST: accuracy minus centered zero-shot, {dataset}", end - centered, 0.0),
             Result(f"MUST: seconds of a fit, the slowest, {dataset}", slowest, 240.0, "at most"),
         ]
     return results
 
 
-def bench_centred_start(given: argparse.Namespace) -> list[Result]:
-    """From the labels of centred zero-shot, where its rule centres at all."""
+def bench_centered_start(given: argparse.Namespace) -> list[Result]:
+    """From the labels of centered zero-shot, where its rule centers at all."""
     results, model = [], lk.load_backbone(MODEL)
     for dataset in given.datasets:
         manifest = lk.load_manifest(dataset)
@@ -125,8 +125,8 @@ def bench_centred_start(given: argparse.Namespace) -> list[Result]:
         labeling = reader.predict(features)
         ends = [fitted(dataset, config_of(dataset, given), seed, given, labeling)["accuracy"] for seed in given.seeds]
         gain = statistics.mean(ends) - scores(model, dataset)["auto"]
-        details = {"dataset": dataset, "accuracies": {"**MUST** from centred zero-shot, last epoch": ends}}
-        results.append(Result(f"MUST from centred zero-shot: accuracy minus it, {dataset}", gain, details=details))
+        details = {"dataset": dataset, "accuracies": {"**MUST** from centered zero-shot, last epoch": ends}}
+        results.append(Result(f"MUST from centered zero-shot: accuracy minus it, {dataset}", gain, details=details))
     return results
 
 
@@ -164,7 +164,7 @@ def bench_ablation(given: argparse.Namespace) -> list[Result]:
 
 SECTIONS = {
     "gain": bench_gain,
-    "centred": bench_centred_start,
+    "centered": bench_centered_start,
     "turtle": bench_turtle_start,
     "ablation": bench_ablation,
 }

@@ -2,7 +2,7 @@
 backward pass of the student, both of the bare image tower at the same dtype.
 
 All else is what labkit adds: masks, decoder, losses, pseudo-labels, AdamW, and the teacher's moving average.
-The tower has the shape of Pocket ViT and random weights. Both passes get pictures that are in memory. The student's
+The tower has the shape of Pocket ViT and random weights. Both passes get images that are in memory. The student's
 attention is computed as labkit does it, and, as a second ratio, as PyTorch would do it.
 """
 
@@ -28,7 +28,7 @@ CLASSES = 10
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch", type=int, help="pictures in a step (default: 128)")
+    parser.add_argument("--batch", type=int, help="images in a step (default: 128)")
     parser.add_argument("--steps", type=int, help="in a round (default: 5)")
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto")
 
@@ -51,7 +51,7 @@ def bench(batch: int, steps: int, rounds: int, dtype: torch.dtype, vision: dict)
         torch.randint(0, 256, (batch, 3, vision["image_size"], vision["image_size"]), dtype=torch.uint8)
         for _ in range(2)
     )
-    ready = trainer.normalise(weak), trainer.normalise(strong)
+    ready = trainer.normalize(weak), trainer.normalize(strong)
     wanted = torch.randn(batch, EMBED_DIM)
 
     def forward_teacher() -> None:

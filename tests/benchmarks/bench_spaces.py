@@ -4,7 +4,7 @@
     python tests/benchmarks/bench_spaces.py --datasets digits
 
 TURTLE: the fit chosen without labels, mean of the seeds. K-means: ten starts, on the features as they are and on
-normalised ones, several spaces side by side; the better of the two *in hindsight*, which is in its favour. The claim
+normalized ones, several spaces side by side; the better of the two *in hindsight*, which is in its favor. The claim
 that two spaces beat the better one of them, and the best K-means on either or on both, is held to 5 points, for the
 pair that does best (in hindsight again).
 """

@@ -63,7 +63,7 @@ def forget(path: Path) -> bool:
 
 
 def bench_cache(rounds: int, rows: int, folder: Path) -> list[Result]:
-    from labkit.spaces.features import read_features, write_features
+    from labkit.spaces.cache import read_features, write_features
 
     features = np.random.default_rng(0).standard_normal((rows, 1280), dtype=np.float32)
     kept, plain = folder / "features.safetensors", folder / "features.npy"

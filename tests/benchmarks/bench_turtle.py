@@ -110,8 +110,8 @@ def made_up_case(n: int = 300, dims: Sequence[int] = (12, 7), n_clusters: int = 
     """Blobs, for --quick and for tests: a third of them is the test split."""
     rng = np.random.default_rng(0)
     labels = rng.permutation(np.arange(n) % n_clusters)
-    centres = rng.normal(size=(n_clusters, sum(dims)))
-    joined = (centres[labels] + spread * rng.normal(size=(n, sum(dims)))).astype(np.float32)
+    centers = rng.normal(size=(n_clusters, sum(dims)))
+    joined = (centers[labels] + spread * rng.normal(size=(n, sum(dims)))).astype(np.float32)
     spaces = np.split(joined, np.cumsum(dims)[:-1], axis=1)
     cut = n - n // 3
     names = [f"blobs-{d}" for d in dims]
@@ -370,7 +370,7 @@ def bench_baselines(case: Case, given: argparse.Namespace) -> list[Result]:
 
     settings = _settings(given)
 
-    several = len(case.names) > 1  # as in the paper: each space normalised where there are several
+    several = len(case.names) > 1  # as in the paper: each space normalized where there are several
 
     def side(spaces: list[np.ndarray]) -> np.ndarray:
         return np.concatenate([normalize(z) if several else z for z in spaces], axis=1)

@@ -84,7 +84,7 @@ def _wait_for_gpu() -> None:
 
 
 def side_by_side(rounds: int, **functions: Callable[[], Any]) -> dict[str, list[float]]:
-    """Seconds of each function in each round; by turns forwards and backwards, so that a drift favours none."""
+    """Seconds of each function in each round; by turns forwards and backwards, so that a drift favors none."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for i in range(rounds):
         for name in list(functions)[:: 1 if i % 2 == 0 else -1]:
@@ -111,8 +111,8 @@ def made_up_features(rows: int, width: int, dtype: str) -> Any:
     rng = np.random.default_rng(0)
     for start in range(0, rows, 1000):
         block = features[start : start + 1000]
-        centres = 3 * np.eye(10, width)[rng.integers(10, size=len(block))]
-        block.copy_(torch.from_numpy(centres + rng.normal(size=block.shape)))
+        centers = 3 * np.eye(10, width)[rng.integers(10, size=len(block))]
+        block.copy_(torch.from_numpy(centers + rng.normal(size=block.shape)))
     return features if dtype == "bfloat16" else features.numpy()
 
 

@@ -2,7 +2,7 @@
 
 Written by us from the equations and constants of Gadetsky, Jiang and Brbić (ICML 2024), with the habits of the
 published code that decide its speed: gradients by autograd, a batch gathered at every step even where it is the whole
-set, and for every outer step new linear classifiers with a new optimiser. Two habits that would only make it slower are
+set, and for every outer step new linear classifiers with a new optimizer. Two habits that would only make it slower are
 left out: the accuracy on labels every 20 steps, and the gradient of the outer loss for the classifiers.
 
     spaces = [torch.from_numpy(z) for z in features]  # float32, as they are
@@ -29,7 +29,7 @@ class Port:
         seed: of the initial weights and batches; seeds PyTorch's global generator.
         gamma: weight of the entropy.
         n_inner_steps: Adam steps of the classifiers in each outer step.
-        outer_lr, inner_lr: learning rates of the two Adam optimisers.
+        outer_lr, inner_lr: learning rates of the two Adam optimizers.
         batch_size: samples drawn without replacement at every step.
     """
 

@@ -57,9 +57,9 @@ def draw(results: list[dict[str, Any]], path: Path, title: str) -> None:
                 margin = result["ratio"] / result["limit"] if up else result["limit"] / result["ratio"]
             else:
                 margin = result["ratio"] - result["limit"]
-            colour = "#0072B2" if result["ok"] else "#D55E00"  # Okabe and Ito's blue and vermilion
-            ax.plot([even, margin], [y, y], color=colour, lw=3, solid_capstyle="butt")
-            ax.plot(margin, y, "o" if result["ok"] else "X", color=colour)
+            color = "#0072B2" if result["ok"] else "#D55E00"  # Okabe and Ito's blue and vermilion
+            ax.plot([even, margin], [y, y], color=color, lw=3, solid_capstyle="butt")
+            ax.plot(margin, y, "o" if result["ok"] else "X", color=color)
             text = f"{result['ratio']:.3g} ({result['want']} {result['limit']:g})"
             ax.annotate(text, (max(margin, even), y), (6, 0), textcoords="offset points", va="center", fontsize=7)
         ax.axvline(even, color="black", lw=1)

@@ -1,4 +1,4 @@
-"""A learner moves a slider: a real JupyterLab in a real browser, from an empty folder to a redrawn picture."""
+"""A learner moves a slider: a real JupyterLab in a real browser, from an empty folder to a redrawn image."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def fit(folder: str | Path, settings: dict[str, Any], stop: int | None = None, i
 
     head.encode_images, head.text_classifier = count_images, count_heads  # type: ignore[assignment]
     try:
-        must = tiny.must(**settings).fit(tiny.pictures(), folder=folder, on_log=watch)
+        must = tiny.must(**settings).fit(tiny.images(), folder=folder, on_log=watch)
     except Stop:
         return
     except KeyboardInterrupt:
@@ -63,7 +63,7 @@ def fit(folder: str | Path, settings: dict[str, Any], stop: int | None = None, i
         return
     finally:
         head.encode_images, head.text_classifier = encode_images, text_classifier
-    result = {"labels": must.pseudo_labels_, "probs": must.predict_proba(tiny.pictures())}
+    result = {"labels": must.pseudo_labels_, "probs": must.predict_proba(tiny.images())}
     np.savez(Path(folder, f"process-{rank}.npz"), **result, encoded=encoded, heads=made)
 
 

@@ -23,12 +23,12 @@ from tests import tiny
 from tests.distributed import fits
 
 ROOT = Path(__file__).parents[2]
-ONE_EPOCH = {"epochs": 1}  # three steps of 8 pictures, 4 on each of two processes
+ONE_EPOCH = {"epochs": 1}  # three steps of 8 images, 4 on each of two processes
 JOBS: dict[str, dict[str, Any]] = {
     "plain": ONE_EPOCH,
     "memory-and-prior": {**ONE_EPOCH, "fairness_momentum": 0.5, "prior": "estimated"},
-    "only-one-process-is-sure": {**ONE_EPOCH, "threshold": 0.955},
-    "nobody-is-sure": {**ONE_EPOCH, "threshold": 1 - 1e-9},
+    "only-one-process-is-confident": {**ONE_EPOCH, "threshold": 0.955},
+    "nobody-is-confident": {**ONE_EPOCH, "threshold": 1 - 1e-9},
     "no-masking": {**ONE_EPOCH, "mask_ratio": 0.0},
     "no-masked-losses": {**ONE_EPOCH, "masked_image_weight": 0.0, "alignment_weight": 0.0},
     "micro-batches": {**ONE_EPOCH, "accumulate": 2, "fairness_momentum": 0.5},
@@ -157,9 +157,9 @@ def test_two_processes_equal_one_with_the_double_batch(name: str, here: Path, th
 
 def test_the_shares_of_pictures_are_not_alike(here: Path, there: Path) -> None:
     """Else the tests above could not tell a mean over a process from one over all."""
-    kept = [line["kept"] for line in lines(there / "only-one-process-is-sure")]
+    kept = [line["kept"] for line in lines(there / "only-one-process-is-confident")]
     assert kept == [0, 1 / 8, 1 / 8]  # one image of eight, so one process has it and the other none
-    assert {line["kept"] for line in lines(there / "nobody-is-sure")} == {0}
+    assert {line["kept"] for line in lines(there / "nobody-is-confident")} == {0}
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -33,7 +33,7 @@ def prepare(folder: Path) -> None:
     """What a chain starts from, and where it may write: its images, its cache and its temporary files."""
     for name in ("photos", "cache", "tmp", "notebooks"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(tiny.pictures(N).array):
+    for i, picture in enumerate(tiny.images(N).array):
         Image.fromarray(picture).save(folder / "photos" / f"{i:02d}.png")
         os.utime(folder / "photos" / f"{i:02d}.png", (10**9, 10**9))
     for number in ("00", "01"):

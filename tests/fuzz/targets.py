@@ -29,7 +29,7 @@ from labkit.data.manifests import load_manifest
 from labkit.errors import LabkitError
 from labkit.must import MUST
 from labkit.own.files import read_words
-from labkit.spaces.features import read_features, write_features
+from labkit.spaces.cache import read_features, write_features
 from labkit.turtle import Turtle
 from labkit.zeroshot.prompts import Prompts, load_prompts
 from tests import tiny
@@ -90,7 +90,7 @@ source:
   dataset: CIFAR10
   args: {train: [{train: true}], test: [{train: false}]}
 sha256: {}
-licence: CC0
+license: CC0
 citation: nobody
 homepage: https://example.org
 prompts: null
@@ -159,7 +159,7 @@ def tensor_files() -> list[bytes]:
         x = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
         Turtle(2, n_restarts=2, n_outer_steps=2, random_state=0, device="cpu").fit(x).save(path)
         found.append(path.read_bytes())
-        tiny.must(small_backbone(), epochs=1).fit(tiny.pictures(8)).save(path)
+        tiny.must(small_backbone(), epochs=1).fit(tiny.images(8)).save(path)
         found.append(path.read_bytes())
         write_features(path, np.ones((4, 3), np.float32), KEY)
         found.append(path.read_bytes())
@@ -176,7 +176,7 @@ def whole_files() -> list[tuple[str, dict[str, Any], dict[str, torch.Tensor]]]:
             path = Path(folder, "a.safetensors")
             path.write_bytes(content)
             found.append((kind, *_saved.read_saved(path, kind, "")))
-        tiny.must(small_backbone(), epochs=1).fit(tiny.pictures(8), folder=folder)
+        tiny.must(small_backbone(), epochs=1).fit(tiny.images(8), folder=folder)
         kind = "checkpoint of MUST"
         found[-1] = (kind, *_saved.read_saved(Path(folder, "checkpoint.safetensors"), kind, ""))
         return found
@@ -200,7 +200,7 @@ def read_signed(path: Path) -> None:
         sign(path.with_suffix(".safetensors"), kind, text, changed)
         readers: dict[str, Callable[[Path], object]] = {
             "Turtle": lambda file: Turtle.load(file).predict(np.zeros((2, 3), np.float32)),
-            "MUST": lambda file: MUST.load(file, backbone=small_backbone(), device="cpu").predict(tiny.pictures(3)),
+            "MUST": lambda file: MUST.load(file, backbone=small_backbone(), device="cpu").predict(tiny.images(3)),
             "features": lambda file: read_features(file, KEY),
             "checkpoint of MUST": go_on_from,
         }
@@ -216,7 +216,7 @@ def sign(path: Path, kind: str, settings: str, tensors: dict[str, torch.Tensor])
 def go_on_from(path: Path) -> None:
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "checkpoint.safetensors").write_bytes(path.read_bytes())
-        tiny.must(small_backbone(), epochs=1).fit(tiny.pictures(8), folder=folder)
+        tiny.must(small_backbone(), epochs=1).fit(tiny.images(8), folder=folder)
 
 
 def results() -> list[bytes]:

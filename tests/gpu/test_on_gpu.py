@@ -70,7 +70,7 @@ def test_must_takes_the_published_steps(case: str, accumulate: int, monkeypatch:
 
 
 def test_features_are_those_of_the_cpu() -> None:
-    dataset = tiny.pictures(12)
+    dataset = tiny.images(12)
     found = {
         (device, dtype): encode_images(
             lk.load_backbone("efficientnet-lite0", image_size=96, device=device, dtype=dtype), dataset, batch_size=5

@@ -34,7 +34,8 @@ def outputs(path: Path) -> list[Any]:
 
 
 def words(source: str) -> int:
-    return len(re.sub(r"(?s)```.*?```|<[^>]+>", " ", source).split())
+    """Words of prose: without code, markup and tables."""
+    return len(re.sub(r"(?s)```.*?```|<[^>]+>|(?m:^\|.*$)", " ", source).split())
 
 
 def test_is_valid_and_runs_on_any_python3_kernel(path: Path) -> None:
@@ -80,7 +81,7 @@ def test_length_and_rhythm(path: Path) -> None:
     assert max(lengths) <= 40
     assert sum(length <= 8 for length in lengths) >= 0.6 * len(lengths), "most code cells should have at most 8 lines"
     prose = sum(words(cell.source) for cell in notebook.cells if cell.cell_type == "markdown")
-    assert 1500 <= prose <= 5000
+    assert 1500 <= prose <= 4000
 
 
 def test_is_plain_python(path: Path) -> None:
@@ -115,8 +116,29 @@ def test_every_picture_has_alt_text(path: Path) -> None:
         assert "image/svg+xml" not in output.get("data", {})
     for cell in read(path).cells:
         if cell.cell_type == "markdown":
-            assert not re.search(r"!\[\s*\]\(", cell.source), "a picture without alt text"
+            assert not re.search(r"!\[\s*\]\(", cell.source), "an image without alt text"
             assert all("alt=" in image for image in re.findall(r"<img[^>]*>", cell.source))
+
+
+def test_bands_are_few_and_narrow(path: Path) -> None:
+    calls = [
+        node
+        for cell in code_cells(path)
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "lab.band"
+    ]
+    assert 1 <= len(calls) <= 6
+    for call in calls:
+        low, high = (ast.literal_eval(bound) for bound in call.args[2:4])
+        assert 0 < high - low <= 0.2 + 1e-9, ast.unparse(call)
+
+
+def test_says_where_it_stands_and_where_the_papers_are(path: Path) -> None:
+    cells = read(path).cells
+    assert any(f'lk.diagram("map-{path.name[:2]}")' in cell.source for cell in cells[:12])
+    tables = [cell.source for cell in cells if re.search(r"(?m)^\| *paper", cell.source, re.IGNORECASE)]
+    assert tables, "no table from the papers' items to cells and functions"
+    assert tables[-1].count("\n|") >= 4
 
 
 def test_has_three_exercises_with_hints_and_solutions(path: Path) -> None:

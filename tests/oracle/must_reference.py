@@ -1,6 +1,6 @@
 """MUST from its equations, slow and plain, independent of labkit's code: losses in NumPy, a whole step in float64.
 
-Every gradient of a loss is written down by hand, one picture, pixel or patch at a time where that is clearest. The
+Every gradient of a loss is written down by hand, one image, pixel or patch at a time where that is clearest. The
 step has its own vision transformer with its own matrix products, and its own AdamW, cosine and moving average; only
 the gradient of the whole is left to PyTorch's autograd. Parameters are named as in labkit's classifier, so that both
 can be laid side by side.
@@ -25,7 +25,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def self_training(logits: np.ndarray, teacher: np.ndarray, threshold: float) -> tuple[float, np.ndarray]:
-    """L_st and its gradient for the student's logits: mean cross-entropy with the teacher's sure labels."""
+    """L_st and its gradient for the student's logits: mean cross-entropy with the teacher's confident labels."""
     loss, gradient = 0.0, np.zeros_like(logits)
     kept = [i for i, probs in enumerate(softmax(teacher)) if probs.max() > threshold]
     for i in kept:
@@ -57,14 +57,14 @@ def fairness(
     return loss, gradient
 
 
-def masked_image(guess: np.ndarray, images: np.ndarray, hidden: np.ndarray, patch: int) -> tuple[float, np.ndarray]:
+def masked_image(guess: np.ndarray, images: np.ndarray, masked: np.ndarray, patch: int) -> tuple[float, np.ndarray]:
     """L_mim = Σ(mask · |x̂ − x|) / Σ mask / 3 and its gradient for the guess, pixel by pixel."""
     total, count, gradient = 0.0, 0, np.zeros_like(guess)
     n, _, height, width = images.shape
     for i in range(n):
         for row in range(height):
             for column in range(width):
-                if hidden[i, row // patch * (width // patch) + column // patch]:
+                if masked[i, row // patch * (width // patch) + column // patch]:
                     gap = guess[i, :, row, column] - images[i, :, row, column]
                     total += np.abs(gap).sum()
                     count += 1
@@ -72,11 +72,11 @@ def masked_image(guess: np.ndarray, images: np.ndarray, hidden: np.ndarray, patc
     return total / count / 3, gradient / count / 3
 
 
-def alignment(patches: np.ndarray, pictures: np.ndarray, hidden: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """L_align = mean over hidden patches of ‖unit(patch) − unit(picture)‖², and its gradients for both."""
+def alignment(patches: np.ndarray, pictures: np.ndarray, masked: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """L_align = mean over masked patches of ‖unit(patch) − unit(image)‖², and its gradients for both."""
     loss, d_patches, d_pictures = 0.0, np.zeros_like(patches), np.zeros_like(pictures)
-    count = hidden.sum()
-    for i, j in zip(*np.nonzero(hidden), strict=True):
+    count = masked.sum()
+    for i, j in zip(*np.nonzero(masked), strict=True):
         a, b = patches[i, j], pictures[i]
         gap = a / np.linalg.norm(a) - b / np.linalg.norm(b)
         loss += gap @ gap / count
@@ -116,7 +116,7 @@ class Recipe:
 
 @dataclass
 class MustReference:
-    """Student, teacher and optimiser in float64; `step` changes all three."""
+    """Student, teacher and optimizer in float64; `step` changes all three."""
 
     student: dict[str, Tensor]
     recipe: Recipe
@@ -138,15 +138,15 @@ class MustReference:
 
     # ------------------------------------------------------------------------------------------------------- the model
 
-    def forward(self, w: dict[str, Tensor], x: Tensor, hidden: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Logits (B, C), pictures (B, D), patches (B, N, D) in the shared space, and guessed pixels (B, 3, h, w)."""
+    def forward(self, w: dict[str, Tensor], x: Tensor, masked: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits (B, C), images (B, D), patches (B, N, D) in the shared space, and guessed pixels (B, 3, h, w)."""
         p, (n, _, height, width) = self.patch, x.shape
         rows, columns = height // p, width // p
         tower = "backbone.visual."
         cut = x.reshape(n, 3, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5).reshape(n, rows * columns, 3 * p * p)
         tokens = cut @ w[tower + "conv1.weight"].reshape(-1, 3 * p * p).T
-        if hidden is not None:
-            m = hidden[:, :, None].double()
+        if masked is not None:
+            m = masked[:, :, None].double()
             tokens = tokens * (1 - m) + w["backbone.mask_token"] * m
         first = w[tower + "class_embedding"].repeat(n, 1, 1)
         z = torch.cat([first, tokens], dim=1) + w[tower + "positional_embedding"]
@@ -178,12 +178,12 @@ class MustReference:
 
     # -------------------------------------------------------------------------------------------------------- the step
 
-    def losses(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, Tensor]:
-        """The four losses of a batch, for normalised views in float64, and the share that is kept."""
+    def losses(self, weak: Tensor, strong: Tensor, masked: Tensor | None) -> dict[str, Tensor]:
+        """The four losses of a batch, for normalized views in float64, and the share that is kept."""
         recipe = self.recipe
         with torch.no_grad():
             q = torch.softmax(self.forward(self.teacher, weak, None)[0], 1)
-        logits, picture, patches, guess = self.forward(self.student, strong, hidden)
+        logits, picture, patches, guess = self.forward(self.student, strong, masked)
         kept = [i for i in range(len(q)) if q[i].max() > recipe.threshold]
         log_p = torch.log_softmax(logits, 1)
         found = {"kept": torch.tensor(len(kept) / len(q), dtype=torch.float64)}
@@ -195,21 +195,21 @@ class MustReference:
             self.before = mean.detach()
         prior = torch.full_like(mean, 1 / len(mean)) if recipe.prior is None else recipe.prior.double()
         found["fairness"] = -(prior * mean.log()).sum() / (1 - recipe.memory)
-        if hidden is not None:
+        if masked is not None:
             side = strong.shape[-1] // self.patch
-            mask = hidden.reshape(-1, 1, side, 1, side, 1).expand(-1, 1, side, self.patch, side, self.patch)
+            mask = masked.reshape(-1, 1, side, 1, side, 1).expand(-1, 1, side, self.patch, side, self.patch)
             mask = mask.reshape(-1, 1, *strong.shape[2:]).double()
             found["masked_image"] = (mask * (guess - strong).abs()).sum() / mask.sum() / 3
             gaps = (_unit(patches) - _unit(picture)[:, None]).pow(2).sum(-1)
-            found["alignment"] = gaps[hidden].mean()
+            found["alignment"] = gaps[masked].mean()
         return found
 
-    def step(self, weak: Tensor, strong: Tensor, hidden: Tensor | None) -> dict[str, float]:
-        """One step for normalised views in float64, always of the whole batch."""
+    def step(self, weak: Tensor, strong: Tensor, masked: Tensor | None) -> dict[str, float]:
+        """One step for normalized views in float64, always of the whole batch."""
         recipe = self.recipe
         self.student = {name: value.detach().requires_grad_() for name, value in self.student.items()}
         weights = {"self_training": 1, "fairness": recipe.w_fair, "masked_image": 1, "alignment": recipe.w_align}
-        found = self.losses(weak, strong, hidden)
+        found = self.losses(weak, strong, masked)
         found["loss"] = sum(weights[name] * loss for name, loss in found.items() if name in weights)
         found["loss"].backward()
         with torch.no_grad():
@@ -247,9 +247,9 @@ class MustReference:
 
 
 def _layer_norm(z: Tensor, w: dict[str, Tensor], name: str) -> Tensor:
-    centred = z - z.mean(-1, keepdim=True)
-    deviation = (centred.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
-    return centred / deviation * w[name + ".weight"] + w[name + ".bias"]
+    centered = z - z.mean(-1, keepdim=True)
+    deviation = (centered.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+    return centered / deviation * w[name + ".weight"] + w[name + ".bias"]
 
 
 def _unit(z: Tensor) -> Tensor:

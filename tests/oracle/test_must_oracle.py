@@ -72,24 +72,24 @@ def test_fairness(memory: float, prior: list[float] | None) -> None:
 
 
 def hide(seed: int = 0) -> Tensor:
-    """Other numbers of hidden patches in every picture, none in the last."""
-    hidden = random(B, N, seed=seed) > 0.5
-    hidden[-1] = False
-    return hidden
+    """Other numbers of masked patches in every image, none in the last."""
+    masked = random(B, N, seed=seed) > 0.5
+    masked[-1] = False
+    return masked
 
 
 def test_masked_image() -> None:
-    guess, images, hidden = random(B, 3, SIDE, SIDE), random(B, 3, SIDE, SIDE, seed=1), hide()
-    expected, gradient = reference.masked_image(guess.numpy(), images.numpy(), hidden.numpy(), PATCH)
+    guess, images, masked = random(B, 3, SIDE, SIDE), random(B, 3, SIDE, SIDE, seed=1), hide()
+    expected, gradient = reference.masked_image(guess.numpy(), images.numpy(), masked.numpy(), PATCH)
     given = leaf(guess)
-    agree(masked_image_loss(given, images, hidden), [given], expected, [gradient])
+    agree(masked_image_loss(given, images, masked), [given], expected, [gradient])
 
 
 def test_alignment() -> None:
-    patches, pictures, hidden = random(B, N, D), random(B, D, seed=1), hide()
-    expected, *gradients = reference.alignment(patches.numpy(), pictures.numpy(), hidden.numpy())
+    patches, pictures, masked = random(B, N, D), random(B, D, seed=1), hide()
+    expected, *gradients = reference.alignment(patches.numpy(), pictures.numpy(), masked.numpy())
     given = [leaf(patches), leaf(pictures)]
-    agree(alignment_loss(*given, hidden), given, expected, gradients)
+    agree(alignment_loss(*given, masked), given, expected, gradients)
 
 
 # --------------------------------------------------------------------------------------------------------- whole steps
@@ -139,7 +139,7 @@ def compare_steps(
     views = torch.randint(0, 256, (2, n_steps, batch, 3, size, size), dtype=torch.uint8, generator=generator)
     mean, std = (torch.tensor(values, dtype=torch.float64).view(3, 1, 1) for values in (MEAN, STD))
     normal = (views.double() / 255 - mean) / std
-    with torch.no_grad():  # a threshold that half of the pictures of the first batch are above
+    with torch.no_grad():  # a threshold that half of the images of the first batch are above
         confidence = oracle.forward(oracle.teacher, normal[0, 0], None)[0].softmax(1).max(1).values.sort().values
     recipe.threshold = float(confidence[batch // 2 - 1 : batch // 2 + 1].mean())
     state = new_state(student, config.replace(threshold=recipe.threshold))
@@ -147,9 +147,9 @@ def compare_steps(
     trainer = Trainer(state, config, MEAN, STD, steps_per_epoch=2, prior=prior)
     trainer.mean, trainer.std = 255 * mean, 255 * std
     for step in range(n_steps):
-        hidden = trainer.masks() if config.mask_ratio else None
+        masked = trainer.masks() if config.mask_ratio else None
         seen = trainer.step(*views[:, step])
-        expected = oracle.step(*normal[:, step], hidden)
+        expected = oracle.step(*normal[:, step], masked)
         if step == 0:
             assert 0 < expected["kept"] < 1
         for name, value in expected.items():

@@ -14,8 +14,8 @@ N, C, DIMS = 43, 4, (7, 5, 3)  # 43 samples: blocks of equal size and some that 
 
 def make_spaces(n_spaces: int) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    centres = torch.randn(C, sum(DIMS), generator=generator, dtype=torch.float64)
-    mixed = centres[torch.arange(N) % C] + 0.6 * torch.randn(N, sum(DIMS), generator=generator, dtype=torch.float64)
+    centers = torch.randn(C, sum(DIMS), generator=generator, dtype=torch.float64)
+    mixed = centers[torch.arange(N) % C] + 0.6 * torch.randn(N, sum(DIMS), generator=generator, dtype=torch.float64)
     return list(mixed.split(DIMS, dim=1))[:n_spaces]
 
 
@@ -97,17 +97,17 @@ def test_at_the_inner_optimum_the_first_order_gradient_is_the_true_one() -> None
     def inner_optimum(labeling: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         weight = torch.zeros(1, C, z.shape[1], dtype=torch.float64, requires_grad=True)
         bias = torch.zeros(1, C, dtype=torch.float64, requires_grad=True)
-        optimiser = torch.optim.LBFGS(
+        optimizer = torch.optim.LBFGS(
             [weight, bias], max_iter=500, tolerance_grad=1e-12, tolerance_change=1e-16, line_search_fn="strong_wolfe"
         )
 
         def closure() -> torch.Tensor:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss = cross_entropy(linear(z, weight, bias).log_softmax(1), labeling).sum()
             loss.backward()
             return loss
 
-        optimiser.step(closure)
+        optimizer.step(closure)
         return weight.detach(), bias.detach()
 
     def value(logits: torch.Tensor) -> float:

@@ -1,6 +1,6 @@
 """TURTLE in plain NumPy float64, written from the paper's equations; slow, independent of labkit's code.
 
-No closed-form gradient of labkit is used: the softmax and the weight normalisation are differentiated here by their
+No closed-form gradient of labkit is used: the softmax and the weight normalization are differentiated here by their
 full Jacobians, one sample and one class at a time where that is clearest.
 """
 
@@ -53,7 +53,7 @@ class TurtleOracle:
         self.reset_inner(classifiers)
 
     def reset_inner(self, classifiers: list[dict]) -> None:
-        """Cold start: new classifiers and a new optimiser."""
+        """Cold start: new classifiers and a new optimizer."""
         self.classifiers = classifiers
         self.inner = Adam([layer[key].shape for layer in classifiers for key in ("weight", "bias")], self.inner_lr)
 

@@ -49,8 +49,8 @@ def test_masks_are_unions_of_exactly_so_many_blocks(n, blocks, block, percent, s
     assert masks.shape == (n, rows * columns * block**2)
     tiles = masks.view(n, rows, block, columns, block).permute(0, 1, 3, 2, 4).flatten(3)
     assert (tiles == tiles[..., :1]).all()
-    n_hidden = math.ceil(Fraction(percent, 100) * rows * columns)  # exact, as the floating-point product is not
-    assert tiles[..., 0].sum((1, 2)).tolist() == [n_hidden] * n
+    n_masked = math.ceil(Fraction(percent, 100) * rows * columns)  # exact, as the floating-point product is not
+    assert tiles[..., 0].sum((1, 2)).tolist() == [n_masked] * n
 
 
 # -------------------------------------------------------------------------------------------------------------- losses
@@ -92,7 +92,7 @@ def test_a_step_down_the_gradient_of_fairness_goes_to_the_prior(prior, seed):
 
 @st.composite
 def batches(draw: st.DrawFn) -> dict[str, torch.Tensor]:
-    """Outputs for 1 to 6 pictures of 2 x 3 patches of 2 pixels, and an order of the pictures."""
+    """Outputs for 1 to 6 images of 2 x 3 patches of 2 pixels, and an order of the images."""
     n, classes, seed = draw(st.integers(1, 6)), draw(st.integers(2, 5)), draw(seeds)
     return {
         "logits": 3 * random(seed, n, classes),
@@ -101,7 +101,7 @@ def batches(draw: st.DrawFn) -> dict[str, torch.Tensor]:
         "images": random(seed + 3, n, 3, 4, 6),
         "patches": random(seed + 4, n, 6, 3),
         "pictures": random(seed + 5, n, 3),
-        "hidden": random(seed + 6, n, 6) > 0,
+        "masked": random(seed + 6, n, 6) > 0,
         "order": torch.tensor(draw(st.permutations(range(n)))),
     }
 
@@ -112,8 +112,8 @@ def losses(batch: dict[str, torch.Tensor], threshold: float) -> torch.Tensor:
         [
             self_training_loss(batch["logits"], labels, kept),
             fairness_loss(batch["logits"].softmax(-1).mean(0)),
-            masked_image_loss(batch["guess"], batch["images"], batch["hidden"]),
-            alignment_loss(batch["patches"], batch["pictures"], batch["hidden"]),
+            masked_image_loss(batch["guess"], batch["images"], batch["masked"]),
+            alignment_loss(batch["patches"], batch["pictures"], batch["masked"]),
         ]
     )
 
@@ -137,9 +137,9 @@ def test_losses_are_finite_and_not_negative(batch, threshold):
 @patient
 @given(batches(), st.floats(0.001, 1000))
 def test_alignment_does_not_see_lengths(batch, factor):
-    hidden = batch["hidden"]
-    scaled = alignment_loss(factor * batch["patches"], batch["pictures"] / factor, hidden)
-    torch.testing.assert_close(scaled, alignment_loss(batch["patches"], batch["pictures"], hidden))
+    masked = batch["masked"]
+    scaled = alignment_loss(factor * batch["patches"], batch["pictures"] / factor, masked)
+    torch.testing.assert_close(scaled, alignment_loss(batch["patches"], batch["pictures"], masked))
 
 
 @patient

@@ -14,9 +14,9 @@ from labkit.zeroshot.naming import name_clusters
 
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.random.Generator]:
-    """Probabilities of K ≤ V ≤ 5 for 2 to 20 pictures; continuous, so that no two matchings tie."""
+    """Probabilities of K ≤ V ≤ 5 for 2 to 20 images; continuous, so that no two matchings tie."""
     n_words = draw(st.integers(2, 5))
-    n_clusters, n = draw(st.integers(1, n_words)), draw(st.integers(2, 20))  # one picture: all clusters score alike
+    n_clusters, n = draw(st.integers(1, n_words)), draw(st.integers(2, 20))  # one image: all clusters score alike
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     return rng.dirichlet(np.ones(n_clusters), n), rng.dirichlet(np.ones(n_words), n), rng
 

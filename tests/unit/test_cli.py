@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import labkit
-from labkit import cli
+from labkit import _parser, cli
 from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, FitError
 from labkit.must import MUST, PRESETS, MustConfig
@@ -61,7 +61,7 @@ def test_the_help_names_all_spaces_of_the_paper(capsys: pytest.CaptureFixture[st
     assert cli.main(["cluster", "--help"]) == 0
     said = "".join(capsys.readouterr().out.split())  # argparse breaks lines at hyphens, too
     assert all(name in said for name in SPACES)
-    assert sorted(SPACES) == sorted(cli.PAPER_SPACES.split(", "))
+    assert sorted(SPACES) == sorted(_parser.PAPER_SPACES.split(", "))
 
 
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,7 +135,7 @@ def test_cluster_writes_a_png_sheet(photos: Path, tmp_path: Path) -> None:
 
 
 class Brightness(Backbone):
-    """An image-text model that knows only how bright a picture is, and what "dark" and "bright" say."""
+    """An image-text model that knows only how bright an image is, and what "dark" and "bright" say."""
 
     def encode_image(self, pixels: torch.Tensor) -> torch.Tensor:
         level = pixels.float().mean((1, 2, 3)) / 255
@@ -309,12 +309,12 @@ def test_must_takes_the_settings_of_its_dataset_and_model(
 ) -> None:
     given = []
 
-    def must(backbone: str, prompts: object, config: MustConfig, random_state: int) -> None:
+    def must(backbone: str, prompts: object, config: MustConfig, random_state: int, progress: bool) -> None:
         given.append(config)
         raise FitError("seen enough")
 
-    monkeypatch.setattr("labkit.must.MUST", must)
-    monkeypatch.setattr("labkit.data.manifests.Manifest.images", lambda manifest, split: None)
+    monkeypatch.setattr("labkit.own.self_train.MUST", must)
+    monkeypatch.setattr("labkit.own.self_train.load_dataset", lambda manifest, split: None)
     assert cli.main(["must", *arguments, "--out", str(tmp_path)]) == 2
     assert given == [PRESETS[row].replace(**changes)]
 
@@ -414,11 +414,12 @@ def test_paths_may_begin_with_a_tilde(photos: Path, tmp_path: Path, monkeypatch:
     assert cli.main(command) == 0
     assert (tmp_path / "l.csv").exists()
     assert (tmp_path / "s.html").exists()
-    parsed = cli._parser().parse_args(["must", "~/photos", "--out", "~/run"])
+    parse = _parser.make_parser(cli.WORK).parse_args
+    parsed = parse(["must", "~/photos", "--out", "~/run"])
     assert (parsed.data, parsed.out) == (str(photos), tmp_path / "run")
-    assert cli._parser().parse_args(["run", "--out", "~/run"]).out == tmp_path / "run"
-    assert cli._parser().parse_args(["must", "digits"]).data == "digits"
-    assert cli._parser().parse_args(["run", "--out", "~no-such-user/run"]).out == Path("~no-such-user/run")
+    assert parse(["run", "--out", "~/run"]).out == tmp_path / "run"
+    assert parse(["must", "digits"]).data == "digits"
+    assert parse(["run", "--out", "~no-such-user/run"]).out == Path("~no-such-user/run")
 
 
 def test_names_of_all_kinds_make_a_whole_table_and_a_whole_sheet(

@@ -22,7 +22,7 @@ def root(path: Path) -> ET.Element:
 
 
 def palettes(path: Path) -> list[dict[str, str]]:
-    """The colours of a light page and of a dark one."""
+    """The colors of a light page and of a dark one."""
     style = root(path).findtext(f"{SVG}style")
     light, dark = style.split("@media (prefers-color-scheme:dark)")
     return [dict(re.findall(r"--([a-z-]+):(#[0-9a-fA-F]{6})", part)) for part in (light, dark)]
@@ -87,7 +87,7 @@ def test_words_stand_inside_and_are_large_enough(path: Path) -> None:
 
 
 @each
-def test_has_colours_for_light_and_dark_pages_on_a_panel_of_its_own(path: Path) -> None:
+def test_has_colors_for_light_and_dark_pages_on_a_panel_of_its_own(path: Path) -> None:
     svg = root(path)
     light, dark = palettes(path)
     assert light.keys() == dark.keys()

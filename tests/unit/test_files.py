@@ -1,4 +1,4 @@
-"""How files are written: whole or not at all, where they were meant to be, and with nothing left beside them."""
+"""How files are written: atomically, where they were meant to be, and with nothing left beside them."""
 
 from __future__ import annotations
 

@@ -35,9 +35,9 @@ HUGE_ROW = X.copy()
 HUGE_ROW[7] = 1e30
 WEIGHTS = np.stack([X[c == Y].mean(0) for c in range(3)])
 PROBS = np.full((48, 3), 0.1) + 0.7 * np.eye(3)[Y]
-SURE, RIGHT = PROBS.max(1), np.arange(48) % 4 > 0
+CONFIDENCE, RIGHT = PROBS.max(1), np.arange(48) % 4 > 0
 WORDS = ["ant", "bee", "cat"]
-GREY = [np.full((4, 4), i, np.uint8) for i in range(48)]
+GRAY = [np.full((4, 4), i, np.uint8) for i in range(48)]
 PIXELS = torch.zeros(2, 28, 28, 1, dtype=torch.uint8)
 LONG = "x" * 1000
 SQUARES = np.eye(3)[np.arange(60) % 3] + 0.01 * np.arange(60)[:, None] % 0.05
@@ -96,7 +96,7 @@ def tensor_that_learns(x: np.ndarray = X32) -> torch.Tensor:
     return torch.tensor(x, requires_grad=True)
 
 
-def quantised(x: np.ndarray = X32) -> torch.Tensor:
+def quantized(x: np.ndarray = X32) -> torch.Tensor:
     return torch.quantize_per_tensor(torch.tensor(x), 0.1, 0, torch.qint8)
 
 
@@ -174,7 +174,7 @@ BAD_FEATURES: dict[str, Callable[[], Any]] = {
     "a list of masked": lambda: [masked(X), X],
     "a meta tensor": meta,
     "a sparse tensor": lambda: torch.tensor(X32).to_sparse(),
-    "a quantised tensor": quantised,
+    "a quantized tensor": quantized,
     "a sparse matrix": lambda: sparse.csr_matrix(X),
     "a sparse array": lambda: sparse.coo_array(X),
     "ragged": lambda: [[1.0, 2.0], [3.0]],
@@ -479,28 +479,28 @@ def metric_cases() -> Iterator[Case]:
     for average in (None, 3, "mean", ["geometric"], np.array(["geometric"])):
         yield f"average={average!r}", lambda a=average: lk.normalized_mutual_info(Y, Y, a), REFUSED
     for n_bins in (2.5, True, "3", 0, -1, 10**12, None, [10]):
-        yield f"n_bins={n_bins!r}", lambda n=n_bins: lk.calibration(SURE, RIGHT, n), REFUSED
-        yield f"ECE of n_bins={n_bins!r}", lambda n=n_bins: lk.expected_calibration_error(SURE, RIGHT, n), REFUSED
+        yield f"n_bins={n_bins!r}", lambda n=n_bins: lk.calibration(CONFIDENCE, RIGHT, n), REFUSED
+        yield f"ECE of n_bins={n_bins!r}", lambda n=n_bins: lk.expected_calibration_error(CONFIDENCE, RIGHT, n), REFUSED
     yield (
         "n_bins of NumPy",
-        lambda: lk.calibration(SURE, RIGHT, np.int64(10))[0],
-        equals(lk.calibration(SURE, RIGHT)[0]),
+        lambda: lk.calibration(CONFIDENCE, RIGHT, np.int64(10))[0],
+        equals(lk.calibration(CONFIDENCE, RIGHT)[0]),
     )
-    for kind, sure in {
+    for kind, confidence in {
         "text": LONG,
-        "texts": SURE.astype(str),
-        "booleans": SURE > 0,
-        "complex": SURE + 0j,
-        "masked": masked(SURE),
-        "NaN": SURE * np.nan,
-        "above 1": SURE * 1e300,
-        "below 0": -SURE,
-        "2-d": SURE[:, None],
-        "short": SURE[:-1],
-        "empty": SURE[:0],
+        "texts": CONFIDENCE.astype(str),
+        "booleans": CONFIDENCE > 0,
+        "complex": CONFIDENCE + 0j,
+        "masked": masked(CONFIDENCE),
+        "NaN": CONFIDENCE * np.nan,
+        "above 1": CONFIDENCE * 1e300,
+        "below 0": -CONFIDENCE,
+        "2-d": CONFIDENCE[:, None],
+        "short": CONFIDENCE[:-1],
+        "empty": CONFIDENCE[:0],
         "None": None,
     }.items():
-        yield f"confidence: {kind}", lambda s=sure: lk.calibration(s, RIGHT), REFUSED
+        yield f"confidence: {kind}", lambda s=confidence: lk.calibration(s, RIGHT), REFUSED
     for kind, right in {
         "ints": RIGHT.astype(int),
         "texts": RIGHT.astype(str),
@@ -508,14 +508,14 @@ def metric_cases() -> Iterator[Case]:
         "None": None,
         "objects": RIGHT.astype(object),
     }.items():
-        yield f"correct: {kind}", lambda r=right: lk.calibration(SURE, r), REFUSED
-    expected = lk.calibration(SURE, RIGHT)[0]
+        yield f"correct: {kind}", lambda r=right: lk.calibration(CONFIDENCE, r), REFUSED
+    expected = lk.calibration(CONFIDENCE, RIGHT)[0]
     yield (
         "calibration of tensors",
-        lambda: lk.calibration(tensor_that_learns(SURE), torch.tensor(RIGHT))[0],
+        lambda: lk.calibration(tensor_that_learns(CONFIDENCE), torch.tensor(RIGHT))[0],
         equals(expected),
     )
-    yield "calibration of series", lambda: lk.calibration(pd.Series(SURE), pd.Series(RIGHT))[0], equals(expected)
+    yield "calibration of series", lambda: lk.calibration(pd.Series(CONFIDENCE), pd.Series(RIGHT))[0], equals(expected)
 
 
 def naming_cases() -> Iterator[Case]:
@@ -530,7 +530,7 @@ def naming_cases() -> Iterator[Case]:
         "complex": PROBS + 0j,
         "booleans": PROBS > 0.5,
         "NaN": PROBS * np.nan,
-        "not normalised": PROBS * 1e300,
+        "not normalized": PROBS * 1e300,
         "tiny": PROBS * 1e-300,
         "ragged": [[1.0], [0.5, 0.5]],
         "a meta tensor": meta(PROBS),
@@ -548,7 +548,7 @@ def naming_cases() -> Iterator[Case]:
         equals((3, 4)),
     )
     yield (
-        "more evidence than pictures",
+        "more evidence than images",
         lambda: lk.name_clusters(PROBS, PROBS, n_evidence=10**6).evidence.shape,
         equals((3, 48)),
     )
@@ -667,7 +667,7 @@ def backbone_cases() -> Iterator[Case]:
         "no images": PIXELS[:0],
         "meta": PIXELS.to("meta"),
         "sparse": PIXELS.to_sparse(),
-        "an image": GREY[0],
+        "an image": GRAY[0],
     }.items():
         yield f"encode_image({kind})", lambda p=pixels: PIXEL.encode_image(p), REFUSED
     yield "encode_image(not contiguous)", lambda: PIXEL.encode_image(PIXELS.transpose(1, 2)), equals(np.zeros((2, 784)))
@@ -717,7 +717,7 @@ def must_cases() -> Iterator[Case]:
     for key in (None, "nonsense", 3, [], LONG):
         yield f"preset_source({str(key)[:9]!r})", lambda k=key: preset_source(k), REFUSED
     yield "describe(None)", lambda: describe(None), REFUSED
-    for images in (None, 3, [], X, GREY, "digits", lk.Prompts.from_words(WORDS)):
+    for images in (None, 3, [], X, GRAY, "digits", lk.Prompts.from_words(WORDS)):
         yield (
             f"MUST.fit({type(images).__name__})",
             lambda i=images: lk.MUST(PIXEL, lk.Prompts.from_words(WORDS)).fit(i),
@@ -853,20 +853,20 @@ def plot_cases() -> Iterator[Case]:
         "image_grid of rows": lambda: plots.image_grid(X),
         "image_grid of complex": lambda: plots.image_grid([X + 1j]),
         "image_grid of five channels": lambda: plots.image_grid([np.zeros((4, 4, 5))]),
-        "image_grid of empty pictures": lambda: plots.image_grid([np.zeros((0, 0))]),
-        "image_grid, few titles": lambda: plots.image_grid(GREY, ["one"]),
-        "image_grid, n_cols": lambda: plots.image_grid(GREY[:2], n_cols=2.5),
-        "image_grid, no n_cols": lambda: plots.image_grid(GREY[:2], n_cols=0),
-        "image_grid, size": lambda: plots.image_grid(GREY[:2], size=-1),
-        "image_grid, size of NaN": lambda: plots.image_grid(GREY[:2], size=float("nan")),
+        "image_grid of empty images": lambda: plots.image_grid([np.zeros((0, 0))]),
+        "image_grid, few titles": lambda: plots.image_grid(GRAY, ["one"]),
+        "image_grid, n_cols": lambda: plots.image_grid(GRAY[:2], n_cols=2.5),
+        "image_grid, no n_cols": lambda: plots.image_grid(GRAY[:2], n_cols=0),
+        "image_grid, size": lambda: plots.image_grid(GRAY[:2], size=-1),
+        "image_grid, size of NaN": lambda: plots.image_grid(GRAY[:2], size=float("nan")),
         "gallery of nothing": lambda: plots.cluster_gallery([], [], []),
-        "gallery, short labels": lambda: plots.cluster_gallery(GREY, Y[:-1], SURE),
-        "gallery, long confidence": lambda: plots.cluster_gallery(GREY[:-1], Y[:-1], SURE),
-        "gallery, floats": lambda: plots.cluster_gallery(GREY, Y + 0.5, SURE),
-        "gallery, NaN": lambda: plots.cluster_gallery(GREY, Y, SURE * np.nan),
-        "gallery, few names": lambda: plots.cluster_gallery(GREY, Y, SURE, ["a"]),
-        "gallery, unknown with names": lambda: plots.cluster_gallery(GREY, Y - 1, SURE, WORDS),
-        "gallery, n": lambda: plots.cluster_gallery(GREY, Y, SURE, n=True),
+        "gallery, short labels": lambda: plots.cluster_gallery(GRAY, Y[:-1], CONFIDENCE),
+        "gallery, long confidence": lambda: plots.cluster_gallery(GRAY[:-1], Y[:-1], CONFIDENCE),
+        "gallery, floats": lambda: plots.cluster_gallery(GRAY, Y + 0.5, CONFIDENCE),
+        "gallery, NaN": lambda: plots.cluster_gallery(GRAY, Y, CONFIDENCE * np.nan),
+        "gallery, few names": lambda: plots.cluster_gallery(GRAY, Y, CONFIDENCE, ["a"]),
+        "gallery, unknown with names": lambda: plots.cluster_gallery(GRAY, Y - 1, CONFIDENCE, WORDS),
+        "gallery, n": lambda: plots.cluster_gallery(GRAY, Y, CONFIDENCE, n=True),
         "confusion of nothing": lambda: plots.confusion([], [], []),
         "confusion, no classes": lambda: plots.confusion(Y, Y, []),
         "confusion, few classes": lambda: plots.confusion(Y, Y, ["a"]),
@@ -898,8 +898,8 @@ def plot_cases() -> Iterator[Case]:
         "bars of None": lambda: plots.results_bars(None),
         "bars without columns": lambda: plots.results_bars(pd.DataFrame({"method": ["turtle"]})),
         "reliability of nothing": lambda: plots.reliability([], []),
-        "reliability, n_bins": lambda: plots.reliability(SURE, RIGHT, n_bins=2.5),
-        "reliability, short": lambda: plots.reliability(SURE, RIGHT[:-1]),
+        "reliability, n_bins": lambda: plots.reliability(CONFIDENCE, RIGHT, n_bins=2.5),
+        "reliability, short": lambda: plots.reliability(CONFIDENCE, RIGHT[:-1]),
         "figure without rows": lambda: plots.figure(0, 1),
         "figure of a million": lambda: plots.figure(1000, 1000),
         "figure of NaN": lambda: plots.figure(width=float("nan")),
@@ -917,8 +917,8 @@ def plot_cases() -> Iterator[Case]:
         yield name, call, REFUSED
     yield "image_grid of tensors", lambda: plots.image_grid(torch.zeros(2, 4, 4)), drawn
     yield "image_grid of NaN", lambda: plots.image_grid([np.full((4, 4), np.nan)]), drawn
-    yield "gallery of tensors", lambda: plots.cluster_gallery(GREY, torch.tensor(Y), torch.tensor(SURE)), drawn
-    yield "gallery of unknown", lambda: plots.cluster_gallery(GREY, Y - 1, SURE), drawn
+    yield "gallery of tensors", lambda: plots.cluster_gallery(GRAY, torch.tensor(Y), torch.tensor(CONFIDENCE)), drawn
+    yield "gallery of unknown", lambda: plots.cluster_gallery(GRAY, Y - 1, CONFIDENCE), drawn
     yield "confusion of tensors", lambda: plots.confusion(torch.tensor(Y), Y.tolist(), WORDS), drawn
     yield "embedding of one point", lambda: plots.embedding(points[:1], [-1], ["a"]), drawn
     yield "embedding of unknown points", lambda: plots.embedding(points, np.full(48, -1), WORDS), drawn

@@ -19,14 +19,14 @@ from labkit import _saved
 from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError, DataError, LabkitError
 from labkit.must import MUST, checkpoint
-from labkit.spaces.features import feature_key, read_features, write_features
+from labkit.spaces.cache import feature_key, read_features, write_features
 from labkit.turtle import Turtle
 from tests import tiny
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
 
 X = make_blobs(60, 6, centers=3, random_state=0)[0].astype(np.float32)
-IMAGES = tiny.pictures()
+IMAGES = tiny.images()
 
 
 def save_turtle(folder: Path) -> tuple[Path, Callable[[], Any]]:
@@ -186,7 +186,7 @@ MUST_LIES = {
 
 
 CHECKPOINT_LIES = {
-    "an optimiser of more": tensor_of("optimizer/999/exp_avg", torch.zeros(3)),
+    "an optimizer of more": tensor_of("optimizer/999/exp_avg", torch.zeros(3)),
     "a best of another model": tensor_of("best/head.weight", torch.zeros(7, 7)),
     "a history in words": settings_of(history="x"),
     "a history of numbers": settings_of(history=[1]),

@@ -104,7 +104,7 @@ GOOD = {
     "classes": ["cat", "dog"],
     "splits": {"train": {"size": 2, "how": "all"}},
     "source": {"kind": "folder", "path": "pictures"},
-    **dict.fromkeys(("licence", "citation", "homepage"), "unknown"),
+    **dict.fromkeys(("license", "citation", "homepage"), "unknown"),
 }
 
 
@@ -600,16 +600,16 @@ print(1024 * (highest() - before))
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA", "P", "I;16", "I", "CMYK", "LAB", "turned"])
 def test_ten_bytes_a_pixel_are_enough(tmp_path: Path, mode: str) -> None:
     side, path, options = 3000, tmp_path / "a.tif", {}
-    grey = Image.fromarray((np.add.outer(np.arange(side), np.arange(side)) % 256).astype(np.uint8))
+    gray = Image.fromarray((np.add.outer(np.arange(side), np.arange(side)) % 256).astype(np.uint8))
     if mode.startswith("I"):
-        image = Image.fromarray(np.asarray(grey).astype(np.uint16 if mode == "I;16" else np.int32) * 257)
+        image = Image.fromarray(np.asarray(gray).astype(np.uint16 if mode == "I;16" else np.int32) * 257)
     elif mode == "LAB":
-        image = Image.merge("LAB", (grey, grey, grey))
+        image = Image.merge("LAB", (gray, gray, gray))
     elif mode == "turned":
-        image, path, options = grey.convert("RGBA"), tmp_path / "a.png", {"exif": Image.Exif()}
+        image, path, options = gray.convert("RGBA"), tmp_path / "a.png", {"exif": Image.Exif()}
         options["exif"][0x0112] = 6
     else:
-        image = grey.convert(mode)
+        image = gray.convert(mode)
         path, options = (
             (path, {}) if mode == "CMYK" else (tmp_path / "a.png", {"transparency": 3} if mode == "P" else {})
         )

@@ -24,13 +24,13 @@ from safetensors.torch import save_file
 
 from labkit._files import atomic_write, file_sha256
 from labkit.pocket import BPE, MODELS
-from labkit.pocket.recipe import glyphs
+from labkit.pocket.recipe import glyphs, text_tower
 from labkit.pocket.recipe import pocket_clip as clip
 from labkit.pocket.recipe import pocket_vit as vit
 
 
 def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, dict[str, Any]]:
-    """Run all stages; returns what the facts of both models say of the run: data, seconds, digests."""
+    """Run all stages; returns the facts of both models about the run: data, seconds, digests."""
     work.mkdir(parents=True, exist_ok=True)
     out.mkdir(parents=True, exist_ok=True)
     kept = work / f"seconds-{scale.fraction:g}.json"
@@ -52,14 +52,14 @@ def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, dict[str, Any]]:
     with timed("alignment"):
         alignment = clip.align(maps, pictures, work, scale)
     with timed("text tower"):
-        text = clip.train_text_tower(alignment, pictures.captions, work, scale)
+        text = text_tower.train_text_tower(alignment, pictures.captions, work, scale)
     with timed("student"):
         captions = clip.caption_embeddings(alignment, pictures, work, scale)
         student = vit.train(alignment, maps, pictures, captions, text, work, scale)
     with atomic_write(out / BPE) as temporary:
         shutil.copyfile(work / BPE, temporary)
     for name, config, state in (
-        ("pocket-clip", clip.CONFIG, clip.assemble(alignment, text)),
+        ("pocket-clip", clip.CONFIG, text_tower.assemble(alignment, text)),
         ("pocket-vit", vit.CONFIG, vit.assemble(student)),
     ):
         with atomic_write(out / f"{name}.json") as temporary:
@@ -94,7 +94,7 @@ def main() -> None:
     arguments = parser.parse_args()
     facts = make(arguments.work, arguments.out, clip.SMOKE if arguments.smoke else clip.Scale())
     of_clip = facts["pocket-clip"]
-    print(f"{of_clip['n_pictures']:,} pictures, {of_clip['n_captions']:,} captions: {arguments.out}")
+    print(f"{of_clip['n_pictures']:,} images, {of_clip['n_captions']:,} captions: {arguments.out}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Pictures with captions to learn from: permissively licensed icons and emoji of many sets, rendered with their names.
+"""Images with captions to learn from: permissively licensed icons and emoji of many sets, rendered with their names.
 
 The icons come from the npm package @iconify/json, their further names from emojibase-data; both are fetched with
 `npm pack`. A caption is an icon's name without the words that only tell its style or size. Kept are emoji, captions
 that occur in several sets (what many people draw under one name is a thing one can see), and captions made of words
 that name emoji or classes of ImageNet.
 
-Whole drawing styles are held out (`HELD_OUT`): no picture of them is ever trained on, so that they can test transfer.
+Whole drawing styles are held out (`HELD_OUT`): no image of them is ever trained on, so that they can test transfer.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ HELD_OUT = ("fluent-emoji", "emojione")  # beginnings of the names of sets
 SKIPPED_KINDS = frozenset(("Logos", "Programming", "Flags / Maps"))  # trademarks, and signs that mean nothing alone
 KEPT_SETS = frozenset(("maki", "temaki", "pinhead", "osmic", "map"))  # maps' signs are things that one can see
 EMOJI_SETS = frozenset(("noto", "noto-v1", "twemoji", "fxemoji", "streamline-emojis"))
-SIZE = 64  # side in pixels of a rendered picture
+SIZE = 64  # side in pixels of a rendered image
 MIN_SETS = 3  # a caption is kept when this many sets have it
-MAX_PER_CAPTION = {True: 40, False: 4}  # pictures of one caption, of things and of other signs; chosen at random
+MAX_PER_CAPTION = {True: 40, False: 4}  # images of one caption, of things and of other signs; chosen at random
 
 STYLE = frozenset(
     """regular filled bold outline outlined thin rounded fill sharp duotone solid tone light line dark off flat remix
@@ -76,7 +76,7 @@ DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 
 @dataclass(frozen=True)
 class Icon:
-    """One picture to be rendered: where it comes from, and what it is called."""
+    """One image to be rendered: where it comes from, and what it is called."""
 
     set_name: str
     name: str
@@ -217,7 +217,7 @@ def svg_of(icon_set: dict[str, Any], name: str, size: int = SIZE) -> str:
 
 
 def render(svgs: list[str], size: int = SIZE) -> np.ndarray:
-    """Pictures (n, size, size, 4), RGBA uint8; one that cannot be drawn is left transparent."""
+    """Images (n, size, size, 4), RGBA uint8; one that cannot be drawn is left transparent."""
     import pyvips
 
     pictures = np.zeros((len(svgs), size, size, 4), np.uint8)
@@ -241,7 +241,7 @@ def _render_set(job: tuple[Path, list[str]]) -> np.ndarray:
 def build(
     work: Path, *, fraction: float = 1.0, progress: bool = True
 ) -> tuple[np.ndarray, list[tuple[str, ...]], np.ndarray, list[dict[str, Any]]]:
-    """The corpus: pictures (n, 64, 64, 4) RGBA uint8, their captions, which are emoji, and the sets; kept in `work`.
+    """The corpus: images (n, 64, 64, 4) RGBA uint8, their captions, which are emoji, and the sets; kept in `work`.
 
     Raises:
         DataError: a package cannot be fetched.

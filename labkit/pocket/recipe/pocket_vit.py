@@ -1,8 +1,8 @@
-"""Train Pocket ViT: a small vision transformer that sees what Pocket CLIP sees, distilled from unlabelled pictures.
+"""Train Pocket ViT: a small vision transformer that sees what Pocket CLIP sees, distilled from unlabeled images.
 
 Masked self-training needs a transformer that trains in minutes. This one learns from Pocket CLIP's image tower alone:
-for views of icons and glyphs, and of the unlabelled train pictures of fashion-mini and digits, its embedding shall
-point where the teacher's does, and shall be as close as the teacher's to each of many captions (Hinton et al., 2015,
+for views of icons and glyphs, and of the unlabeled train images of fashion-mini and digits, its embedding should
+point where the teacher's does, and be as close as the teacher's to each of many captions (Hinton et al., 2015,
 arXiv 1503.02531). The text tower is Pocket CLIP's, unchanged.
 """
 
@@ -42,7 +42,7 @@ CONFIG: dict[str, Any] = {
     "vision_cfg": {"image_size": SIZE, "patch_size": 8, "width": 192, "layers": 6, "head_width": 64},
     "text_cfg": TEXT_CFG,
 }
-PHOTO_VIEWS = 4  # kept of each of their pictures
+PHOTO_VIEWS = 4  # kept of each of their images
 PHOTO_SHARE = 0.25  # of them in a batch
 BATCH = 512
 SAVE_EVERY = 100  # steps
@@ -57,13 +57,13 @@ def photo_views(pictures: Tensor, size: int, generator: torch.Generator) -> Tens
 
 
 def photographs(fraction: float) -> Tensor:
-    """The unlabelled train pictures, RGB in [0, 1], float32 (n, 3, 80, 80)."""
+    """The unlabeled train images, RGB in [0, 1], float32 (n, 3, 80, 80)."""
     parts = []
     for name in pocket.SEEN["pocket-vit"]:
         pixels = load_dataset(name, "train").array
         assert pixels is not None
-        grey = torch.from_numpy(pixels[: max(1, int(fraction * len(pixels)))])[:, None].float() / 255
-        parts.append(F.interpolate(grey, (TRUNK_SIZE,) * 2, mode="bicubic", align_corners=False).clamp(0, 1))
+        gray = torch.from_numpy(pixels[: max(1, int(fraction * len(pixels)))])[:, None].float() / 255
+        parts.append(F.interpolate(gray, (TRUNK_SIZE,) * 2, mode="bicubic", align_corners=False).clamp(0, 1))
     return torch.cat(parts).expand(-1, 3, -1, -1)
 
 
@@ -77,7 +77,7 @@ def photo_batches(pictures: Tensor, v: int, size: int, batch: int = 512) -> Iter
 def teacher_embeddings(
     alignment: Alignment, maps: Sequence[np.ndarray], photos: Tensor, work: Path, scale: Scale
 ) -> Tensor:
-    """What the student shall say, unit vectors float16 (m, 256): views of pictures 0, 1, …, then of photographs."""
+    """The student's targets, unit vectors float16 (m, 256): views of images 0, 1, …, then of photographs."""
     backbone, lower, _ = split_trunk()
     of_photos = []
     for v in range(PHOTO_VIEWS):
@@ -105,7 +105,7 @@ def train(
 
     Args:
         alignment: the teacher.
-        maps: what the lower trunk gives for the views of the pictures, from `trunk_maps`.
+        maps: what the lower trunk gives for the views of the images, from `trunk_maps`.
         captions: embeddings of captions that teacher and student are compared by, unit vectors (V, 256).
         text: the text tower, as `train_text_tower` gives it.
     """

@@ -1,6 +1,6 @@
 """Random views of icons and glyphs: what makes drawings look a little more like the world.
 
-Photographs of clothes, handwriting and emoji differ from icons in polarity, resolution, shading and colour, so all of
+Photographs of clothes, handwriting and emoji differ from icons in polarity, resolution, shading and color, so all of
 these are drawn at random; whatever stays the same is what the caption names.
 """
 
@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BEND = 0.14  # how far a written stroke may be bent, in halves of a picture
-RESOLUTIONS = (7, 8, 10, 14, 20, 28, 28, 48, 64)  # sides in pixels to which a picture is reduced before it is enlarged
+BEND = 0.14  # how far a written stroke may be bent, in halves of an image
+RESOLUTIONS = (7, 8, 10, 14, 20, 28, 28, 48, 64)  # sides in pixels to which an image is reduced before it is enlarged
 
 
 def fill_holes(alpha: np.ndarray) -> np.ndarray:
-    """The silhouettes of pictures: alpha (n, h, w) uint8 with everything enclosed made opaque."""
+    """The silhouettes of images: alpha (n, h, w) uint8 with everything enclosed made opaque."""
     from scipy.ndimage import binary_fill_holes
 
     return np.stack([np.maximum(a, 255 * binary_fill_holes(a > 96).astype(np.uint8)) for a in alpha])
@@ -26,7 +26,7 @@ def as_written(pictures: Tensor, generator: torch.Generator) -> Tensor:
     """Characters as hands write them: strokes thinner or thicker, and everything a little bent.
 
     Args:
-        pictures: RGBA uint8 (B, h, w, 4).
+        images: RGBA uint8 (B, h, w, 4).
         generator: source of all randomness.
 
     Returns:
@@ -52,13 +52,13 @@ def as_written(pictures: Tensor, generator: torch.Generator) -> Tensor:
 def random_views(
     pictures: Tensor, silhouettes: Tensor, size: int, generator: torch.Generator, hard_share: Tensor | float = 0.25
 ) -> Tensor:
-    """One random view of each picture.
+    """One random view of each image.
 
     Args:
-        pictures: RGBA uint8 (B, h, w, 4), as drawn.
+        images: RGBA uint8 (B, h, w, 4), as drawn.
         silhouettes: their filled outlines, uint8 (B, h, w); see `fill_holes`.
         size: side of the result in pixels.
-        hard_share: how likely a view differs much from the drawing, for all or each picture (B,).
+        hard_share: how likely a view differs much from the drawing, for all or each image (B,).
         generator: source of all randomness.
 
     Returns:
@@ -76,7 +76,7 @@ def random_views(
     rgba = pictures.permute(0, 3, 1, 2).float() / 255
     color, alpha = rgba[:, :3], rgba[:, 3:]
     solid = silhouettes[:, None].float() / 255
-    # Ink: as drawn; or one random colour; or a silhouette with soft shading, the drawing faintly on it.
+    # Ink: as drawn; or one random color; or a silhouette with soft shading, the drawing faintly on it.
     flat = uniform(0, 1, 3, 1, 1)
     flat = torch.where(chance(0.6), flat.mean(1, keepdim=True).expand_as(flat), flat)
     color, is_solid = torch.where(chance(0.4), flat, color), chance(0.6) & hard[:, None, None, None]
@@ -84,7 +84,7 @@ def random_views(
     faint = uniform(-0.4, 0.4, 1, 1, 1) * alpha
     color = torch.where(is_solid, (flat + shading + faint).clamp(0, 1), color)
     alpha = torch.where(is_solid, solid, alpha)
-    # Ground: black, white or any colour, but never so close to the ink that nothing can be seen.
+    # Ground: black, white or any color, but never so close to the ink that nothing can be seen.
     ink = (color * alpha).sum((2, 3), keepdim=True) / alpha.sum((2, 3), keepdim=True).clamp_min(1e-3)
     ground = torch.where(chance(0.5), chance(0.5).float().expand(-1, 3, 1, 1), uniform(0, 1, 3, 1, 1))
     close = (ground - ink).abs().mean(1, keepdim=True) < 0.25
@@ -99,7 +99,7 @@ def random_views(
     grid = F.affine_grid(matrix, [n, 4, *color.shape[-2:]], align_corners=False)
     warped = F.grid_sample(torch.cat([color * alpha, alpha], 1), grid, align_corners=False)
     image = warped[:, :3] + ground * (1 - warped[:, 3:])
-    # Camera: grey or coloured, and at some resolution.
+    # Camera: gray or colored, and at some resolution.
     image = torch.where(chance(0.5), image.mean(1, keepdim=True).expand_as(image), image)
     image = (image + uniform(0, 0.04, 1, 1, 1) * torch.randn(image.shape, generator=generator)).clamp(0, 1)
     resolution = torch.randint(len(RESOLUTIONS), (n,), generator=generator)

@@ -66,7 +66,7 @@ def test_the_image_follows_the_controls():
     dropdown.value = "dotted"
     assert bytes(image.value) != wide
     slider.value, dropdown.value = 3, "solid"
-    assert bytes(image.value) == first  # the same values give the same picture
+    assert bytes(image.value) == first  # the same values give the same image
 
 
 def test_no_output_widget_is_used():

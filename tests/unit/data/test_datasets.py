@@ -44,7 +44,7 @@ def make_manifest(folder: Path, source: dict, classes: list[str], **sizes: int) 
         "classes": classes,
         "splits": {split: {"size": size, "how": "all"} for split, size in sizes.items()},
         "source": source,
-        **dict.fromkeys(("licence", "citation", "homepage"), "unknown"),
+        **dict.fromkeys(("license", "citation", "homepage"), "unknown"),
     }
     (folder / "mine.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
     return load_manifest(folder / "mine.yaml")
@@ -295,7 +295,7 @@ def test_digits_split_is_fixed() -> None:
     assert hashlib.sha256(content).hexdigest()[:12] == "8a5f3aefa99f"
 
 
-# the dataset's own behaviour
+# the dataset's own behavior
 
 
 def test_indexing() -> None:
@@ -557,7 +557,7 @@ def test_huggingface_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_folder_of_classes_of_any_depth(tmp_path: Path) -> None:
-    root = tmp_path / "My Pictures!"
+    root = tmp_path / "My Images!"
     files = [
         save(root / "cat" / "2023" / "may" / "b.PNG", 10),
         save(root / "cat" / "a.jpeg", 20),
@@ -567,7 +567,7 @@ def test_folder_of_classes_of_any_depth(tmp_path: Path) -> None:
     (root / "nothing in here").mkdir()
     manifest = load_manifest(root)
     dataset = load_dataset(manifest, "train")
-    assert (manifest.id, manifest.classes) == ("my-pictures", ["cat", "dog"])
+    assert (manifest.id, manifest.classes) == ("my-images", ["cat", "dog"])
     assert dataset.files == files
     assert dataset.labels.tolist() == [0, 0, 1]
     assert dataset.array is None
@@ -584,7 +584,7 @@ def test_flat_folder_has_no_labels(tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     for name in ("cat/a.png", "cat/._a.png", ".thumbs/a.png", "cat/.cache/b.png", "dog/b.png", ".c.png"):
         save(root / name)
     manifest = load_manifest(root)
@@ -594,38 +594,38 @@ def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
 
 def test_folder_of_splits(tmp_path: Path) -> None:
     for name in ("train/cat/a.png", "train/dog/b.png", "test/dog/c.png"):
-        save(tmp_path / "pictures" / name)
-    manifest = load_manifest(tmp_path / "pictures")
+        save(tmp_path / "images" / name)
+    manifest = load_manifest(tmp_path / "images")
     assert load_dataset(manifest, "train").labels.tolist() == [0, 1]
     assert load_dataset(manifest, "test").labels.tolist() == [1]  # the same number as in train
 
 
 def test_linked_class_folders_are_followed_and_loops_end(tmp_path: Path) -> None:
     save(tmp_path / "elsewhere" / "a.png")
-    save(tmp_path / "pictures" / "dog" / "b.png")
-    (tmp_path / "pictures" / "cat").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    (tmp_path / "pictures" / "dog" / "loop").symlink_to(tmp_path / "pictures", target_is_directory=True)
-    manifest = load_manifest(tmp_path / "pictures")
+    save(tmp_path / "images" / "dog" / "b.png")
+    (tmp_path / "images" / "cat").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "images" / "dog" / "loop").symlink_to(tmp_path / "images", target_is_directory=True)
+    manifest = load_manifest(tmp_path / "images")
     assert manifest.classes == ["cat", "dog"]
     assert manifest.splits["train"].size == 2
 
 
 @pytest.mark.parametrize("names", [[], ["notes.txt"], ["cat/notes.txt"], [".hidden/a.png"]])
 def test_folder_without_images(tmp_path: Path, names: list[str]) -> None:
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for name in names:
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text("")
-    with pytest.raises(DataError, match=r"pictures holds no images\. Expected files that end in \.bmp"):
+    with pytest.raises(DataError, match=r"images holds no images\. Expected files that end in \.bmp"):
         load_manifest(root)
 
 
 def test_images_beside_class_folders(tmp_path: Path) -> None:
     for name in ("a.png", "cat/b.png", "cat/c.png"):
-        save(tmp_path / "pictures" / name)
+        save(tmp_path / "images" / name)
     with pytest.raises(DataError, match=r"has 1 images \(such as a\.png\) beside 2 in sub-folders"):
-        load_manifest(tmp_path / "pictures")
+        load_manifest(tmp_path / "images")
 
 
 def test_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -637,8 +637,8 @@ def test_folder_that_is_not_there(tmp_path: Path) -> None:
 
 def test_folder_that_is_not_what_its_manifest_says(tmp_path: Path) -> None:
     for name in ("cat/a.png", "dog/b.png"):
-        save(tmp_path / "pictures" / name)
-    source = {"kind": "folder", "path": "pictures"}
+        save(tmp_path / "images" / name)
+    source = {"kind": "folder", "path": "images"}
     assert load_dataset(make_manifest(tmp_path, source, ["dog", "cat"], train=2)).labels.tolist() == [1, 0]
     assert load_dataset(make_manifest(tmp_path, source, [], train=2)).labels.tolist() == [-1, -1]
     with pytest.raises(DataError, match=r"no class of mine: dog\. Expected cat, bird"):
@@ -648,8 +648,8 @@ def test_folder_that_is_not_what_its_manifest_says(tmp_path: Path) -> None:
 
 
 def test_checksums_of_a_folder(tmp_path: Path) -> None:
-    path = save(tmp_path / "pictures" / "cat" / "a.png")
-    manifest = load_manifest(tmp_path / "pictures")
+    path = save(tmp_path / "images" / "cat" / "a.png")
+    manifest = load_manifest(tmp_path / "images")
     good = {"cat/a.png": hashlib.sha256(path.read_bytes()).hexdigest()}
     assert len(load_dataset(manifest.model_copy(update={"sha256": good}))) == 1
     save(path, 9)
@@ -658,9 +658,9 @@ def test_checksums_of_a_folder(tmp_path: Path) -> None:
 
 
 def test_image_added_after_the_manifest_was_made(tmp_path: Path) -> None:
-    save(tmp_path / "pictures" / "a.png")
-    manifest = load_manifest(tmp_path / "pictures")
-    save(tmp_path / "pictures" / "b.png")
+    save(tmp_path / "images" / "a.png")
+    manifest = load_manifest(tmp_path / "images")
+    save(tmp_path / "images" / "b.png")
     with pytest.raises(DataError, match="2 images in split train, but its manifest promises 1"):
         load_dataset(manifest)
 
@@ -695,7 +695,7 @@ def test_palette(tmp_path: Path, transparent: bool) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
-def test_16_bit_grey_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
+def test_16_bit_gray_is_scaled_not_clipped(tmp_path: Path, name: str) -> None:
     levels = np.array([[0, 300, 30000, 65535]], dtype=np.uint16)
     image = one_image(tmp_path, Image.fromarray(levels), name)
     assert np.asarray(image)[0, :, 0].tolist() == [0, 1, 117, 255]
@@ -718,13 +718,13 @@ def test_photographs_are_turned_the_right_way_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("keep", [0.0, 0.02, 0.6])
 def test_truncated_image_is_named(tmp_path: Path, name: str, keep: float) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    path = tmp_path / "pictures" / name
+    path = tmp_path / "images" / name
     path.parent.mkdir()
     Image.fromarray(noise).save(path)
     content = path.read_bytes()
     path.write_bytes(content[: int(keep * len(content))])
-    dataset = load_dataset(tmp_path / "pictures")
-    with pytest.raises(DataError, match=rf"pictures/{name} cannot be read"):
+    dataset = load_dataset(tmp_path / "images")
+    with pytest.raises(DataError, match=rf"images/{name} cannot be read"):
         dataset[0]
 
 
@@ -735,8 +735,8 @@ def test_floating_point_levels_are_refused(tmp_path: Path) -> None:
 
 def test_images_can_be_read_by_several_threads(tmp_path: Path) -> None:
     for i in range(20):
-        save(tmp_path / "pictures" / f"{i:02d}.png", level=i)
-    dataset = load_dataset(tmp_path / "pictures")
+        save(tmp_path / "images" / f"{i:02d}.png", level=i)
+    dataset = load_dataset(tmp_path / "images")
     seen: dict[int, int] = {}
     threads = [
         threading.Thread(target=lambda i=i: seen.update({i: dataset[i][0].getpixel((0, 0))[0]})) for i in range(20)

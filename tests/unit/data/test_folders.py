@@ -1,4 +1,4 @@
-"""Folders: what `plain_image` makes of a picture (whole folders are in test_datasets.py)."""
+"""Folders: what `plain_image` makes of an image (whole folders are in test_datasets.py)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_any_other_picture_becomes_plain(mode: str) -> None:
     assert plain_image(plain) is plain
 
 
-def test_one_colour_of_rgb_can_be_transparent() -> None:
+def test_one_color_of_rgb_can_be_transparent() -> None:
     image = Image.new("RGB", (2, 1), (10, 20, 30))
     image.putpixel((1, 0), (40, 50, 60))
     image.info["transparency"] = (10, 20, 30)

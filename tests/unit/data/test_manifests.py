@@ -18,12 +18,12 @@ from labkit.errors import DataError, ManifestError
 
 GOOD = {
     "id": "mine",
-    "title": "My pictures",
+    "title": "My images",
     "task": "which of two things",
     "classes": ["cat", "dog"],
     "splits": {"train": {"size": 4, "how": "all"}},
     "source": {"kind": "torchvision", "dataset": "CIFAR10", "args": {"train": [{"train": True}]}},
-    "licence": "unknown",
+    "license": "unknown",
     "citation": "unknown",
     "homepage": "unknown",
     "published": [{"method": "TURTLE", "metric": "accuracy", "value": 0.5, "source": "a paper"}],
@@ -85,8 +85,8 @@ def test_sizes(name: str, n_classes: int, n_train: int, n_test: int) -> None:
 @pytest.mark.parametrize(
     ("keys", "value", "named", "cure"),
     [
-        ("licence", ..., "`licence` is missing", "'unknown'"),
-        ("license", "MIT", "`license`: unknown key. Did you mean 'licence'?", "Allowed here: id, title"),
+        ("license", ..., "`license` is missing", "'unknown'"),
+        ("licence", "MIT", "`licence`: unknown key. Did you mean 'license'?", "Allowed here: id, title"),
         ("splits.train.sise", 4, "`splits.train.sise`: unknown key. Did you mean 'size'?", "Allowed here: size, how"),
         ("splits.train.size", -4, "`splits.train.size`: got -4", "whole number from 1"),
         ("splits.train.how", ..., "`splits.train.how` is missing", "how the split is made"),
@@ -117,9 +117,9 @@ def test_error_names_file_key_and_cure(tmp_path: Path, keys: str, value: object,
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    data = changed("licence", ...)
+    data = changed("license", ...)
     del data["title"]
-    with pytest.raises(ManifestError, match=r"(?s)`title` is missing.*`licence` is missing"):
+    with pytest.raises(ManifestError, match=r"(?s)`title` is missing.*`license` is missing"):
         load_manifest(write(tmp_path, data))
 
 

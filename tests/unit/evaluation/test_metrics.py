@@ -95,7 +95,7 @@ def test_the_default_average_is_the_papers():
 @pytest.mark.parametrize("metric", ALL)
 def test_plain_floats(metric):
     assert type(metric([0, 1, 1], [1, 0, 0])) is float
-    assert metric([0, 1, 1], [1, 0, 0]) == 1.0
+    assert metric([0, 1, 1], [0, 1, 1]) == 1.0
 
 
 @pytest.mark.parametrize("metric", [*ALL, m.match_clusters])
@@ -129,17 +129,17 @@ def test_bad_settings_are_named():
 def test_calibration_worked_example():
     confidence = np.array([0.05, 0.5, 0.5, 0.31, 0.9, 1.0])
     correct = np.array([False, True, False, False, True, True])
-    counts, sure, right = m.calibration(confidence, correct, n_bins=2)
+    counts, mean_confidence, right = m.calibration(confidence, correct, n_bins=2)
     assert counts.tolist() == [4, 2]
-    np.testing.assert_allclose(sure, [1.36 / 4, 0.95])
+    np.testing.assert_allclose(mean_confidence, [1.36 / 4, 0.95])
     np.testing.assert_allclose(right, [0.25, 1.0])
     assert m.expected_calibration_error(confidence, correct, 2) == pytest.approx(4 / 6 * 0.09 + 2 / 6 * 0.05)
 
 
 def test_bins_close_at_their_upper_end_and_may_be_empty():
-    counts, sure, right = m.calibration([0.0, 0.1, 0.3, 0.7, 0.8], np.ones(5, bool), n_bins=10)
+    counts, confidence, right = m.calibration([0.0, 0.1, 0.3, 0.7, 0.8], np.ones(5, bool), n_bins=10)
     assert counts.tolist() == [2, 0, 1, 0, 0, 0, 1, 1, 0, 0]  # 0.3 · 10 is a little more than 3
-    assert np.isnan(sure[1])
+    assert np.isnan(confidence[1])
     assert np.isnan(right[1])
 
 

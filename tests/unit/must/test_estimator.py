@@ -27,7 +27,7 @@ from sklearn.linear_model import LogisticRegression
 from labkit import _saved
 from labkit.data.images import ImageDataset
 from labkit.errors import BackboneError, CheckpointError, FitError
-from labkit.must import MUST, checkpoint, estimator, head, run
+from labkit.must import MUST, checkpoint, estimator, head, processes, run
 from labkit.must.choosing import compare
 from labkit.spaces.backbones import load_backbone
 from labkit.spaces.features import encode_images
@@ -37,7 +37,7 @@ from labkit.zeroshot.prompts import Prompts
 from tests import tiny
 
 ROOT = Path(__file__).parents[3]
-IMAGES = tiny.pictures()
+IMAGES = tiny.images()
 
 
 pytestmark = pytest.mark.usefixtures("tiny_model")
@@ -76,7 +76,7 @@ def assert_same_fit(first: MUST, second: MUST) -> None:
 
 
 def assert_same_folder(first: Path, second: Path) -> None:
-    """Checkpoints of two folders hold the same bits, moments of the optimiser included; and so do their metrics."""
+    """Checkpoints of two folders hold the same bits, moments of the optimizer included; and so do their metrics."""
     ours, theirs = (load_file(folder / "checkpoint.safetensors") for folder in (first, second))
     assert {name.split("/")[0] for name in ours} >= {"student", "teacher", "optimizer", "moving_mean", "epochs", "sums"}
     assert ours.keys() == theirs.keys()
@@ -191,7 +191,7 @@ def test_several_processes_are_told_where_to_run(
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
     monkeypatch.setattr("accelerate.Accelerator", dict)
-    assert estimator._accelerator(device) == {"cpu": cpu, "mixed_precision": "no"}
+    assert processes.accelerator_for(device) == {"cpu": cpu, "mixed_precision": "no"}
 
 
 def test_metrics_tell_of_every_tenth_step_and_the_last(tmp_path: Path) -> None:
@@ -351,7 +351,7 @@ def test_wrong_settings_are_explained_before_any_work(tmp_path: Path) -> None:
 
 
 def head_at_the_start(start: np.ndarray) -> np.ndarray:
-    """What a fit that learns nothing says of the pictures: what it began with."""
+    """What a fit that learns nothing says of the images: what it began with."""
     return tiny.must(lr=1e-30, epochs=1).fit(IMAGES, initial_labels=start).predict_proba(IMAGES)
 
 
@@ -385,7 +385,7 @@ def test_the_head_is_as_sure_as_logistic_regression(classes: tuple[int, ...]) ->
 
 
 def test_a_class_without_pictures_neither_swallows_the_others_nor_vanishes() -> None:
-    """As in CLIP: all pictures lie in one cone, all prompts in another, and classes differ a little in both."""
+    """As in CLIP: all images lie in one cone, all prompts in another, and classes differ a little in both."""
     rng = np.random.default_rng(0)
     pictures_cone, prompts_cone, *directions = np.eye(32)[:7]
     labels = np.arange(500) % 5
@@ -403,8 +403,11 @@ def test_a_class_without_pictures_neither_swallows_the_others_nor_vanishes() -> 
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (np.zeros(23, int), r"start has shape \(23,\) and dtype int64. Expected a class number for each of the 24"),
-        (np.zeros((24, 3), int), r"start has shape \(24, 3\)"),
+        (
+            np.zeros(23, int),
+            r"initial_labels has shape \(23,\) and dtype int64. Expected a class number for each of the 24",
+        ),
+        (np.zeros((24, 3), int), r"initial_labels has shape \(24, 3\)"),
         (np.zeros(24), "dtype float64. Expected a class number"),
         (np.zeros(24, bool), "dtype bool"),
         (["red"] * 24, "dtype <U3"),
@@ -588,7 +591,7 @@ from tests import tiny
 tiny.use_model(Path(sys.argv[1]))
 estimator.LOG_EVERY, checkpoint.SAVE_EVERY = 1, -1.0
 must = tiny.must(epochs=200)
-must.fit(tiny.pictures(), folder=sys.argv[2], on_log=lambda records: print(records[-1]["step"], flush=True))
+must.fit(tiny.images(), folder=sys.argv[2], on_log=lambda records: print(records[-1]["step"], flush=True))
 """
 
 
@@ -799,7 +802,7 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     more = [*tiny.WORDS, "one_that_is_new"]
     assert 'now ["one_that_is_new"]' in refused(tiny.must(epochs=1).set_params(prompts=Prompts.from_words(more)))
     assert "prompts" in refused(tiny.must(epochs=1).set_params(prompts=Prompts.from_words(tiny.WORDS, ["one {}"])))
-    assert "images" in refused(tiny.must(epochs=1), images=tiny.pictures(seed=1))
+    assert "images" in refused(tiny.must(epochs=1), images=tiny.images(seed=1))
     assert 'initial_labels (there "zero-shot", now "given, ' in refused(tiny.must(epochs=1), start=IMAGES.labels)
     other = dataclasses.replace(tiny.backbone(), fingerprint="0" * 64)
     assert "backbone" in refused(tiny.must(other, epochs=1))
@@ -811,7 +814,7 @@ def test_other_pictures_under_the_same_names_are_refused(tmp_path: Path) -> None
 
     def folder(name: str, seed: int, names: str) -> ImageDataset:
         (tmp_path / name).mkdir()
-        for picture, stem in zip(tiny.pictures(seed=seed).array, names, strict=False):
+        for picture, stem in zip(tiny.images(seed=seed).array, names, strict=False):
             Image.fromarray(picture).save(tmp_path / name / f"{stem}.bmp")
             os.utime(tmp_path / name / f"{stem}.bmp", (10**9, 10**9))
         return ImageDataset(np.full(9, -1), [], files=sorted((tmp_path / name).iterdir()))
@@ -952,7 +955,7 @@ def test_a_model_is_saved_only_under_a_path(path: object) -> None:
 
 def test_other_odd_arguments_are_refused() -> None:
     masked = np.ma.MaskedArray(IMAGES.labels, mask=IMAGES.labels == 0)
-    with pytest.raises(FitError, match="start has masked entries"):
+    with pytest.raises(FitError, match="initial_labels has masked entries"):
         tiny.must(epochs=1).fit(IMAGES, initial_labels=masked)
     with pytest.raises(FitError, match="on_log is 3"):
         tiny.must(epochs=1).fit(IMAGES, on_log=3)  # type: ignore[arg-type]

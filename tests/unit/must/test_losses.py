@@ -94,10 +94,10 @@ def test_a_class_that_nothing_is_given_to_costs_much_but_not_infinitely() -> Non
 
 
 def test_masked_image_counts_hidden_pixels_only() -> None:
-    images, hidden = torch.zeros(1, 3, 4, 4), torch.tensor([[True, False, False, False]])
+    images, masked = torch.zeros(1, 3, 4, 4), torch.tensor([[True, False, False, False]])
     guess = torch.full((1, 3, 4, 4), 100.0)
     guess[0, :, :2, :2] = torch.tensor([1.0, -2.0, 6.0])[:, None, None]
-    assert masked_image_loss(guess, images, hidden).item() == pytest.approx(3)
+    assert masked_image_loss(guess, images, masked).item() == pytest.approx(3)
 
 
 def test_masked_image_knows_patches_of_a_wide_picture_row_by_row() -> None:
@@ -106,15 +106,15 @@ def test_masked_image_knows_patches_of_a_wide_picture_row_by_row() -> None:
         guess = torch.zeros(1, 3, 4, 8)
         row, column = divmod(patch, 4)
         guess[0, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2] = 1
-        hidden = torch.arange(8)[None] == patch
-        assert masked_image_loss(guess, images, hidden).item() == 1
-        assert masked_image_loss(guess, images, ~hidden).item() == 0
+        masked = torch.arange(8)[None] == patch
+        assert masked_image_loss(guess, images, masked).item() == 1
+        assert masked_image_loss(guess, images, ~masked).item() == 0
 
 
 def test_pictures_with_more_hidden_patches_weigh_more() -> None:
     guess = torch.stack([torch.full((3, 4, 4), 1.0), torch.full((3, 4, 4), 5.0)])
-    hidden = torch.tensor([[True, True, True, False], [True, False, False, False]])
-    assert masked_image_loss(guess, torch.zeros(2, 3, 4, 4), hidden).item() == pytest.approx((3 * 1 + 5) / 4)
+    masked = torch.tensor([[True, True, True, False], [True, False, False, False]])
+    assert masked_image_loss(guess, torch.zeros(2, 3, 4, 4), masked).item() == pytest.approx((3 * 1 + 5) / 4)
 
 
 # ----------------------------------------------------------------------------------------------------------- alignment
@@ -124,10 +124,10 @@ def test_alignment_is_the_squared_distance_of_unit_vectors() -> None:
     embedding = torch.tensor([[2.0, 0.0]])
     patches = torch.tensor([[[5.0, 0.0], [0.0, 0.1], [-3.0, 0.0], [7.0, 7.0]]])  # at 0, 90, 180 and 45 degrees
     for patch, expected in enumerate((0, 2, 4, 2 - math.sqrt(2))):
-        hidden = torch.arange(4)[None] == patch
-        assert alignment_loss(patches, embedding, hidden).item() == pytest.approx(expected, abs=1e-6)
-    hidden = torch.tensor([[True, True, True, False]])
-    assert alignment_loss(patches, embedding, hidden).item() == pytest.approx(2)
+        masked = torch.arange(4)[None] == patch
+        assert alignment_loss(patches, embedding, masked).item() == pytest.approx(expected, abs=1e-6)
+    masked = torch.tensor([[True, True, True, False]])
+    assert alignment_loss(patches, embedding, masked).item() == pytest.approx(2)
 
 
 def test_alignment_moves_both_sides() -> None:
@@ -141,9 +141,9 @@ def test_alignment_moves_both_sides() -> None:
 
 
 def test_with_nothing_hidden_masked_losses_are_zero_with_gradient_zero() -> None:
-    hidden = torch.zeros(2, 4, dtype=torch.bool)
+    masked = torch.zeros(2, 4, dtype=torch.bool)
     patches, guess = random(2, 4, 3).requires_grad_(), random(2, 3, 4, 4).requires_grad_()
-    loss = alignment_loss(patches, random(2, 3), hidden) + masked_image_loss(guess, random(2, 3, 4, 4), hidden)
+    loss = alignment_loss(patches, random(2, 3), masked) + masked_image_loss(guess, random(2, 3, 4, 4), masked)
     loss.backward()
     assert loss.item() == 0
     assert patches.grad is not None
@@ -163,10 +163,10 @@ def test_a_zero_vector_does_not_make_nan() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_low_precision_inputs_give_single_precision_losses(dtype: torch.dtype) -> None:
-    hidden = torch.ones(2, 4, dtype=torch.bool)
+    masked = torch.ones(2, 4, dtype=torch.bool)
     losses = [
         self_training_loss(random(2, 3).to(dtype), torch.tensor([0, 1]), torch.tensor([True, True])),
-        alignment_loss(random(2, 4, 3).to(dtype), random(2, 3).to(dtype), hidden),
-        masked_image_loss(random(2, 3, 4, 4).to(dtype), random(2, 3, 4, 4), hidden),
+        alignment_loss(random(2, 4, 3).to(dtype), random(2, 3).to(dtype), masked),
+        masked_image_loss(random(2, 3, 4, 4).to(dtype), random(2, 3, 4, 4), masked),
     ]
     assert {loss.dtype for loss in losses} == {torch.float32}

@@ -1,4 +1,4 @@
-"""Masks of MUST: how many patches are hidden, in what shapes, and from which source of chance."""
+"""Masks of MUST: how many patches are masked, in what shapes, and from which source of chance."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 @pytest.mark.parametrize(
-    ("grid", "ratio", "block", "n_hidden"),
+    ("grid", "ratio", "block", "n_masked"),
     [
         ((14, 14), 0.3, 2, 15 * 4),  # ViT-B/16, blocks of 32 pixels: ⌈14.7⌉ of 49
         ((16, 16), 0.3, 4, 5 * 16),  # ViT-L/14, blocks of 56 pixels: ⌈4.8⌉ of 16
@@ -26,11 +26,11 @@ def seeded(seed: int = 0) -> torch.Generator:
         ((7, 3), 0.999, 1, 21),
     ],
 )
-def test_so_many_patches_are_hidden(grid: tuple[int, int], ratio: float, block: int, n_hidden: int) -> None:
+def test_so_many_patches_are_hidden(grid: tuple[int, int], ratio: float, block: int, n_masked: int) -> None:
     masks = block_masks(50, grid, ratio=ratio, block=block, generator=seeded())
     assert masks.shape == (50, math.prod(grid))
     assert masks.dtype == torch.bool
-    assert masks.sum(1).tolist() == [n_hidden] * 50
+    assert masks.sum(1).tolist() == [n_masked] * 50
 
 
 def test_whole_blocks_are_hidden_row_by_row() -> None:
@@ -68,7 +68,7 @@ def test_with_a_generator_the_global_state_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"ratio": 1.0}, r"mask ratio is 1.0.*0 \(nothing hidden\) to below 1"),
+        ({"ratio": 1.0}, r"mask ratio is 1.0.*0 \(nothing masked\) to below 1"),
         ({"ratio": -0.1}, "mask ratio is -0.1"),
         ({"ratio": float("nan")}, "mask ratio is nan"),
         ({"ratio": 0.3, "block": 3}, r"blocks of 3 x 3 patches do not fill a grid of 6 x 4"),

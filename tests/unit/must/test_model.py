@@ -31,7 +31,7 @@ def noise(n: int, size: int, seed: int = 0) -> torch.Tensor:
 
 
 def published(name: str) -> Any:
-    """A model of open_clip with random weights and a tiny text tower; made without its own slow initialisation."""
+    """A model of open_clip with random weights and a tiny text tower; made without its own slow initialization."""
     config = open_clip.get_model_config(name)
     with torch.device("meta"):
         quick_gelu = config.get("quick_gelu", False)

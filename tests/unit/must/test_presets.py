@@ -235,7 +235,7 @@ def write_dataset(folder: Path, name: str) -> Path:
             pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "images" / kind / f"{i}.png")
     manifest = {
-        "id": name, "title": name, "task": "a test", "classes": ["cat", "dog"], "licence": "unknown",
+        "id": name, "title": name, "task": "a test", "classes": ["cat", "dog"], "license": "unknown",
         "splits": {"train": {"size": 4, "how": "all"}}, "source": {"kind": "folder", "path": "images"},
         "citation": "unknown", "homepage": "unknown",
     }  # fmt: skip
@@ -310,9 +310,10 @@ def test_a_folder_is_no_dataset_whatever_it_is_called(
 
 
 def test_one_process_of_several_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labkit.own.self_train.self_train", lambda plan, **options: None)
     for rank, printed in (("0", True), ("1", False)):
         monkeypatch.setenv("RANK", rank)
-        cli._print_settings("pocket", PRESETS["pocket"])
+        assert cli.main(["must", "digits"]) == 0
         assert bool(capsys.readouterr().out) == printed
 
 

@@ -149,9 +149,9 @@ def test_many_classes_need_a_moving_mean_that_each_epoch_begins_anew(
     one = trainer(tiny.config(fairness_momentum=memory), classes=classes)
     moving: torch.Tensor | None = None
     for step in range(7):  # of five an epoch
-        hidden = one.masks()
+        masked = one.masks()
         with torch.no_grad():
-            mean = one.state.student(one.normalise(views(seed=step)), hidden).logits.softmax(-1).mean(0)
+            mean = one.state.student(one.normalize(views(seed=step)), masked).logits.softmax(-1).mean(0)
         seen = one.step(views(), views(seed=step))
         moving = mean if moving is None or step == 5 else remembers * moving + (1 - remembers) * mean
         torch.testing.assert_close(one.state.moving_mean, moving, atol=1e-6, rtol=1e-4)
@@ -204,7 +204,7 @@ def test_a_batch_in_micro_batches_has_the_gradient_of_the_whole(accumulate: int,
 def test_a_step_never_waits_for_the_device(changes: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU, reading one number of a tensor stops the queue of work until all before it is done."""
     one = trainer(tiny.config(**changes))
-    one.step(views(), views(seed=1))  # the optimiser's first step makes its state
+    one.step(views(), views(seed=1))  # the optimizer's first step makes its state
 
     def wait(*arguments: Any) -> NoReturn:
         raise AssertionError("this step waits for the device")

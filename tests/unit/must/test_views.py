@@ -1,4 +1,4 @@
-"""Weak and strong views: a function of seed, epoch and picture alone, for pictures of any size and kind."""
+"""Weak and strong views: a function of seed, epoch and image alone, for images of any size and kind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZE = 16
 
 
 def views(images: ImageDataset | None = None, seed: int = 0, **settings: object) -> Views:
-    return Views(tiny.pictures(8) if images is None else images, SIZE, seed, **settings)  # type: ignore[arg-type]
+    return Views(tiny.images(8) if images is None else images, SIZE, seed, **settings)  # type: ignore[arg-type]
 
 
 def of(*images: Image.Image) -> ImageDataset:
@@ -90,12 +90,12 @@ def test_workers_draw_the_same_views() -> None:
 
 
 def test_labels_are_not_read() -> None:
-    images = tiny.pictures(8)
+    images = tiny.images(8)
     other = ImageDataset(images.labels[::-1].copy(), images.classes, array=images.array)
     assert all(same(views(images)[0, i], views(other)[0, i]) for i in range(8))
 
 
-# ------------------------------------------------------------------------------------------------ all kinds of pictures
+# ------------------------------------------------------------------------------------------------ all kinds of images
 
 
 def picture(mode: str, width: int = 30, height: int = 20) -> Image.Image:
@@ -135,7 +135,7 @@ def test_one_pixel_fills_the_views() -> None:
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    (tmp_path / "broken.png").write_bytes(b"not a picture")
+    (tmp_path / "broken.png").write_bytes(b"not an image")
     images = ImageDataset(np.array([-1]), [], files=[tmp_path / "broken.png"])
     with pytest.raises(DataError, match=r"broken\.png"):
         views(images)[0, 0]
@@ -216,10 +216,10 @@ def test_mirror_and_augmentation_can_be_switched_off() -> None:
     assert max(view[0, 0, 0].item() for view in everything) < 60  # near whole: the dark end is still there
 
 
-def test_augmentation_fills_with_the_mean_colour() -> None:
+def test_augmentation_fills_with_the_mean_color() -> None:
     made = views(of(Image.new("RGB", (32, 32))), mean=(1.0, 0.0, 0.5), augment="rand-m9-n1-p1.0-inc1")
-    colours = {tuple(c) for e in range(60) for c in made[e, 0][2].flatten(1).T.tolist()}
-    assert (255, 0, 128) in colours
+    colors = {tuple(c) for e in range(60) for c in made[e, 0][2].flatten(1).T.tolist()}
+    assert (255, 0, 128) in colors
 
 
 @pytest.mark.parametrize("augment", ["rand-m9-mstd0.5-inc1", "rand-m10-mstd2-inc1"])

@@ -17,7 +17,7 @@ from scipy.special import log_softmax
 from labkit._files import file_sha256
 from labkit.errors import DataError
 from labkit.pocket import BPE, MODELS, NAMES
-from labkit.pocket.recipe import corpus, evaluate, pocket_clip, pocket_vit
+from labkit.pocket.recipe import corpus, evaluate, pocket_clip, pocket_vit, text_tower
 from labkit.pocket.recipe.views import as_written, fill_holes, random_views
 from labkit.spaces.backbones import load_backbone
 
@@ -157,7 +157,7 @@ def test_distillation_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: 
 def test_the_vocabulary_reads_frequent_words_whole(tmp_path: Path) -> None:
     pytest.importorskip("tokenizers", reason="the recipe learns its vocabulary with tokenizers")
     path = tmp_path / "bpe.txt.gz"
-    pocket_clip.learn_vocabulary(["a photo of a dog", "dog icon", "photo of dogs"] * 5, path)
+    text_tower.learn_vocabulary(["a photo of a dog", "dog icon", "photo of dogs"] * 5, path)
     tokenizer = SimpleTokenizer(bpe_path=str(path), context_length=16)
     assert tokenizer.vocab_size == pocket_clip.VOCABULARY
     assert len(tokenizer.encode("photo dog")) == 2
@@ -168,7 +168,7 @@ def test_the_assembled_model_sees_what_the_trained_parts_see() -> None:
     alignment = pocket_clip.Alignment().eval()
     text = {k: v for k, v in open_clip.CLIP(**pocket_clip.CONFIG).state_dict().items() if not k.startswith("visual.")}
     model = open_clip.CLIP(**pocket_clip.CONFIG).eval()
-    model.load_state_dict(pocket_clip.assemble(alignment, text))
+    model.load_state_dict(text_tower.assemble(alignment, text))
     images = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     images = torch.nn.functional.interpolate(images, (80, 80), mode="bicubic").clamp(0, 1)
     backbone, lower, _ = pocket_clip.split_trunk()
@@ -185,7 +185,7 @@ def _clip_mean_and_std() -> tuple[tuple[float, ...], tuple[float, ...]]:
     return OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="the recipe fetches its pictures with npm")
+@pytest.mark.skipif(shutil.which("npm") is None, reason="the recipe fetches its images with npm")
 def test_the_whole_recipe_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> None:
     pytest.importorskip("pyvips", reason="drawing needs pyvips")
     from labkit.pocket.recipe.__main__ import make
@@ -200,7 +200,7 @@ def test_the_whole_recipe_runs_on_a_hundredth_of_the_data(tmp_path: Path) -> Non
     of_clip = facts["pocket-clip"]
     assert 800 < of_clip["n_pictures"] < 3000
     assert not any(entry["set"].startswith(corpus.HELD_OUT) for entry in of_clip["sets"])
-    assert {entry["licence"] for entry in of_clip["sets"]} <= corpus.LICENCES
+    assert {entry["license"] for entry in of_clip["sets"]} <= corpus.LICENSES
     for name in NAMES:
         config = json.loads((tmp_path / "out" / f"{name}.json").read_text("utf-8"))
         open_clip.load_checkpoint(open_clip.CLIP(**config), str(tmp_path / "out" / f"{name}.safetensors"))
@@ -217,7 +217,7 @@ def test_the_shipped_files_are_those_of_the_card(name: str) -> None:
     assert evaluate.CARDS[name](facts) == (MODELS / f"{name}.md").read_text("utf-8")
     assert facts["sha256"][f"{name}.safetensors"] in (MODELS / f"{name}.md").read_text("utf-8")
     for entry in facts.get("sets", ()):
-        assert entry["licence"] in corpus.LICENCES
+        assert entry["license"] in corpus.LICENSES
 
 
 @pytest.mark.parametrize("name", NAMES)

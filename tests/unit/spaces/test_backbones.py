@@ -22,8 +22,8 @@ from torchvision import transforms
 from labkit.data.datasets import load_dataset
 from labkit.errors import BackboneError, FitError
 from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.cache import feature_key
 from labkit.spaces.encoders import Settings, freeze
-from labkit.spaces.features import feature_key
 from labkit.spaces.geometry import Geometry
 from tests.hub import put_into_cache
 
@@ -83,7 +83,7 @@ def test_a_given_size_sees_the_whole_picture() -> None:
     assert backbone.preprocess(image)[0, 0].max() > 100
 
 
-def test_pixels_are_grey_values() -> None:
+def test_pixels_are_gray_values() -> None:
     backbone = load_backbone("pixels", device="cpu")
     image = photo(28, 28, "L")
     np.testing.assert_allclose(encode(backbone, [image])[0].numpy(), np.array(image).ravel() / 255, atol=1e-6)
@@ -92,14 +92,14 @@ def test_pixels_are_grey_values() -> None:
 
 @pytest.mark.parametrize("size", [(31, 77), (28, 28), (300, 200), (5, 400)])
 @pytest.mark.parametrize("image_size", [None, 32])
-def test_grey_keeps_its_one_channel_and_gives_the_same_feature(size: tuple[int, int], image_size: int | None) -> None:
+def test_gray_keeps_its_one_channel_and_gives_the_same_feature(size: tuple[int, int], image_size: int | None) -> None:
     backbone = load_backbone("efficientnet-lite0", image_size=image_size, device="cpu")
-    grey = photo(*size, "L")
-    colour = grey.convert("RGB")
-    assert backbone.preprocess(grey).shape[2] == 1
+    gray = photo(*size, "L")
+    color = gray.convert("RGB")
+    assert backbone.preprocess(gray).shape[2] == 1
     # resize, then repeat = repeat, then resize
-    np.testing.assert_array_equal(backbone.preprocess(grey).repeat(3, axis=2), backbone.preprocess(colour))
-    assert torch.equal(encode(backbone, [grey]), encode(backbone, [colour]))
+    np.testing.assert_array_equal(backbone.preprocess(gray).repeat(3, axis=2), backbone.preprocess(color))
+    assert torch.equal(encode(backbone, [gray]), encode(backbone, [color]))
 
 
 def identity(transform: Any, mean: tuple[float, ...], std: tuple[float, ...]) -> Backbone:
@@ -109,24 +109,24 @@ def identity(transform: Any, mean: tuple[float, ...], std: tuple[float, ...]) ->
 
 
 @pytest.mark.parametrize(("crop_mode", "channels"), [("center", 1), ("squash", 1), ("border", 3)])
-def test_grey_is_seen_as_timm_sees_rgb(crop_mode: str, channels: int) -> None:
-    mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)  # "border" pads with the mean, which is no grey
+def test_gray_is_seen_as_timm_sees_rgb(crop_mode: str, channels: int) -> None:
+    mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)  # "border" pads with the mean, which is no gray
     transform = timm.data.create_transform(32, crop_pct=0.9, crop_mode=crop_mode, mean=mean, std=std)
-    grey = photo(50, 21, "L")
+    gray = photo(50, 21, "L")
     backbone = identity(transform, mean, std)
-    assert backbone.preprocess(grey).shape == (32, 32, channels)
-    expected = transform(grey.convert("RGB")).flatten()
-    torch.testing.assert_close(encode(backbone, [grey])[0], expected, atol=1e-5, rtol=0)
+    assert backbone.preprocess(gray).shape == (32, 32, channels)
+    expected = transform(gray.convert("RGB")).flatten()
+    torch.testing.assert_close(encode(backbone, [gray])[0], expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("resize_mode", "channels"), [("shortest", 1), ("squash", 1), ("longest", 3)])
-def test_grey_is_seen_as_open_clip_sees_it(resize_mode: str, channels: int) -> None:
+def test_gray_is_seen_as_open_clip_sees_it(resize_mode: str, channels: int) -> None:
     mean, std = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
     transform = open_clip.image_transform(32, is_train=False, mean=mean, std=std, resize_mode=resize_mode)
-    grey = photo(50, 21, "L")
+    gray = photo(50, 21, "L")
     backbone = identity(transform, mean, std)
-    assert backbone.preprocess(grey).shape == (32, 32, channels)
-    torch.testing.assert_close(encode(backbone, [grey])[0], transform(grey).flatten(), atol=1e-5, rtol=0)
+    assert backbone.preprocess(gray).shape == (32, 32, channels)
+    torch.testing.assert_close(encode(backbone, [gray])[0], transform(gray).flatten(), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
@@ -136,7 +136,7 @@ def test_any_kind_of_picture_becomes_a_feature(mode: str) -> None:
         assert torch.isfinite(features).all()
 
 
-def test_sixteen_bit_grey_is_scaled_not_clipped() -> None:
+def test_sixteen_bit_gray_is_scaled_not_clipped() -> None:
     ramp = np.linspace(0, 65535, 28 * 28).reshape(28, 28).astype(np.uint16)
     features = encode(load_backbone("pixels", device="cpu"), [Image.fromarray(ramp)])[0]
     np.testing.assert_allclose(features.numpy(), ramp.ravel() / 65535, atol=2 / 255)
@@ -302,7 +302,7 @@ def test_an_unusable_device_is_explained() -> None:
 
 def test_texts_are_embedded_in_batches_and_have_length_one(pocket_models: Path) -> None:
     backbone = load_backbone("pocket-vit", device="cpu")
-    texts = [f"picture number {i}" for i in range(7)]
+    texts = [f"image number {i}" for i in range(7)]
     together, in_parts = backbone.encode_text(texts), backbone.encode_text(texts, batch_size=3)
     assert (together.shape, together.dtype) == ((7, backbone.dim), torch.float32)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(7))

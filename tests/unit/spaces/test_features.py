@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,8 +20,10 @@ import labkit as lk
 from labkit import _saved
 from labkit.data.images import ImageDataset
 from labkit.errors import DataError
+from labkit.spaces import cache as cache_module
 from labkit.spaces import features as features_module
-from labkit.spaces.features import extract_features, feature_key, feature_path, read_features, write_features
+from labkit.spaces.cache import feature_key, feature_path, read_features, write_features
+from labkit.spaces.features import extract_features
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> lk.Manifest:
-    """A folder of 50 pictures; picture i is grey of value i."""
+    """A folder of 50 images; image i is gray of value i."""
     folder = tmp_path / "images"
     folder.mkdir()
     for i in range(50):
@@ -74,14 +75,14 @@ def count_calls(backbone: lk.Backbone, monkeypatch: pytest.MonkeyPatch) -> list[
 def count_reads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many features were in each file that could be read."""
     sizes: list[int] = []
-    original = features_module.read_features
+    original = cache_module.read_features
 
     def counting(path: Path, key: dict[str, object]) -> np.ndarray:
         features = original(path, key)
         sizes.append(len(features))
         return features
 
-    monkeypatch.setattr(features_module, "read_features", counting)
+    monkeypatch.setattr(cache_module, "read_features", counting)
     return sizes
 
 
@@ -292,16 +293,14 @@ def test_another_user_reads_a_shared_cache_and_writes_nothing(
     assert bool(list((tmp_path / "home").rglob("*.safetensors"))) == (is_open == "closed")
 
 
-def test_grey_and_colour_pictures_share_a_batch(cache: Path) -> None:
+def test_gray_and_color_pictures_share_a_batch(cache: Path) -> None:
     backbone = lk.load_backbone("efficientnet-lite0", image_size=32, device="cpu")
     noise = np.random.default_rng(0).integers(0, 256, (8, 20, 30, 3), dtype=np.uint8)
     pictures = [Image.fromarray(image[..., 0] if i % 3 else image) for i, image in enumerate(noise)]
 
     def features(images: list[Image.Image]) -> np.ndarray:
         dataset = ImageDataset(np.zeros(8, dtype=np.int64), ["a"], decode=lambda i: images[i])
-        manifest = lk.load_manifest("digits")
-        with mock.patch.object(type(manifest), "images", return_value=dataset):
-            return extract_features(backbone, manifest, batch_size=4, cache=False)
+        return extract_features(backbone, dataset, batch_size=4, cache=False)
 
     np.testing.assert_array_equal(features(pictures), features([image.convert("RGB") for image in pictures]))
 

@@ -49,7 +49,7 @@ def all_images() -> Iterator[Image.Image]:
 
 
 def by_hand(image: Image.Image, resize: int, crop: int) -> list[np.ndarray]:
-    """What the papers state, with Pillow alone: the shorter side bicubic to `resize`; then the centre of it."""
+    """What the papers state, with Pillow alone: the shorter side bicubic to `resize`; then the center of it."""
     width, height = image.size
     long = int(resize * max(width, height) / min(width, height))
     size = (resize, long) if width <= height else (long, resize)
@@ -84,7 +84,7 @@ def test_geometry_is_open_clips_preprocessing_step_by_step(size: int) -> None:
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_images_without_palette_or_transparency_need_no_other_treatment(mode: str) -> None:
+def test_images_without_palette_or_transparency_need_no_other_preprocessing(mode: str) -> None:
     transform = open_clip.image_transform(224, is_train=False, resize_mode="shortest", interpolation="bicubic")
     to_pixels = transforms.Compose(transform.transforms[:3])
     for size in SIZES:
@@ -184,8 +184,8 @@ def test_the_middle_is_what_a_crop_at_the_centre_shows() -> None:
     ],
 )
 def test_a_strip_is_cropped_only_as_far_as_a_librarys_resize_needs_it(transform: Any, longest: int | None) -> None:
-    preprocess, treatment = library_preprocess(transform)
+    preprocess, preprocessing = library_preprocess(transform)
     first = preprocess.geometry.transforms[0]  # type: ignore[attr-defined]
     assert (first == Middle(longest)) if longest else not isinstance(first, Middle)
-    assert "Middle" not in str(treatment)  # features of all other images are the same as before
+    assert "Middle" not in str(preprocessing)  # features of all other images are the same as before
     assert pickle.loads(pickle.dumps(preprocess))(image_of("RGB", (999, 3))).shape[:2] == (32, 32)

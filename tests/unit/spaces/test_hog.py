@@ -17,7 +17,7 @@ def pictures(n: int = 2, height: int = 24, width: int = 16) -> torch.Tensor:
 
 
 def by_loops(picture: np.ndarray) -> np.ndarray:
-    """The descriptor of one picture (h, w), pixel by pixel and block by block."""
+    """The descriptor of one image (h, w), pixel by pixel and block by block."""
     height, width = picture.shape
     cells = np.zeros((height // 8, width // 8, 9))
     for y in range(height):
@@ -26,8 +26,8 @@ def by_loops(picture: np.ndarray) -> np.ndarray:
             down = picture[min(y + 1, height - 1), x] - picture[max(y - 1, 0), x]
             length, degrees = np.hypot(across, down), np.degrees(np.arctan2(down, across)) % 180
             for orientation in range(9):
-                centre = 10 + 20 * orientation
-                gap = min(abs(degrees - centre), 180 - abs(degrees - centre))
+                center = 10 + 20 * orientation
+                gap = min(abs(degrees - center), 180 - abs(degrees - center))
                 cells[y // 8, x // 8, orientation] += length * max(0, 1 - gap / 20)
     blocks = []
     for y in range(height // 8 - 1):

@@ -119,7 +119,7 @@ def noise(width: int = 250, height: int = 300) -> Image.Image:
 
 
 @pytest.mark.parametrize("name", LOADED)
-def test_a_clip_space_is_the_image_embedding_with_quickgelu_not_normalised(name: str, hub: Path, load: Load) -> None:
+def test_a_clip_space_is_the_image_embedding_with_quickgelu_not_normalized(name: str, hub: Path, load: Load) -> None:
     space, backbone = SPACES[name], load(name)
     assert (backbone.name, backbone.dim, backbone.dtype) == (name, space.dim, torch.float32)
     assert (backbone.mean, backbone.std) == (OPENAI_MEAN, OPENAI_STD)
@@ -138,7 +138,7 @@ def test_a_clip_space_is_the_image_embedding_with_quickgelu_not_normalised(name:
         expected = clip.encode_image(inputs[None], normalize=False)
     features = backbone.encode_image(torch.from_numpy(pixels)[None])
     torch.testing.assert_close(features, expected, atol=1e-3, rtol=1e-4)
-    assert features.norm() > 2  # not L2-normalised
+    assert features.norm() > 2  # not L2-normalized
     texts = backbone.encode_text(["a cat", "a dog"])
     torch.testing.assert_close(texts.norm(dim=1), torch.ones(2))
 
@@ -177,9 +177,9 @@ def bicubic_matrix(old: int, new: int, factor: float) -> np.ndarray:
 
     weights = np.zeros((new, old))
     for i in range(new):
-        centre = (i + 0.5) / factor - 0.5
-        for j in range(int(np.floor(centre)) - 1, int(np.floor(centre)) + 3):
-            weights[i, min(max(j, 0), old - 1)] += kernel(centre - j)
+        center = (i + 0.5) / factor - 0.5
+        for j in range(int(np.floor(center)) - 1, int(np.floor(center)) + 3):
+            weights[i, min(max(j, 0), old - 1)] += kernel(center - j)
     return weights
 
 

@@ -1,4 +1,4 @@
-"""Zero-shot: weights from sentences, probabilities against plain NumPy, centring, and errors."""
+"""Zero-shot: weights from sentences, probabilities against plain NumPy, centering, and errors."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_probabilities_against_the_oracle() -> None:
     assert classifier.predict(FEATURES).dtype == np.int64
 
 
-def test_centred_probabilities_against_the_oracle() -> None:
+def test_centered_probabilities_against_the_oracle() -> None:
     unit = FEATURES / np.linalg.norm(FEATURES, axis=1, keepdims=True)
     weights = WEIGHTS / np.linalg.norm(WEIGHTS, axis=1, keepdims=True)
     seen, new = unit[:12], unit[12:]
@@ -140,7 +140,7 @@ def test_centred_probabilities_against_the_oracle() -> None:
     assert (classifier.predict(FEATURES) != ZeroShot(WEIGHTS, 7.0).predict(FEATURES)).any()
 
 
-def test_what_all_pictures_share_favours_no_class_when_centred() -> None:
+def test_what_all_pictures_share_favors_no_class_when_centered() -> None:
     classes = np.eye(3, 6)
     true = np.arange(30) % 3
     pictures = classes[true] + 5 * np.array([0, 1, 0, 0, 0, 1.0]) + RNG.normal(scale=0.05, size=(30, 6))
@@ -190,7 +190,7 @@ def test_of_prompts_synonyms_have_one_weight_and_members_each_their_own() -> Non
 
 
 def evenly_spread(shift: float) -> np.ndarray:
-    """Pictures of three equally frequent classes, which share something that `shift` makes look like class 1."""
+    """Images of three equally frequent classes, which share something that `shift` makes look like class 1."""
     common = np.array([0, shift, 0, 0, 0, 1.0])
     return np.eye(3, 6)[np.arange(30) % 3] + common + np.random.default_rng(1).normal(scale=0.05, size=(30, 6))
 
@@ -238,7 +238,7 @@ def test_it_is_a_scikit_learn_estimator() -> None:
 @pytest.mark.parametrize(
     ("use", "message"),
     [
-        (lambda: ZeroShot(WEIGHTS, center=True).predict(FEATURES), r"needs the mean picture\. Call fit"),
+        (lambda: ZeroShot(WEIGHTS, center=True).predict(FEATURES), r"needs the mean image\. Call fit"),
         (lambda: ZeroShot(WEIGHTS).predict(FEATURES[:, :5]), "the features have 5 numbers each, but the weights 6"),
         (lambda: ZeroShot(WEIGHTS, center=True).fit(FEATURES[:, :5]), "5 numbers each"),
         (lambda: ZeroShot(WEIGHTS).predict(FEATURES * np.nan), "X contains NaN"),
@@ -249,7 +249,7 @@ def test_it_is_a_scikit_learn_estimator() -> None:
         (lambda: ZeroShot(WEIGHTS, class_of=[0, 2, 2]).predict(FEATURES), "no number left out"),
         (lambda: ZeroShot(WEIGHTS, class_of=[0, 1, 1]).top_k(FEATURES, 3), "k is 3.*number of classes, 2"),
         (lambda: ZeroShot(WEIGHTS, center="always").fit(FEATURES), "center is 'always'.*\"auto\""),
-        (lambda: ZeroShot(WEIGHTS, center="auto").predict(FEATURES), r"center='auto' needs the mean picture"),
+        (lambda: ZeroShot(WEIGHTS, center="auto").predict(FEATURES), r"center='auto' needs the mean image"),
         (lambda: ZeroShot(WEIGHTS, 0.0).predict(FEATURES), r"logit_scale is 0\.0"),
         (lambda: ZeroShot(WEIGHTS).top_k(FEATURES, 4), "k is 4.*number of classes, 3"),
     ],

@@ -8,7 +8,7 @@ import pytest
 from labkit.errors import DataError
 from labkit.zeroshot.naming import name_clusters
 
-# four pictures, two clusters, three words
+# four images, two clusters, three words
 LABELING = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.0, 1.0]])
 ZERO_SHOT = np.array([[0.2, 0.7, 0.1], [0.1, 0.6, 0.3], [0.5, 0.4, 0.1], [0.8, 0.1, 0.1]])
 

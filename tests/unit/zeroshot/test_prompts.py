@@ -26,7 +26,7 @@ def manifest(folder: Path, prompts: object = GOOD) -> Manifest:
         "splits": {"train": {"size": 2, "how": "all"}},
         "source": {"kind": "folder", "path": "pictures"},
         "prompts": "words/mine.yaml",
-        **dict.fromkeys(("licence", "citation", "homepage"), "unknown"),
+        **dict.fromkeys(("license", "citation", "homepage"), "unknown"),
     }
     (folder / "words").mkdir(exist_ok=True)
     text = prompts if isinstance(prompts, str) else yaml.safe_dump(prompts, sort_keys=False)
@@ -117,7 +117,7 @@ def test_without_a_file_the_class_names_are_the_words(tmp_path: Path) -> None:
 
 def test_no_classes_no_prompts(tmp_path: Path) -> None:
     bare = Manifest.model_validate(manifest(tmp_path).model_dump() | {"classes": []})
-    with pytest.raises(ManifestError, match=r"mine has no classes to name.*Prompts\.of"):
+    with pytest.raises(ManifestError, match=r"mine has no classes to name.*Prompts\.from_words"):
         load_prompts(bare)
 
 
@@ -142,14 +142,14 @@ CLASSES = GOOD["classes"]
         (
             {"templats": ["{}"]},
             "`templats`: unknown key. Did you mean 'templates'?",
-            "Allowed here: templates, words, classes",
+            "Allowed here: templates, relation, classes",
         ),
         ({"relation": "parts"}, "`relation`: got 'parts'", "'synonyms' (names of one thing) or 'members'"),
-        ({"classes": {"cat": ["cat"]}}, "`classes` lacks 'dog'", "add it with its words"),
+        ({"classes": {"cat": ["cat"]}}, "`classes` lacks 'dog'", "add it with its names"),
         ({"classes": {**CLASSES, "dogs": ["x"]}}, "`classes.dogs`: no class of mine.", "Did you mean 'dog'?"),
         ({"classes": dict(reversed(CLASSES.items()))}, "in another order", "expected cat, dog"),
-        ({"classes": {"cat": [], "dog": ["dog"]}}, "`classes.cat`: got []", "a list of words"),
-        ({"classes": {"cat": "cat", "dog": ["dog"]}}, "`classes.cat`: got 'cat'", "a list of words"),
+        ({"classes": {"cat": [], "dog": ["dog"]}}, "`classes.cat`: got []", "a list of its names"),
+        ({"classes": {"cat": "cat", "dog": ["dog"]}}, "`classes.cat`: got 'cat'", "a list of its names"),
         ({"classes": {"cat": [7], "dog": ["dog"]}}, "`classes.cat.0`: got 7", "need quotes"),
         ({"classes": {7: ["seven"]}}, "`classes.7", "need quotes"),
     ],
