@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -16,39 +17,26 @@ from torch import Tensor
 from labkit import turtle
 from labkit.course.exercises import Exercise
 
+Many: TypeAlias = Sequence[Tensor]  # one a space
+Step: TypeAlias = tuple[list[Tensor], list[Tensor]]
+
 # ------------------------------------------------------------------------------------------------- 04.1: two gradients
 
 _TASK_LOGITS = np.array([[1.0, 0.0, -1.0], [0.2, 0.1, 0.0], [-2.0, 2.0, 0.0], [0.0, 0.5, 1.0]])  # (n, C)
 _LOGITS = np.array([[2.0, 0.0, -1.0], [0.5, 0.5, 0.5], [-3.0, 1.0, 0.0], [0.0, 4.0, 1.0]])  # (n, C)
 
 
-def _gradients(task_logits: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labeling, price = softmax(task_logits, axis=1), -log_softmax(logits, axis=1)
+def _gradients(task_logits: np.ndarray, logits: np.ndarray, mistake: str = "") -> tuple[np.ndarray, np.ndarray]:
+    axis = 0 if mistake == "along images" else 1
+    labeling, price = softmax(task_logits, axis=axis), -log_softmax(logits, axis=axis)
+    if mistake == "KL":
+        price = price + log_softmax(task_logits, axis=1)
     average = (labeling * price).sum(axis=1, keepdims=True)
-    return (softmax(logits, axis=1) - labeling) / len(logits), labeling * (price - average) / len(logits)
-
-
-def _other_average(task_logits: np.ndarray, logits: np.ndarray, average: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both gradients, the second with another average price."""
-    labeling, price = softmax(task_logits, axis=1), -log_softmax(logits, axis=1)
-    return _gradients(task_logits, logits)[0], labeling * (price - average(price)) / len(logits)
-
-
-def _grad_of_labeling(task_logits: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return _gradients(task_logits, logits)[0], -log_softmax(logits, axis=1) / len(logits)
-
-
-def _grad_of_kl(task_logits: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labeling = softmax(task_logits, axis=1)
-    price = log_softmax(task_logits, axis=1) - log_softmax(logits, axis=1)
-    outer = labeling * (price - (labeling * price).sum(axis=1, keepdims=True)) / len(logits)
-    return _gradients(task_logits, logits)[0], outer
-
-
-def _along_images(task_logits: np.ndarray, logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    labeling, price = softmax(task_logits, axis=0), -log_softmax(logits, axis=0)
-    average = (labeling * price).sum(axis=1, keepdims=True)
-    return (softmax(logits, axis=0) - labeling) / len(logits), labeling * (price - average) / len(logits)
+    average = {"no average": 0 * average, "plain mean": price.mean(axis=1, keepdims=True)}.get(mistake, average)
+    inner = (softmax(logits, axis=axis) - labeling) / len(logits)
+    outer = (price if mistake == "for the labeling" else labeling * (price - average)) / len(logits)
+    signs = {"inner sign": (-1, 1), "outer sign": (1, -1), "no 1/n": (len(logits), len(logits))}.get(mistake, (1, 1))
+    return signs[0] * inner, signs[1] * outer
 
 
 # --------------------------------------------------------------------------------- 04.2: first-order and exact gradient
@@ -59,29 +47,23 @@ def _normal(*shape: int, seed: int) -> Tensor:
 
 
 def _hypergradients(
-    task_logits: Tensor,
-    features: Tensor,
-    n_inner: int,
-    lr: float,
-    *,
-    inner_detached: bool = False,
-    outer_detached: bool = False,
-    held_fixed: bool = True,
+    task_logits: Tensor, features: Tensor, n_inner: int, lr: float, *, mistake: str = ""
 ) -> tuple[Tensor, Tensor]:
-    """First-order and exact gradient; the flags are the mistakes."""
+    """First-order and exact gradient."""
     a = task_logits.detach().requires_grad_()
     labeling = a.softmax(1)
     weight = torch.zeros(features.shape[1], labeling.shape[1], dtype=features.dtype) + 0 * labeling.sum()
     for _ in range(n_inner):
-        target = labeling.detach() if inner_detached else labeling
+        target = labeling.detach() if mistake == "inner detached" else labeling
         weight = weight - lr * features.T @ ((features @ weight).softmax(1) - target) / len(features)
 
     def grad(weight: Tensor) -> Tensor:
-        target = labeling.detach() if outer_detached else labeling
+        target = labeling.detach() if mistake == "outer detached" else labeling
         loss = -(target * (features @ weight).log_softmax(1)).sum(1).mean() + 0 * labeling.sum()
         return torch.autograd.grad(loss, a, retain_graph=True)[0]
 
-    return grad(weight.detach() if held_fixed else weight), grad(weight)
+    first_order, exact = grad(weight if mistake == "both exact" else weight.detach()), grad(weight)
+    return (exact, first_order) if mistake == "swapped" else (first_order, exact)
 
 
 # ------------------------------------------------------------------------------------------------- 04.3: one outer step
@@ -91,14 +73,7 @@ _ENCODERS = [_normal(3, 3, seed=2), _normal(3, 2, seed=3)]
 _CLASSIFIERS = [_normal(3, 3, seed=4), _normal(3, 2, seed=5)]
 
 
-def _turtle_step(
-    spaces: Sequence[Tensor],
-    encoders: Sequence[Tensor],
-    classifiers: Sequence[Tensor],
-    n_inner: int,
-    lr: float,
-    gamma: float,
-) -> tuple[list[Tensor], list[Tensor]]:
+def _turtle_step(spaces: Many, encoders: Many, classifiers: Many, n_inner: int, lr: float, gamma: float) -> Step:
     """One outer step out of labkit's own functions, in closed form; weights are (C, d_k)."""
 
     def logits(z: Tensor, weight: Tensor) -> Tensor:
@@ -121,14 +96,8 @@ def _turtle_step(
 
 
 def _wrong_step(
-    spaces: Sequence[Tensor],
-    encoders: Sequence[Tensor],
-    classifiers: Sequence[Tensor],
-    n_inner: int,
-    lr: float,
-    gamma: float,
-    mistake: str,
-) -> tuple[list[Tensor], list[Tensor]]:
+    spaces: Many, encoders: Many, classifiers: Many, n_inner: int, lr: float, gamma: float, *, mistake: str
+) -> Step:
     """The step by autograd, with one mistake."""
     encoders = [weight.detach().requires_grad_() for weight in encoders]
     task_probs = [(z @ weight.T).softmax(1) for z, weight in zip(spaces, encoders, strict=True)]
@@ -157,20 +126,6 @@ def _wrong_step(
     return moved, [weight.detach() for weight in fitted]
 
 
-def _mistaken(mistake: str) -> Any:
-    def step(
-        spaces: Sequence[Tensor],
-        encoders: Sequence[Tensor],
-        classifiers: Sequence[Tensor],
-        n_inner: int,
-        lr: float,
-        gamma: float,
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        return _wrong_step(spaces, encoders, classifiers, n_inner, lr, gamma, mistake)
-
-    return step
-
-
 # ------------------------------------------------------------------------------------- 04.4: reach of a cold classifier
 
 
@@ -193,7 +148,7 @@ def _labelings() -> tuple[list[np.ndarray], list[np.ndarray]]:
     return [first, second], [random.permutation(three), np.where(three == 1, 0, three), other, noisy]
 
 
-def _choose(spaces: Sequence[np.ndarray], labelings: Sequence[np.ndarray], n_folds: int, mistake: str = "") -> int:
+def _choose(spaces: Sequence[np.ndarray], labelings: Sequence[np.ndarray], n_folds: int, *, mistake: str = "") -> int:
     """The labeling with the best generalization score among those that use the most clusters."""
     scores = []
     for labels in labelings:
@@ -220,13 +175,6 @@ def _in_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
     return limited
 
 
-def _chosen_wrongly(mistake: str) -> Any:
-    def choose(spaces: Sequence[np.ndarray], labelings: Sequence[np.ndarray], n_folds: int) -> int:
-        return _choose(spaces, labelings, n_folds, mistake)
-
-    return choose
-
-
 _TWO_SPACES, _FOUR = _labelings()
 
 EXERCISES = (
@@ -234,40 +182,26 @@ EXERCISES = (
         id="04.1",
         title="One loss, two gradients",
         cases=[(_TASK_LOGITS, _LOGITS), (_TASK_LOGITS[:2, :2], _LOGITS[2:, 1:])],
-        reference=_gradients,
+        reference=lambda task_logits, logits: _gradients(task_logits, logits),
         mistakes={
             "The first gradient has the wrong sign: where the classifier gives a class too much probability, its logit "
-            "has to come down, so the gradient there is positive.": (
-                lambda task_logits, logits: (
-                    -_gradients(task_logits, logits)[0],
-                    _gradients(task_logits, logits)[1],
-                )
-            ),
+            "has to come down, so the gradient there is positive.": partial(_gradients, mistake="inner sign"),
             "The second gradient has the wrong sign: this is the direction in which the logits move; the gradient is "
-            "its opposite.": (
-                lambda task_logits, logits: (
-                    _gradients(task_logits, logits)[0],
-                    -_gradients(task_logits, logits)[1],
-                )
-            ),
+            "its opposite.": partial(_gradients, mistake="outer sign"),
             "The second is the gradient with respect to the labeling, not to the task encoder's logits. The softmax "
-            "lies between them.": _grad_of_labeling,
+            "lies between them.": partial(_gradients, mistake="for the labeling"),
             "The probabilities of an image sum to one: more for one cluster is less for the others. Subtract the "
-            "average price that the image pays now.": (
-                lambda task_logits, logits: _other_average(task_logits, logits, lambda price: 0.0)
-            ),
+            "average price that the image pays now.": partial(_gradients, mistake="no average"),
             "You subtract the plain mean of the prices. An image pays each price with the probability that it gives "
-            "to the cluster: weight the prices by the labeling.": (
-                lambda task_logits, logits: _other_average(
-                    task_logits, logits, lambda price: price.mean(axis=1, keepdims=True)
-                )
-            ),
+            "to the cluster: weight the prices by the labeling.": partial(_gradients, mistake="plain mean"),
             "The second is the gradient of KL(τ ‖ p), which holds log τ as well. The loss is the cross-entropy: the "
-            "price is −log p alone.": _grad_of_kl,
+            "price is −log p alone.": partial(_gradients, mistake="KL"),
             "Both losses are means over n images, so each image counts 1/n: divide by len(logits).": (
-                lambda task_logits, logits: tuple(len(logits) * grad for grad in _gradients(task_logits, logits))
+                partial(_gradients, mistake="no 1/n")
             ),
-            "The classes of one image stand in a row: take every softmax along axis 1.": _along_images,
+            "The classes of one image stand in a row: take every softmax along axis 1.": (
+                partial(_gradients, mistake="along images")
+            ),
         },
         hints=(
             "First gradient: zero where the classifier already predicts the labeling. Second gradient: zero where all "
@@ -292,25 +226,15 @@ EXERCISES = (
         reference=lambda task_logits, features, n_inner, lr: _hypergradients(task_logits, features, n_inner, lr),
         mistakes={
             "Your exact gradient is the first-order one: the inner steps see a detached labeling, so nothing flows "
-            "back through them. Leave the labeling attached inside the loop.": (
-                lambda task_logits, features, n_inner, lr: _hypergradients(
-                    task_logits, features, n_inner, lr, inner_detached=True
-                )
+            "back through them. Leave the labeling attached inside the loop.": partial(
+                _hypergradients, mistake="inner detached"
             ),
             "Your first-order gradient is the exact one: the trained classifier still depends on the labeling. Detach "
-            "its weight before the outer loss.": (
-                lambda task_logits, features, n_inner, lr: _hypergradients(
-                    task_logits, features, n_inner, lr, held_fixed=False
-                )
-            ),
+            "its weight before the outer loss.": partial(_hypergradients, mistake="both exact"),
             "The labeling is detached in the outer loss. What is left is the indirect part alone; the loss also "
-            "depends on the labeling directly.": (
-                lambda task_logits, features, n_inner, lr: _hypergradients(
-                    task_logits, features, n_inner, lr, outer_detached=True
-                )
-            ),
+            "depends on the labeling directly.": partial(_hypergradients, mistake="outer detached"),
             "The two are in the wrong order: return the first-order gradient, then the exact one.": (
-                lambda task_logits, features, n_inner, lr: _hypergradients(task_logits, features, n_inner, lr)[::-1]
+                partial(_hypergradients, mistake="swapped")
             ),
         },
         hints=(
@@ -335,19 +259,21 @@ EXERCISES = (
         reference=_turtle_step,
         mistakes={
             "No stop-gradient: the gradient flows back through the inner steps. The classifiers learn "
-            "labeling.detach().": _mistaken("no stop-gradient"),
+            "labeling.detach().": partial(_wrong_step, mistake="no stop-gradient"),
             "The entropy has the wrong sign: the loss to minimize is cross-entropy − γ · entropy. Yours empties "
-            "clusters.": _mistaken("entropy sign"),
+            "clusters.": partial(_wrong_step, mistake="entropy sign"),
             "You take the entropy of every image and average it, which rewards undecided images. Take the entropy of "
-            "the mean over the images, probs.mean(0).": _mistaken("per image"),
-            "The labeling is the mean over the spaces, not the sum: divide by the number of spaces.": _mistaken("sum"),
+            "the mean over the images, probs.mean(0).": partial(_wrong_step, mistake="per image"),
+            "The labeling is the mean over the spaces, not the sum: divide by the number of spaces.": partial(
+                _wrong_step, mistake="sum"
+            ),
             "The entropy is one of each space's own τ_k, summed over the spaces; yours is that of their mean τ.": (
-                _mistaken("entropy of the mean over spaces")
+                partial(_wrong_step, mistake="entropy of the mean over spaces")
             ),
             "Each classifier learns its own space's τ_k. All of them learn the one labeling τ, the mean over the "
-            "spaces: that is what joins the spaces.": _mistaken("own labeling"),
-            "The classifiers take one inner step, whatever n_inner is.": _mistaken("one step"),
-            "The encoders go uphill: subtract lr times the gradient.": _mistaken("uphill"),
+            "spaces: that is what joins the spaces.": partial(_wrong_step, mistake="own labeling"),
+            "The classifiers take one inner step, whatever n_inner is.": partial(_wrong_step, mistake="one step"),
+            "The encoders go uphill: subtract lr times the gradient.": partial(_wrong_step, mistake="uphill"),
         },
         hints=(
             "Four parts, in this order: the labeling from the encoders; the inner loop; the outer loss with the fitted "
@@ -400,12 +326,14 @@ EXERCISES = (
         reference=lambda spaces, labelings, n_folds: _choose(spaces, labelings, n_folds),
         mistakes={
             "A labeling that lost a cluster is easy to predict and won. Only labelings with the most clusters may be "
-            "chosen.": _chosen_wrongly("no guard"),
+            "chosen.": partial(_choose, mistake="no guard"),
             "You count clusters by the largest number, which misses an empty cluster in between. Count the different "
-            "labels: len(set(labels)).": _chosen_wrongly("largest"),
+            "labels: len(set(labels)).": partial(_choose, mistake="largest"),
             "You score the classifier on the samples that it was trained on, where random labels can be fitted too. "
-            "Use cross_val_score.": _chosen_wrongly("same samples"),
-            "You score in the first space only. Average the score over all spaces.": _chosen_wrongly("first space"),
+            "Use cross_val_score.": partial(_choose, mistake="same samples"),
+            "You score in the first space only. Average the score over all spaces.": partial(
+                _choose, mistake="first space"
+            ),
         },
         hints=(
             "Two steps: which labelings may be chosen at all, and which of them is predicted best?",
