@@ -74,7 +74,7 @@ def make_parser(work: Mapping[str, Command]) -> argparse.ArgumentParser:
     must = commands.add_parser(
         "must",
         help="masked self-training on a dataset or a folder of images, without labels",
-        description="Masked unsupervised self-training (MUST). Stop it with Ctrl-C; the same command goes on from "
+        description="Masked unsupervised self-training (MUST). Stop it with Ctrl-C; the same command resumes from "
         "there. Example: labkit must photos --words cat,dog,horse --out runs/pets. On several GPUs: accelerate launch "
         "-m labkit.cli must …",
     )
@@ -115,7 +115,7 @@ def make_parser(work: Mapping[str, Command]) -> argparse.ArgumentParser:
     )
     must.add_argument("--out", default="runs/must", type=_path, help="folder for the model, metrics and labels.csv")
     must.add_argument("--seed", type=_seed, default=0, metavar="N", help=seed)
-    must.set_defaults(command=work["must"], when_stopped="Features and checkpoints are kept: the same command goes on.")
+    must.set_defaults(command=work["must"], when_stopped="Features and checkpoints are kept: the same command resumes.")
 
     datasets = commands.add_parser("datasets", help="list the datasets that labkit knows")
     datasets.set_defaults(command=work["datasets"], when_stopped="")

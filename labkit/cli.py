@@ -62,7 +62,8 @@ def _expect_here() -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from labkit.course.series import describe_failure, run_series
+    from labkit.course.report import describe_failure
+    from labkit.course.series import run_series
 
     report = run_series(arguments.out, profile=arguments.profile, only=arguments.only)
     for failure in report["failures"]:

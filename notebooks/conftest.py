@@ -25,7 +25,7 @@ def pytest_configure(config: Any) -> None:
     if (HERE.parent / "labkit").is_dir():
         sys.path.insert(0, str(HERE.parent))  # the labkit of this checkout, installed or not
     from labkit._files import temporary_folder
-    from labkit.course.series import kernel_environment
+    from labkit.course.execution import kernel_environment
 
     until_the_end = contextlib.ExitStack()
     config.add_cleanup(until_the_end.close)

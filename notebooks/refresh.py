@@ -15,7 +15,8 @@ import nbformat
 from nbclient import NotebookClient
 
 from labkit._files import atomic_write, temporary_folder
-from labkit.course.series import find_notebooks, kernel_environment
+from labkit.course.execution import kernel_environment
+from labkit.course.series import find_notebooks
 
 HERE = Path(__file__).resolve().parent
 METADATA = {

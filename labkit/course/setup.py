@@ -1,7 +1,7 @@
-"""What makes a notebook teach and test well: setup, exercises, bands, the running results table, figures with alt text.
+"""What a notebook works with: setup, exercises, bands, the running results table, and figures with alt text.
 
-Everything printed here is the same on every machine, so that stored notebooks can be compared letter by letter;
-numbers go to rich displays (HTML, pictures), which are not compared.
+Everything printed here is the same on every machine, so that the outputs of stored notebooks can be compared exactly;
+numbers go to rich displays (HTML, images), which are not compared.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from labkit._files import own_dir, user_path
 from labkit._inputs import is_whole
 from labkit.course import exercises
 from labkit.course.exercises import TODO
+from labkit.course.profiles import Profile, headless, pick_profile
 from labkit.course.results import METHODS, METRICS, ROW_KEYS, append_result, read_results, summarize
 from labkit.errors import LabkitError, quote
 
@@ -34,94 +35,9 @@ if TYPE_CHECKING:
     from labkit.data.schema import Manifest
     from labkit.spaces.backbones import Backbone
 
-__all__ = ["PROFILES", "TODO", "Lab", "Profile", "check", "headless", "hint", "setup", "show"]
+__all__ = ["TODO", "Lab", "check", "hint", "setup", "show"]
 
 T = TypeVar("T")
-
-
-# ------------------------------------------------------------------------------------------------------------ profiles
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Where a notebook runs: a profile only chooses names and sizes, the code is the same.
-
-    Attributes:
-        name: "pocket", "standard" or "paper".
-        summary: what it means, in a few words.
-        backbones: names for `load_backbone`; several make several feature spaces.
-        datasets: names for `load_manifest`; the first is the main one.
-        image_size: side in pixels of what networks see; None is each model's own. Edges, pixels and the pocket models
-            always have their own.
-        image_text: the backbone that reads sentences as well.
-        student: the image-text model with a vision transformer, which masked self-training starts from.
-    """
-
-    name: str
-    summary: str
-    backbones: tuple[str, ...]
-    datasets: tuple[str, ...]
-    image_size: int | None
-    image_text: str
-    student: str
-
-
-_BENCHMARKS = ("cifar10", "stl10", "oxford-pets", "dtd")
-PROFILES = {
-    profile.name: profile
-    for profile in (
-        Profile(
-            "pocket",
-            "small models and data that need no download",
-            ("efficientnet-lite0", "pixels"),
-            ("fashion-mini", "digits"),
-            96,
-            "pocket-clip",
-            "pocket-vit",
-        ),
-        Profile(
-            "standard",
-            "ViT-B models and public benchmarks, for one small GPU",
-            ("clip-vit-b32", "dinov2-vit-b14"),
-            _BENCHMARKS,
-            None,
-            "clip-vit-b32",
-            "clip-vit-b16",
-        ),
-        Profile(
-            "paper",
-            "the models of the papers, for a large GPU",
-            ("clip-vit-l14", "dinov2-vit-g14"),
-            _BENCHMARKS,
-            None,
-            "clip-vit-l14",
-            "clip-vit-l14",
-        ),
-    )
-}
-
-
-def pick_profile(name: str = "auto") -> Profile:
-    """The profile with this name; "auto" is $LABKIT_PROFILE, else "standard" with a CUDA device, else "pocket".
-
-    Raises:
-        LabkitError: there is no such profile.
-    """
-    asked, given_by = name, "profile"
-    if name == "auto":
-        asked, given_by = os.environ.get("LABKIT_PROFILE", ""), "the environment variable LABKIT_PROFILE"
-        if not asked:
-            import torch
-
-            asked = "standard" if torch.cuda.is_available() else "pocket"
-    if not isinstance(asked, str) or asked not in PROFILES:
-        raise LabkitError(f'{given_by} is {quote(asked)}. Expected one of {", ".join(PROFILES)}, or "auto".')
-    return PROFILES[asked]
-
-
-def headless() -> bool:
-    """Whether nobody watches ($LABKIT_HEADLESS is set): no progress bars, and widgets become static figures."""
-    return os.environ.get("LABKIT_HEADLESS", "") not in ("", "0")
 
 
 # ----------------------------------------------------------------------------------------------------------------- lab
@@ -131,7 +47,7 @@ def setup(profile: str = "auto", *, notebook: str = "") -> Lab:
     """Start a notebook: choose the profile, set the style of all figures, and open the running results table.
 
     Args:
-        profile: "pocket", "standard", "paper" or "auto" (see `pick_profile`).
+        profile: "pocket", "standard", "paper" or "auto" (see `profiles.pick_profile`).
         notebook: the notebook's name, such as "02_representation_spaces"; its results are kept under it.
 
     Raises:
@@ -207,7 +123,7 @@ class Lab:
         return [self.features(dataset, name, split) for name in names or self.profile.backbones]
 
     def progress(self, iterable: Iterable[T], desc: str = "") -> Iterable[T]:
-        """The iterable behind a progress bar, which is silent when nobody watches."""
+        """The iterable behind a progress bar, which is hidden when headless."""
         from tqdm.auto import tqdm
 
         return tqdm(iterable, desc=desc, disable=headless())
@@ -237,7 +153,7 @@ class Lab:
             spaces: names of the backbones whose features were used.
             metric: one of METRICS.
             value: a fraction.
-            variant: tells apart forms of one method, such as "normalized" K-means.
+            variant: tells apart forms of one method, such as K-means on "normalized" features.
             seed: of the run, if it has one.
             selected_without_labels: this is the label-free choice among several runs.
             labels_used: labels were used to fit.
@@ -245,7 +161,7 @@ class Lab:
 
         Raises:
             LabkitError: an unknown method or metric, or a value that is not finite.
-            DataError: something else than text or a number was given, or the results file cannot be written.
+            DataError: something other than text or a number was given, or the results file cannot be written.
         """
         if method not in METHODS:
             raise LabkitError(f"method is {quote(method)}. Expected one of {', '.join(METHODS)}.")
@@ -283,12 +199,12 @@ class Lab:
         append_result(self.results_path, "row", row)
 
     def band(self, name: str, value: float, low: float, high: float) -> None:
-        """Say whether a number lies where it was measured before, `low` to `high`; the number itself is shown as HTML.
+        """Print whether a number lies within the band where it was measured before; the number itself is shown as HTML.
 
         A band is a promise for the pocket profile; other profiles only show the number.
 
         Raises:
-            LabkitError: one of the three is no number.
+            LabkitError: one of the three is not a number.
             DataError: the results file cannot be written.
         """
         value, low, high = _number("value", value), _number("low", low), _number("high", high)

@@ -35,7 +35,8 @@ def explore(draw: Callable[..., Figure], *, alt: str, **controls: Sequence[Any])
     """
     from IPython.display import display
 
-    from labkit.course.setup import headless, show
+    from labkit.course.profiles import headless
+    from labkit.course.setup import show
 
     if not callable(draw):
         raise LabkitError(f"draw is {quote(draw)}. Expected a function that makes a figure.")
@@ -95,7 +96,7 @@ class LiveCurves:
     def __call__(self, records: Sequence[Mapping[str, float]]) -> None:
         """Redraw with all metrics so far, a record each (see `MUST.fit`)."""
         from labkit import plots
-        from labkit.course.setup import headless
+        from labkit.course.profiles import headless
 
         if headless() or not _in_kernel() or time.monotonic() - self.drawn < self.seconds:
             return

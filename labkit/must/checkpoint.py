@@ -1,4 +1,4 @@
-"""Checkpoints of MUST: a run is kept in a folder, goes on from there, and says why where it cannot."""
+"""Checkpoints of MUST: a run is kept in a folder, resumes from there, and says why where it cannot."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Checkpointer:
         self.writes = run.trainer.rank == 0
 
     def restore(self) -> None:
-        """Go on from the folder's checkpoint, where there is one."""
+        """Resume from the folder's checkpoint, if there is one."""
         path = self.folder / CHECKPOINT
         if self.writes:
             sweep(path)
@@ -148,7 +148,7 @@ def hold(folder: Path) -> contextlib.ExitStack:
 def unkept(folder: Path, error: OSError) -> CheckpointError:
     """What to say where a run cannot be written."""
     kept = os.path.isfile(folder / CHECKPOINT)  # noqa: PTH113 (says no where pathlib raises)
-    goes_on = "; the last checkpoint there is whole, and the same fit goes on from it" if kept else ""
+    goes_on = "; the last checkpoint there is whole, and the same fit resumes from it" if kept else ""
     return CheckpointError(
         f"the run cannot be kept in {folder} ({error}). Make room or choose another folder{goes_on}."
     )

@@ -106,7 +106,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             initial_labels: pseudo-labels of these images to begin with instead of the zero-shot predictions, class
                 numbers (n,) with -1 for unknown, such as those of TURTLE's named clusters (`Names.predict`). The head
                 is then fitted to them.
-            folder: where checkpoints and metrics are kept. A fit that finds its own checkpoint there goes on from it,
+            folder: where checkpoints and metrics are kept. A fit that finds its own checkpoint there resumes from it,
                 to the same result as one that was never stopped; Ctrl-C saves before it leaves.
             on_log: called every few steps with all metrics so far, for live curves.
 
@@ -231,7 +231,7 @@ class MUST(BaseEstimator, ClassifierMixin):
                         if stop or keeper.is_due():
                             keeper.save()
                         if stop:
-                            raise KeyboardInterrupt(f"saved in {keeper.folder}; the same fit goes on from there")
+                            raise KeyboardInterrupt(f"saved in {keeper.folder}; the same fit resumes from there")
         if keeper is not None:
             keeper.save()
 
@@ -270,7 +270,7 @@ class MUST(BaseEstimator, ClassifierMixin):
     def _identity(
         self, backbone: Backbone, config: MustConfig, images: ImageDataset, labeling: np.ndarray | None
     ) -> dict[str, Any]:
-        """What a run must share with a checkpoint to go on from it."""
+        """What a run must share with a checkpoint to resume from it."""
         return {
             **dataclasses.asdict(config),
             "backbone": backbone.fingerprint,

@@ -167,7 +167,7 @@ class Run:
         self._expect_agreement(tensors, step, history, settings["best_epoch"])
         if settings["dtype"] != str(self.trainer.dtype):
             logger.warning(
-                "The run began in %s and goes on in %s: it ends as if it had not been stopped up to rounding, not bit "
+                "The run began in %s and resumes in %s: it ends as if it had not been stopped up to rounding, not bit "
                 "by bit.",
                 settings["dtype"],
                 self.trainer.dtype,

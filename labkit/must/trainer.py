@@ -9,7 +9,7 @@ Li, Savarese and Hoi, ICLR 2023 (arXiv 2206.02967). One step, for a batch of ima
 4. AdamW updates the student, and the EMA update moves the teacher.
 
 Everything random is a function of the seed and of the number of the epoch, step or image. So a run that was stopped
-and goes on, and a run on several processes, take the very same steps as one that was not. So does a run in
+and resumes, and a run on several processes, take the very same steps as one that was not. So does a run in
 micro-batches: what depends on the whole batch (the share of kept labels, the mean prediction) is taken from all of them
 before the first gradient, for one more pass of the student.
 """
@@ -47,7 +47,7 @@ PLAIN_BELOW = 128  # patches; with more of them flash attention is as fast, and 
 
 @dataclasses.dataclass
 class State:
-    """All that a step changes: with it and the settings, training goes on as if it had never stopped."""
+    """All that a step changes: with it and the settings, training resumes as if it had never stopped."""
 
     student: MaskedClassifier
     teacher: MaskedClassifier

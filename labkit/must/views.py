@@ -1,7 +1,7 @@
 """Two random views of every image: a weak one for the teacher and a strong one for the student.
 
 A view depends on the seed, the epoch and the number of the image alone. So any number of processes and workers draws
-the same ones, and a run that was stopped goes on as if it had not been.
+the same ones, and a run that was stopped resumes as if it had not been.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import numpy as np
 
 from labkit.data.manifests import load_manifest
 from labkit.errors import DataError
-from labkit.own.files import all_unreadable, expect_places, file_cell, image_files, word_cell, write_file, write_table
+from labkit.own.files import expect_places, file_cell, image_files, name_unreadable, word_cell, write_file, write_table
 from labkit.own.sheet import make_sheet
 from labkit.spaces.backbones import load_backbone
 from labkit.spaces.features import extract_features
@@ -76,7 +76,7 @@ def cluster_folder(
         raise DataError(f"the contact sheet {sheet} would be an image of {folder} next time. Choose another folder.")
     loaded = [load_backbone(name) for name in backbones or DEFAULT_SPACES]
     image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
-    with all_unreadable(manifest):
+    with name_unreadable(manifest):
         spaces = [_extract(backbone, manifest) for backbone in loaded]
     turtle = Turtle(n_classes, n_restarts=n_restarts, random_state=seed, progress=True)
     probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)

@@ -76,7 +76,7 @@ def image_files(manifest: Manifest) -> list[Path]:
 
 
 @contextlib.contextmanager
-def all_unreadable(manifest: Manifest) -> Iterator[None]:
+def name_unreadable(manifest: Manifest) -> Iterator[None]:
     """Where an image of a folder cannot be read, look at all of them, and name every one that cannot."""
     try:
         yield

@@ -15,7 +15,7 @@ from labkit.errors import DataError
 from labkit.must import MUST, PRESETS, MustConfig, preset_key, preset_source
 from labkit.must.presets import describe
 from labkit.own.cluster import DEFAULT_SPACES
-from labkit.own.files import all_unreadable, expect_places, file_cell, word_cell, write_table
+from labkit.own.files import expect_places, file_cell, name_unreadable, word_cell, write_table
 from labkit.spaces.backbones import load_backbone
 from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
@@ -94,7 +94,7 @@ def plan(
 def self_train(
     plan: Plan, *, out: Path, spaces: Sequence[str] | None = None, from_turtle: bool = False, seed: int = 0
 ) -> Trained | None:
-    """Train on the first split, and write must.safetensors and labels.csv; the same call goes on where it stopped.
+    """Train on the first split, and write must.safetensors and labels.csv; the same call resumes where it stopped.
 
     Args:
         plan: from `plan`.
@@ -118,7 +118,7 @@ def self_train(
     split = next(iter(plan.manifest.splits))
     images = load_dataset(plan.manifest, split)
     must = MUST(plan.backbone, plan.prompts, plan.config, random_state=seed, progress=True)
-    with all_unreadable(plan.manifest):
+    with name_unreadable(plan.manifest):
         labels = _named_clusters(plan, split, spaces or DEFAULT_SPACES, seed) if from_turtle else None
         must.fit(images, initial_labels=labels, folder=out)
     if not PartialState().is_main_process:

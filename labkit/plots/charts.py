@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
@@ -31,6 +30,8 @@ def results_bars(results: pd.DataFrame, *, title: str = "") -> Figure:
     A bar is the mean over seeds, a dot one seed, and the open diamond the choice made without labels. Rows of one
     method stand together, and a method has the same color in every chart.
     """
+    import seaborn as sns
+
     expect_frame(results, "method", "variant", "spaces", "value", "selected_without_labels", "labels_used")
     hues = method_colors(results["method"])
     rows = results.sort_values("method", key=lambda names: names.map(list(hues).index), kind="stable")
@@ -75,6 +76,8 @@ def bars(
         groups: {label: fractions}, (n,) for each label; a label has a color.
         names: n different names, such as datasets, below the groups.
     """
+    import seaborn as sns
+
     n = expect_texts("names", names)
     expect(len(set(names)) == n, f"names {quote(names)}", "names that differ")
     percent = _in_percent(groups, n)
@@ -115,6 +118,8 @@ def strips(values: Mapping[str, ArrayLike], *, xlabel: str = "accuracy (%)", tit
 
 def draw_strips(ax: Axes, values: Mapping[str, ArrayLike]) -> None:
     """The strips of `strips` on given axes."""
+    import seaborn as sns
+
     percent = _in_percent(values)
     hues = method_colors(percent)
     dots = {

@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import text_to_path
@@ -71,9 +71,10 @@ def name_rows(ax: Axes, names: Sequence[str], inches: float, *, widest: float = 
 def name_columns(ax: Axes, names: Sequence[str], inches: float, *, widest: float = 1.5, first: float = 0.0) -> None:
     """Names below columns of this width: wrapped where their words fit, else rotated; every second, … if narrow."""
     at, size = _shown(len(names), inches)
+    rotated: dict[str, Any] = {}
     flat = {name: wrapped(name, 0.93 * inches) for name in names}
     if all(name.split() == text.split() for name, text in flat.items()):
-        texts, rotated = [flat[names[i]] for i in at], {}
+        texts = [flat[names[i]] for i in at]
     else:
         texts = [shortened(names[i], widest) for i in at]
         rotated = (

@@ -49,16 +49,17 @@ def draw_embedding(ax: Axes, points: ArrayLike, labels: ArrayLike, names: Sequen
         for k in np.unique(groups[groups >= 0]):  # −1: unknown
             x, y = np.median(xy[groups == k], axis=0)
             box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": color(int(k)), "alpha": 0.85}
-            middle = {"ha": "center", "va": "center", "parse_math": False}
-            texts.append(ax.text(x, y, names[k], fontsize=SMALL, bbox=box, **middle))
+            text = ax.text(x, y, names[k], ha="center", va="center", fontsize=SMALL, bbox=box, parse_math=False)
+            texts.append(text)
         _move_apart(ax, texts)
 
 
 def _move_apart(ax: Axes, texts: Sequence[Text], gap: float = 5) -> None:
     """Move texts that would cover each other apart vertically, and all of them into the axes; `gap` in pixels."""
-    if not texts:
+    fig = ax.figure.figure  # of subfigures, too
+    if not texts or fig is None:
         return
-    ax.get_figure().draw_without_rendering()  # settles the layout, so that boxes are known
+    fig.draw_without_rendering()  # settles the layout, so that boxes are known
     boxes = [text.get_window_extent() for text in texts]
     half = np.array([[box.width / 2 + gap, box.height / 2 + gap] for box in boxes])
     at = np.array([[(box.x0 + box.x1) / 2, (box.y0 + box.y1) / 2] for box in boxes])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import seaborn as sns
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -28,6 +27,8 @@ def confusion(
         classes: C names.
         matched: first rename the clusters by the best one-to-one matching; False for predictions that are classes.
     """
+    import seaborn as sns
+
     true = whole_numbers("y_true", y_true)
     predicted = whole_numbers("y_pred", y_pred, len(true))
     expect_names("classes", classes, true, least=0)

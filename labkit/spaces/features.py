@@ -53,7 +53,7 @@ def extract_features(
     """Features of every image of a dataset, in the order of the samples: (n, d).
 
     The result is kept under a key made of the identity of the images, the backbone's weights and preprocessing, and
-    the dtypes, so it is computed once; an extraction that was killed goes on from its last saved part. What is kept
+    the dtypes, so it is computed once; an extraction that was killed resumes from its last saved part. What is kept
     already is read without a lock, also from a cache that this user may not write to; what is not kept there then goes
     to the user's own.
 

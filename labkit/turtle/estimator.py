@@ -40,7 +40,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         n_outer_steps: T, steps of the task encoder.
         n_inner_steps: M, steps of the linear classifiers for each outer step.
         outer_lr, inner_lr: learning rates of the two Adam optimizers.
-        inner_start: "cold" redraws the classifiers at every outer step, "warm" goes on from the last ones.
+        inner_start: "cold" redraws the classifiers at every outer step, "warm" continues from the last ones.
         entropy_weight: γ, how strongly unequal clusters are avoided.
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
             together can draw, a random part is used.

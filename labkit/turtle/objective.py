@@ -30,12 +30,12 @@ def linear_grad(features: Tensor, grad_logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cross_entropy(log_probs: Tensor, labeling: Tensor) -> Tensor:
-    """Mean cross-entropy of soft labels: both (R, C, B) -> (R,)."""
+    """Mean cross-entropy of soft labels, the loss of both levels: both (R, C, B) -> (R,)."""
     return -(labeling * log_probs).sum(1).mean(-1)
 
 
 def entropy(mean_labeling: Tensor) -> Tensor:
-    """Shannon entropy in nats of the mean labeling: (R, C) -> (R,)."""
+    """Shannon entropy in nats of the mean labeling, what γ weighs in eq. 12: (R, C) -> (R,)."""
     return torch.special.entr(mean_labeling).sum(-1)
 
 

@@ -138,7 +138,7 @@ class TurtleSolver:
         return self.gathered
 
     def task_probs(self, batch: Sequence[Tensor]) -> list[Tensor]:
-        """τ_k of every space, each (R, C, B)."""
+        """τ_k of every space (eq. 9), each (R, C, B)."""
         encoder = self.encoder
         return [linear(z, encoder.normalised_weight(k), encoder.biases[k]).softmax(1) for k, z in enumerate(batch)]
 
@@ -156,7 +156,7 @@ class TurtleSolver:
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
     def _fit_classifiers(self, batch: Sequence[Tensor], labeling: Tensor) -> None:
-        """Inner problem: `n_inner_steps` of Adam on Σ_k CE(w_k φ_k, τ), τ held fixed."""
+        """Inner problem (of eqs. 10 to 12): `n_inner_steps` of Adam on Σ_k CE(w_k φ_k, τ), τ held fixed."""
         if self.inner_start == "cold" and self.outer.steps > 0:
             self.classifier.draw(self.generator)
             self.inner.reset()
@@ -170,7 +170,7 @@ class TurtleSolver:
     def _update_encoder(
         self, batch: Sequence[Tensor], task_probs: Sequence[Tensor], labeling: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Outer problem: one step of Adam on Σ_k CE(w_k φ_k, τ) − γ Σ_k H(mean τ_k), w held fixed."""
+        """Outer problem (eqs. 12 and 13): a step of Adam on Σ_k CE(w_k φ_k, τ) − γ Σ_k H(mean τ_k), w held fixed."""
         layers = self.classifier
         per_space = [linear(z, layers.weights[k], layers.biases[k]).log_softmax(1) for k, z in enumerate(batch)]
         log_probs = torch.stack(per_space).sum(0)  # (R, C, B)

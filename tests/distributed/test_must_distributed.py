@@ -85,7 +85,7 @@ def here(model_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def there(model_files: Path, here: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same fits on two processes, by `accelerate launch`; and one that goes on from what one process has begun."""
+    """The same fits on two processes, by `accelerate launch`; and one that resumes from what one process has begun."""
     folder = tmp_path_factory.mktemp("two")
     jobs: list[dict[str, Any]] = [
         {"folder": str(folder / name), "settings": settings} for name, settings in JOBS.items()

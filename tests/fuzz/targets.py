@@ -260,7 +260,7 @@ def run_into(path: Path) -> None:
         source, report = Path(folder, path.name), path.with_name("results.json")
         source.write_bytes(notebooks()[0])
         report.write_bytes(path.read_bytes())
-        series._expect_replaceable(path.parent, [source])
+        series.expect_replaceable(path.parent, [source])
 
 
 TARGETS = {

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from labkit.course.series import find_notebooks, validate_results
+from labkit.course.report import validate_results
+from labkit.course.series import find_notebooks
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.timeout(2400)]
 

@@ -775,6 +775,7 @@ def data_cases() -> Iterator[Case]:
         yield f"load_dataset({str(name)[:9]!r})", lambda n=name: lk.load_dataset(n, "train"), REFUSED
     for split in (None, 3, "", "validation", LONG, ["train"]):
         yield f"load_dataset(split={str(split)[:9]!r})", lambda s=split: lk.load_dataset("digits", s), REFUSED
+    for split in (3, "", "validation", LONG, ["train"]):
         yield (
             f"extract_features(split={str(split)[:9]!r})",
             lambda s=split: lk.extract_features(PIXEL, lk.load_manifest("digits"), split=s, cache=False),

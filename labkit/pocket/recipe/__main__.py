@@ -3,7 +3,7 @@
 By `make pocket`, or python -m labkit.pocket.recipe [--smoke] WORK_DIR.
 
 Fetches icons and fonts with npm and needs the optional packages `pip install 'labkit[pocket]'`. Every stage is kept in
-WORK_DIR, so a run that was stopped goes on where it was. Writes the models' files to OUT_DIR.
+WORK_DIR, so a run that was stopped resumes where it was. Writes the models' files to OUT_DIR.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, dict[str, Any]]:
         with atomic_write(kept) as temporary:
             temporary.write_text(json.dumps(seconds), "utf-8")
 
-    with timed("pictures"):
+    with timed("images"):
         pictures, sets = clip.gather(work, scale)
     with timed("trunk"):
         maps = clip.trunk_maps(work, pictures, scale)
@@ -72,7 +72,7 @@ def make(work: Path, out: Path, scale: clip.Scale) -> dict[str, dict[str, Any]]:
             "n_pictures": len(pictures.rgba),
             "n_captions": len({name for several in pictures.captions for name in several}),
             "corpus_sha256": hashlib.sha256(pictures.rgba.tobytes()).hexdigest(),
-            "seconds": {stage: seconds[stage] for stage in ("pictures", "trunk", "alignment", "text tower")},
+            "seconds": {stage: seconds[stage] for stage in ("images", "trunk", "alignment", "text tower")},
             "sets": sets,
             "fonts": list(glyphs.FONTS[: scale.n_fonts]),
         },

@@ -1,7 +1,7 @@
-"""Train Pocket CLIP: a small image-text model by locked-image tuning.
+"""Train Pocket CLIP: a small image-text model whose image tower is mostly locked.
 
-Zhai et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", CVPR 2022 (arXiv 2111.07991): the image tower is
-trained already and stays frozen, and only a projection and the text side learn to meet. Here
+Zhai et al., "LiT: Zero-Shot Transfer with Locked-image text Tuning", CVPR 2022 (arXiv 2111.07991), keep a pretrained
+image tower frozen and train the text tower. Here its last block is tuned as well:
 
 1. the image tower is EfficientNet-Lite0 (ImageNet); what its last block is given, for random views of icons and glyphs,
    is kept on disk, so that this block can be tuned along with little work, and all below stays locked;

@@ -101,7 +101,7 @@ def train(
     work: Path,
     scale: Scale,
 ) -> dict[str, Tensor]:
-    """Distil the student; the whole model's state dict in open_clip's names. A run that was stopped goes on.
+    """Distil the student; the whole model's state dict in open_clip's names. A run that was stopped resumes.
 
     Args:
         alignment: the teacher.

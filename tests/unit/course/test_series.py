@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import html
 import json
 import os
 import re
@@ -18,15 +19,17 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from labkit._files import locked_folder
-from labkit.course import series
+from labkit._files import PACKAGE_DIR, locked_folder
+from labkit.course import execution, notebook_files, pages, series
+from labkit.course.report import describe_failure, new_report, validate_results
 from labkit.errors import DataError, LabkitError
 
 PARAMETERS = 'profile = "auto"'
 LAB = """
 import os, sys
 from pathlib import Path
-from labkit.course.setup import PROFILES, Lab, show
+from labkit.course.profiles import PROFILES
+from labkit.course.setup import Lab, show
 lab = Lab(PROFILES[profile], "cpu", {notebook!r}, Path(os.environ["LABKIT_RESULTS"]))
 """
 GOOD = [
@@ -61,7 +64,7 @@ def write_executed(out: Path, name: str) -> Path:
     """A notebook as a run leaves it, or nearly so."""
     path = write_notebook(out, name, ["1 + 1"])
     notebook = nbformat.read(path, as_version=4)
-    notebook.metadata["labkit"] = {"sources": series._sources_digest(notebook)}
+    notebook.metadata["labkit"] = {"sources": notebook_files.sources_digest(notebook)}
     nbformat.write(notebook, path)
     return path
 
@@ -96,13 +99,13 @@ def test_failures_are_named_and_do_not_hide_the_others(run: tuple[dict[str, Any]
     assert failures["05_outside"]["error"] == "band 'accuracy': 0.2000 is outside 0.7 to 0.8"
     assert failures["06_broken"]["cell"] is None
     assert "04_good" not in failures
-    assert series.describe_failure(report["failures"][0]) == "01_raises, code cell 4: ValueError: boom"
+    assert describe_failure(report["failures"][0]) == "01_raises, code cell 4: ValueError: boom"
 
 
 def test_results_of_the_others_are_kept(run: tuple[dict[str, Any], Path]) -> None:
     report, out = run
     assert json.loads((out / "results.json").read_text()) == report
-    series.validate_results(report)
+    validate_results(report)
     [row] = report["results"]
     assert row == {
         "notebook": "04_good", "dataset": "digits", "split": "test", "method": "k-means", "variant": "",
@@ -142,6 +145,46 @@ def test_pages(run: tuple[dict[str, Any], Path]) -> None:
     assert "ValueError" in (out / "01_raises.html").read_text()
     assert 'href="04_good.html"' in notebook  # pages lead to pages
     assert 'href="04_good.ipynb"' not in notebook
+    assert not [path.name for path in out.glob("*.html") if "<script" in path.read_text()]
+
+
+def test_the_index_shows_every_text_as_text(tmp_path: Path) -> None:
+    odd = """<script>alert("1") 'x' & <title>"""
+    notebook = new_notebook(cells=[new_markdown_cell(f"# {odd}")])
+    nbformat.write(notebook, tmp_path / "01_odd.ipynb")
+    (tmp_path / "01_odd.html").write_text("")
+    report = new_report("pocket")
+    report["environment"]["device"] = odd
+    report["timings"] = {"01_odd": {"seconds": 1.0, "cells": [0.25, None, 0.5]}, odd: {"seconds": 0.0, "cells": []}}
+    report["failures"] = [{"notebook": odd, "cell": 1, "error": f"ValueError: {odd}"}]
+    row = {
+        "notebook": odd, "dataset": odd, "split": odd, "method": odd, "variant": odd, "spaces": [odd], "value": 0.5,
+        "seed": None, "selected_without_labels": False, "labels_used": False, "seconds": None, "profile": "pocket",
+    }  # fmt: skip
+    report["results"] = [{**row, "metric": metric} for metric in ("accuracy", "nmi")]
+    report["bands"] = [
+        {
+            "notebook": odd,
+            "name": odd,
+            "value": value,
+            "low": 0.0,
+            "high": 0.123456,
+            "verdict": odd,
+            "profile": "pocket",
+        }
+        for value in (0.25, None)
+    ]
+    pages.write_index(tmp_path, report)
+    page = (tmp_path / "index.html").read_text()
+    shown = html.escape(odd).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")
+    assert "<script" not in page
+    assert page.count("<title>") == 1
+    assert f'<a href="01_odd.html">{shown}</a></td>\n<td>ok</td>\n<td>1.0</td>\n<td>0.5 s (cell 3)</td>' in page
+    assert f'<td>{shown}</td>\n<td><span class="bad">failed</span></td>\n<td>0.0</td>\n<td></td>' in page
+    assert f'<img alt="Bars of {shown}, accuracy on the {shown} split: the numbers of the table below."' in page
+    assert "<td>0.25</td><td>0</td><td>0.1235</td>" in page
+    assert "<td></td><td>0</td><td>0.1235</td>" in page  # a value that was not finite
+    assert {"All 2 bands", "Other metrics"} <= set(re.findall("<summary>(.*)</summary>", page))
 
 
 def test_every_dataset_has_its_bars_and_its_table(tmp_path: Path) -> None:
@@ -179,7 +222,7 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path, monkeypatch: pytes
             raise KeyboardInterrupt
         return {"notebook": path.stem, "cell": None, "error": "as if"}
 
-    monkeypatch.setattr(series, "_run_notebook", run_notebook)
+    monkeypatch.setattr(execution, "execute_notebook", run_notebook)
     with pytest.raises(KeyboardInterrupt):
         series.run_series(tmp_path / "out", notebooks=tmp_path)
     report = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -203,7 +246,8 @@ def test_a_disk_that_is_full_costs_no_earlier_run(tmp_path: Path, monkeypatch: p
     def full(path: Path) -> None:
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(series, "atomic_write", full)
+    for module in ("notebook_files", "pages", "report"):
+        monkeypatch.setattr(f"labkit.course.{module}.atomic_write", full)
     with pytest.raises(DataError, match="No space left on device"):
         series.run_series(out, notebooks=tmp_path)
     assert snapshot(out) == before
@@ -242,10 +286,10 @@ def test_results_never_replace_the_notebooks(tmp_path: Path) -> None:
 def test_a_page_that_cannot_be_written_is_an_error_but_costs_no_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_html(executed: Path) -> None:
+    def write_page(path: Path) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(series, "_write_html", write_html)
+    monkeypatch.setattr(pages, "write_notebook_page", write_page)
     write_notebook(tmp_path, "01_good", GOOD[1:3])
     out = tmp_path / "out"
     with pytest.raises(DataError, match="disk full"):
@@ -263,12 +307,12 @@ def test_the_schema_refuses_what_is_wrong(run: tuple[dict[str, Any], Path]) -> N
         report = copy.deepcopy(run[0])
         report["results"][0].update(change)
         with pytest.raises(DataError, match=r"schema at \$\.results\[0\]"):
-            series.validate_results(report)
+            validate_results(report)
 
 
 def test_kernels_are_headless_and_the_tests_of_stored_outputs_also_offline_and_without_a_gpu(tmp_path: Path) -> None:
-    plain = series.kernel_environment(tmp_path / "r.jsonl")
-    alike = series.kernel_environment(tmp_path / "r.jsonl", alike_everywhere=True)
+    plain = execution.kernel_environment(tmp_path / "r.jsonl")
+    alike = execution.kernel_environment(tmp_path / "r.jsonl", alike_everywhere=True)
     assert plain["LABKIT_RESULTS"] == str(tmp_path / "r.jsonl")
     assert plain["LABKIT_HEADLESS"] == "1"
     assert "CUDA_VISIBLE_DEVICES" not in plain  # a run of the series uses the GPU that is there
@@ -292,7 +336,7 @@ def edit(path: Path, source: str = "my own solution") -> None:
 @pytest.fixture
 def no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if every notebook ended at once with an error, before its first cell."""
-    monkeypatch.setattr(series, "_run_notebook", lambda path, *args: None)
+    monkeypatch.setattr(execution, "execute_notebook", lambda path, *args: None)
 
 
 @pytest.mark.parametrize("notebook", ["01_a", "02_b"])
@@ -311,7 +355,7 @@ def test_notebooks_that_somebody_edited_stop_the_run_before_it_begins(
     series.run_series(out, notebooks=tmp_path)
     edit(out / f"{notebook}.ipynb")
     before = snapshot(out)
-    monkeypatch.setattr(series, "_run_notebook", None)
+    monkeypatch.setattr(execution, "execute_notebook", None)
     with pytest.raises(LabkitError, match=rf"edited.*: {notebook}\.ipynb\. Move them"):
         series.run_series(out, notebooks=tmp_path)
     assert snapshot(out) == before
@@ -388,7 +432,7 @@ def test_what_may_not_be_replaced_is_said_before_the_run(tmp_path: Path, monkeyp
     out = tmp_path / "out"
     out.mkdir()
     write_executed(out, "01_a").chmod(0o400)
-    monkeypatch.setattr(series, "_run_notebook", None)
+    monkeypatch.setattr(execution, "execute_notebook", None)
     with pytest.raises(DataError, match="read-only"):
         series.run_series(out, notebooks=tmp_path)
 
@@ -398,7 +442,7 @@ def test_what_may_not_be_replaced_is_said_before_the_run(tmp_path: Path, monkeyp
 
 def test_two_runs_do_not_write_into_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_notebook(tmp_path, "01_a", [])
-    monkeypatch.setattr(series, "_run_notebook", None)
+    monkeypatch.setattr(execution, "execute_notebook", None)
     with (
         locked_folder(tmp_path / "out", wait=False),
         pytest.raises(DataError, match=r"another run writes to .*Wait for its end, or choose another folder"),
@@ -415,7 +459,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_sweep(
     write_notebook(notebooks, "01_good", GOOD[1:3])
     wait = write_notebook(notebooks, "02_waits", ["Path('began').touch()\nimport time\ntime.sleep(600)"])
     code = "import sys\nfrom labkit.course.series import run_series\nrun_series(sys.argv[1], notebooks=sys.argv[2])"
-    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(series.PACKAGE_DIR.parent)}
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(PACKAGE_DIR.parent)}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", code, str(out), str(notebooks)], env=environment, stdout=log, stderr=log
@@ -443,7 +487,7 @@ def test_a_killed_run_leaves_nothing_that_the_next_one_does_not_sweep(
 def test_a_killed_test_of_the_notebooks_leaves_nothing_that_the_next_one_does_not_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = series.PACKAGE_DIR.parent / "notebooks" / "conftest.py"
+    path = PACKAGE_DIR.parent / "notebooks" / "conftest.py"
     code = (
         f"import importlib.util, os, types\nspec = importlib.util.spec_from_file_location('c', {str(path)!r})\n"
         "module = importlib.util.module_from_spec(spec)\nspec.loader.exec_module(module)\nends = []\n"

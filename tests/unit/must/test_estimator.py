@@ -513,7 +513,7 @@ def test_ctrl_c_or_sigterm_saves_and_the_same_fit_goes_on(
     folder = tmp_path / "interrupted"
     before = signal.getsignal(number)
     interrupt = at_step(step, lambda: os.kill(os.getpid(), number))
-    with pytest.raises(KeyboardInterrupt, match=r"saved in .*interrupted; the same fit goes on from there"):
+    with pytest.raises(KeyboardInterrupt, match=r"saved in .*interrupted; the same fit resumes from there"):
         tiny.must(**SETTINGS).fit(IMAGES, folder=folder, on_log=interrupt)
     assert signal.getsignal(number) is before
     assert saved_step(folder) == step
@@ -560,13 +560,13 @@ def test_checkpoints_are_written_by_time_and_at_the_end(tmp_path: Path, monkeypa
 def test_a_run_goes_on_in_another_precision_and_says_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, every_step: None
 ) -> None:
-    """Such as one that was begun on a GPU in float16 and goes on on another in bfloat16."""
+    """Such as one that was begun on a GPU in float16 and resumes on another in bfloat16."""
     low = tmp_path / "low"
     with pytest.raises(Stop):
         tiny.must(tiny.backbone(torch.float16)).fit(IMAGES, folder=low, on_log=at_step(4, crash))
     with caplog.at_level(logging.WARNING):
         must = tiny.must(tiny.backbone(torch.bfloat16)).fit(IMAGES, folder=low)
-    assert "began in torch.float16 and goes on in torch.bfloat16" in caplog.text
+    assert "began in torch.float16 and resumes in torch.bfloat16" in caplog.text
     caplog.clear()
     with caplog.at_level(logging.WARNING):
         exact = tiny.must().fit(IMAGES, folder=tmp_path / "exact")
@@ -618,7 +618,7 @@ def test_killed_then_interrupted_it_still_ends_at_the_same_bits(
     killed = saved_step(folder)
     status, said = run_until(killed + 8, signal.SIGINT, tiny_files, folder)
     assert status in (-signal.SIGINT, 130)
-    assert "the same fit goes on from there" in said
+    assert "the same fit resumes from there" in said
     interrupted = saved_step(folder)
     assert killed >= 7
     assert killed + 8 <= interrupted < 600

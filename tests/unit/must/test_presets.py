@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from labkit import cli, pocket
-from labkit.course.setup import PROFILES
+from labkit.course.profiles import PROFILES
 from labkit.data.images import ImageDataset
 from labkit.data.manifests import list_manifests, load_manifest
 from labkit.errors import FitError

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -47,12 +49,11 @@ def test_all_text_can_be_read_at_the_width_of_a_page(draw):
 
 def test_what_cannot_be_read_is_noticed():
     fig, [[ax]] = plots.figure(height=2)
-    fig.set_layout_engine("none")
-    fig.subplots_adjust(bottom=0.2)
+    ax.set(xticks=[], yticks=[])
     ax.text(0.5, 0.5, "small", fontsize=7)
     ax.text(0.2, 0.8, "one")
     ax.text(0.2, 0.8, "another")
-    fig.text(0.99, 0.5, "beyond")
+    fig.text(0.99, 0.5, "beyond", in_layout=False)
     found = "\n".join(problems(fig))
     assert "7.3 points: 'small'" in found
     assert "cut: 'beyond'" in found
@@ -82,3 +83,8 @@ def test_axes_are_labelled(name):
 def test_colors_are_distinct():
     assert len(set(plots.COLORS)) == 10
     assert plots.color(13) == plots.COLORS[3]
+
+
+def test_seaborn_is_loaded_at_first_use():
+    code = "import sys, labkit.plots; print('seaborn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

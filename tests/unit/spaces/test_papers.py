@@ -14,7 +14,7 @@ import timm
 import torch
 from PIL import Image
 
-from labkit.course.setup import PROFILES
+from labkit.course.profiles import PROFILES
 from labkit.spaces import families
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.encoders import Settings
