@@ -181,7 +181,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         self.means_ = [transform.mean.numpy() for transform in transforms]
         self.restarts_ = []
         for k, transform in enumerate(transforms):
-            weight, bias = solver.encoder.normalised_weight(k).cpu(), solver.encoder.biases[k].cpu()
+            weight, bias = solver.encoder.normalized_weight(k).cpu(), solver.encoder.biases[k].cpu()
             self.restarts_.append(tuple(array.numpy() for array in transform.fold(weight, bias)))
 
     def _solver(self, spaces: Sequence[Tensor]) -> tuple[TurtleSolver, list[FeatureTransform]]:

@@ -70,7 +70,7 @@ class Layers:
         for gain, weight in zip(self.gains, self.weights, strict=False):
             gain.copy_(weight.norm(dim=-1))
 
-    def normalised_weight(self, k: int) -> Tensor:
+    def normalized_weight(self, k: int) -> Tensor:
         """Weight of space k: gain times direction where the layer is weight-normalized (Salimans & Kingma, 2016)."""
         direction = self.weights[k]
         if not self.gains:
@@ -140,7 +140,7 @@ class TurtleSolver:
     def task_probs(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """τ_k of every space (eq. 9), each (R, C, B)."""
         encoder = self.encoder
-        return [linear(z, encoder.normalised_weight(k), encoder.biases[k]).softmax(1) for k, z in enumerate(batch)]
+        return [linear(z, encoder.normalized_weight(k), encoder.biases[k]).softmax(1) for k, z in enumerate(batch)]
 
     def step(self, batch: Sequence[Tensor] | None = None) -> tuple[Tensor, Tensor]:
         """One outer step; returns the cross-entropy and the entropy before it, each (R,), summed over spaces."""

@@ -194,7 +194,7 @@ def compare_trajectories(
     weights, biases = [], []
     for k, layer in enumerate(port.get_encoders()):
         weight = layer["gain"][:, None] * layer["direction"] / layer["direction"].norm(dim=1, keepdim=True)
-        weights.append((solver.encoder.normalised_weight(k)[0] - weight).abs().max().item())
+        weights.append((solver.encoder.normalized_weight(k)[0] - weight).abs().max().item())
         biases.append((solver.encoder.biases[k][0] - layer["bias"]).abs().max().item())
     labels = torch.stack(ours).mean(0).argmax(1)
     changed = (labels != port.predict(spaces)).double().mean().item()

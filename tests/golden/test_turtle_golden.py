@@ -72,7 +72,7 @@ def largest_difference(case: str, tensors: dict[str, Tensor], device: str = "cpu
         solver.step([space[rows] for space in solver.spaces])
     gaps = []
     for k in range(len(solver.spaces)):
-        weight, bias = solver.encoder.normalised_weight(k)[0].cpu(), solver.encoder.biases[k][0].cpu()
+        weight, bias = solver.encoder.normalized_weight(k)[0].cpu(), solver.encoder.biases[k][0].cpu()
         gaps += [weight - tensors[f"{case}/after/{k}/weight"], bias - tensors[f"{case}/after/{k}/bias"]]
     return max(gap.abs().max().item() for gap in gaps)
 

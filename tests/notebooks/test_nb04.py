@@ -31,7 +31,7 @@ def test_turtle_step_equals_the_solver(dims: tuple[int, ...], gamma: float) -> N
     for layers in (solver.encoder, solver.classifier):
         for bias in layers.biases:
             bias.zero_()  # the exercise has none
-    encoders = [solver.encoder.normalised_weight(k)[0].clone() for k in range(len(dims))]
+    encoders = [solver.encoder.normalized_weight(k)[0].clone() for k in range(len(dims))]
     classifiers = [weight[0].clone() for weight in solver.classifier.weights]
     lr = 0.3
 
