@@ -81,8 +81,8 @@ EXERCISES = (
             "You averaged the entropies of single images. First average the probabilities, then take the entropy.": (
                 lambda probs: np.mean([_entropy(row) for row in probs])
             ),
-            "An unused cluster made it nan: NumPy's 0 * log(0). Leave out the clusters whose mean is 0.": _with_zeros,
-            "That is in bits. The formula has the natural logarithm: np.log, not np.log2.": (
+            "An unused cluster made it nan, like 0 * log(0) in NumPy. Leave out clusters whose mean is 0.": _with_zeros,
+            "Your result is in bits. The formula uses the natural logarithm: np.log, not np.log2.": (
                 lambda probs: _entropy(probs.mean(axis=0)) / np.log(2)
             ),
             "The sign is missing: log p is negative, so an entropy is minus the sum.": (
@@ -110,7 +110,7 @@ EXERCISES = (
             "You compared cluster numbers with class numbers. Clusters have no names: match them to classes first.": (
                 lambda truth, found, n_classes: np.mean(truth == found)
             ),
-            "You let every cluster take its most frequent class, so two clusters can take the same one (purity). "
+            "You let every cluster take its most frequent class, so two clusters can take the same class (purity). "
             "The matching is one to one.": (
                 lambda truth, found, n_classes: _table(truth, found, n_classes).max(axis=0).sum() / len(truth)
             ),
@@ -126,7 +126,7 @@ EXERCISES = (
             "Build the contingency table first: table[c, k] counts the images of class c in cluster k.",
             "np.add.at(table, (truth, found), 1) fills it. linear_sum_assignment(table, maximize=True) gives the rows "
             "and columns of the chosen entries.",
-            "With rows, columns = linear_sum_assignment(...) the correct images are table[rows, columns].sum().",
+            "With rows, columns = linear_sum_assignment(...), table[rows, columns].sum() counts the correct images.",
         ),
         difficulty=3,
         importance=5,
@@ -142,7 +142,7 @@ EXERCISES = (
                 lambda truth, predicted: np.mean(truth == predicted)
             ),
             "You took, for each predicted class, the share that is correct (precision). "
-            "Take the share of each true class (recall).": _precision,
+            "Take the share of each true class that is found (recall).": _precision,
             "You divided by the largest class number plus one. Average only over the classes that occur in truth.": (
                 _over_all_numbers
             ),

@@ -91,19 +91,19 @@ EXERCISES = (
             "You L2-normalized the images, but not the texts.": (
                 lambda images, texts, scale: softmax(scale * _unit(images) @ texts.T, axis=1)
             ),
-            "np.linalg.norm without an axis is one number for the matrix. Every row has its own norm.": (
+            "np.linalg.norm without an axis gives one number for the whole matrix. Every row needs its own norm.": (
                 lambda images, texts, scale: softmax(scale * _norm_of_all(images) @ _norm_of_all(texts).T, axis=1)
             ),
             "You normalized the columns. A row is one image or text: axis=1, with keepdims=True.": (
                 lambda images, texts, scale: softmax(scale * _unit(images.T).T @ _unit(texts.T), axis=1)
             ),
-            "You left out the logit scale. Cosines differ by little, so every text gets nearly the same probability.": (
+            "You left out the logit scale. Cosines differ little, so every text gets nearly the same probability.": (
                 lambda images, texts, scale: softmax(_cosines(images, texts), axis=1)
             ),
             "You divided by the logit scale. It is the *inverse* of the temperature: multiply.": (
                 lambda images, texts, scale: softmax(_cosines(images, texts) / scale, axis=1)
             ),
-            "Without an axis, softmax makes *all* entries of the matrix sum to 1. Every row should: axis=1.": (
+            "Without an axis, softmax makes *all* entries of the matrix sum to 1. Every row should sum to 1: axis=1.": (
                 lambda images, texts, scale: softmax(scale * _cosines(images, texts))
             ),
             "Your columns sum to 1. The texts compete for one image: softmax along each row, axis=1.": (
@@ -149,7 +149,7 @@ EXERCISES = (
             "The features are not L2-normalized: these are dot products, not cosines.": (
                 lambda images, texts, temperature: -_both_directions(images @ texts.T / temperature).mean() / 2
             ),
-            "This is the sum over the pairs. Take the mean, or the loss grows with the batch.": (
+            "This is the sum over the pairs. Take the mean, or the loss grows with the batch size.": (
                 lambda images, texts, temperature: len(images) * _info_nce(images, texts, temperature)
             ),
             "You added the two directions. Average them: the factor is 1/(2B).": (
@@ -158,7 +158,7 @@ EXERCISES = (
             "The sign is wrong: a loss is a *negative* log-probability.": (
                 lambda images, texts, temperature: -_info_nce(images, texts, temperature)
             ),
-            "You averaged over all pairs of the table. Only the diagonal holds matching pairs: np.diag.": (
+            "You averaged over all entries of the matrix. Only the diagonal holds matching pairs: np.diag.": (
                 lambda images, texts, temperature: (
                     -np.mean([log_softmax(_cosines(images, texts) / temperature, axis=axis) for axis in (1, 0)])
                 )
@@ -171,7 +171,7 @@ EXERCISES = (
             "Cosines over the temperature are the logits, (B, B). Row i is a classification problem whose right answer "
             "is column i; so is column i, whose right answer is row i.",
             "np.diag(log_softmax(logits, axis=1)) holds log p(text i | image i), (B,).",
-            "The same with axis=0 is the other direction. The loss is minus the mean of both means.",
+            "The same with axis=0 gives the other direction. The loss is minus the average of the two means.",
         ),
         difficulty=3,
         importance=5,
@@ -196,7 +196,7 @@ EXERCISES = (
         hints=(
             "Normalize, average, normalize.",
             "axis=-1 with keepdims=True gives the norms of the prompts in an array (C, T, d) as well.",
-            "The average is over axis 1, and leaves (C, d). Divide its rows by their norms.",
+            "Average over axis 1, which leaves (C, d). Divide the rows by their norms.",
         ),
         difficulty=2,
         importance=4,
@@ -211,7 +211,7 @@ EXERCISES = (
             "You compared means over all images. Over- and underconfident bins cancel: compare bin by bin.": (
                 lambda confidence, correct, n_bins: abs(correct.mean() - confidence.mean())
             ),
-            "The mean of an empty bin is not a number. Leave out bins that hold no image.": (
+            "The mean of an empty bin is nan. Leave out bins that hold no image.": (
                 lambda confidence, correct, n_bins: float("nan")
             ),
             "A confidence of exactly 1 fell out of your last bin. It belongs in it.": _without_confidence_one,
@@ -221,8 +221,8 @@ EXERCISES = (
             "Every bin counts the same in your mean. Weight it by the fraction of the images that it holds.": (
                 _unweighted_bins
             ),
-            "You compared each image's confidence with 0 or 1. One prediction is right or wrong; only many can be "
-            "right in 80 % of the cases. Average within the bins first.": (
+            "You compared each image's confidence with 0 or 1. A single prediction is right or wrong; only many "
+            "together can be right in 80 % of the cases. Average within the bins first.": (
                 lambda confidence, correct, n_bins: np.abs(correct - confidence).mean()
             ),
         },

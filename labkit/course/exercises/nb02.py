@@ -155,23 +155,23 @@ EXERCISES = (
         cases=[(_QUERIES, _GALLERY, _OF_GALLERY, 1), (_QUERIES, _GALLERY, _OF_GALLERY, 3)],
         reference=_vote,
         mistakes={
-            "You took the largest dot products. They prefer long vectors, near or not. Use the distance.": (
+            "You took the largest dot products. They favor long vectors, near or not. Use the distance.": (
                 _vote_by_product
             ),
             "You took the k farthest images. argsort puts the smallest first, so keep the first k columns.": (
                 _vote_of_the_farthest
             ),
-            "You averaged class numbers. The mean of classes 0 and 2 is not class 1: count votes, take the most.": (
+            "You averaged class numbers. The mean of classes 0 and 2 is not class 1: let the majority decide.": (
                 _mean_label
             ),
-            "You returned row numbers of the gallery. Look up their labels, and let these vote.": (
+            "You returned row numbers of the gallery. Look up the labels of these rows, and let them vote.": (
                 lambda queries, gallery, labels, k: ((queries[:, None] - gallery) ** 2).sum(axis=2).argmin(axis=1)
             ),
         },
         hints=(
             "Three steps: all squared distances (q, n); the k nearest rows of each query; the most frequent label.",
-            "((queries[:, None] - gallery) ** 2).sum(axis=2) are the distances; np.argsort(…, axis=1)[:, :k] the rows.",
-            "For one query np.bincount(labels[row]).argmax() is the vote; do it for every row of the k nearest.",
+            "((queries[:, None] - gallery) ** 2).sum(axis=2): the distances; np.argsort(…, axis=1)[:, :k]: the rows.",
+            "If row holds the k nearest of one query, np.bincount(labels[row]).argmax() is its vote. Do this for all.",
         ),
         difficulty=2,
         importance=4,
@@ -183,12 +183,12 @@ EXERCISES = (
         cases=[(_POINTS, _CENTERS), (_POINTS, _CENTERS_ONE_EMPTY)],
         reference=_lloyd,
         mistakes={
-            "Your objective is that of the old centers. Assign, move, and then measure to the moved centers.": (
+            "Your objective uses the old centers. Assign, move, and then measure distances to the moved centers.": (
                 _lloyd_before
             ),
             "Your objective adds up distances. K-means minimizes the sum of squared distances.": _lloyd_not_squared,
             "Your objective is a mean over the images. The formula has a sum.": _lloyd_mean,
-            "A cluster without members became nan: the mean of nothing. Let its center stay where it was.": (
+            "A cluster without members became nan: the mean of no rows. Let its center stay where it was.": (
                 _lloyd_careless
             ),
             "You returned only the centers. Return two things: the new centers, and the objective.": _moved,
@@ -196,7 +196,7 @@ EXERCISES = (
         hints=(
             "Squared distances of all pairs (n, C), argmin along axis 1: that is step 1.",
             "moved = centers.copy(); for every k that has members, moved[k] = features[labels == k].mean(axis=0).",
-            "moved[labels] has for each image its center, so the objective is ((features - moved[labels]) ** 2).sum().",
+            "moved[labels] holds each image's center, so the objective is ((features - moved[labels]) ** 2).sum().",
         ),
         difficulty=3,
         importance=5,
@@ -234,16 +234,14 @@ EXERCISES = (
         cases=[(_TABLE,), (_MORE_CLUSTERS,), (_INDEPENDENT,)],
         reference=_ari,
         mistakes={
-            "That is the Rand index, not adjusted for chance. Subtract what is expected, above and below.": _rand,
-            "The largest possible value is not all pairs, but the mean of the pairs in classes and in clusters.": (
+            "That is the Rand index, not adjusted for chance. Subtract E from numerator and denominator.": _rand,
+            "The maximum is not the number of all pairs, but the mean (A + B)/2 of pairs in classes and in clusters.": (
                 _ari_to_one
             ),
             "You did not subtract the expected number of pairs: independent labelings should score near 0.": (
                 _not_adjusted
             ),
-            "You counted m² pairs in a group of m images, each image with itself. There are m(m − 1)/2.": (
-                _ari_of_squares
-            ),
+            "You counted m² pairs in a group of m images, but there are only m(m − 1)/2.": (_ari_of_squares),
         },
         hints=(
             "Write pairs(counts) = (counts * (counts - 1) / 2).sum() and use it on cells, row sums and column sums.",
