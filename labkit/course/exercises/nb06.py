@@ -27,7 +27,7 @@ _STUDENT = torch.tensor(  # (B, C)
 
 
 def _self_training(of: Callable[[Tensor, Tensor], Tensor]) -> Callable[..., Any]:
-    """A loss of the errors (B,) and of which pseudo-labels are kept (B,)."""
+    """A loss computed from the errors (B,) and from which pseudo-labels are kept (B,)."""
 
     def loss(student_logits: Tensor, teacher_logits: Tensor, threshold: float) -> Tensor:
         labels, kept = losses.pseudo_labels(teacher_logits.detach(), threshold)
@@ -222,7 +222,7 @@ def _losses_observed(step_losses: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _Loss:
-    """A loss that is computed anew at each step."""
+    """A loss that is recomputed at each step."""
 
     def __call__(self, student: nn.Module) -> Tensor:
         return (student(torch.tensor([[1.0, 2.0], [-1.0, 0.5]])) - 1).square().mean()
@@ -281,31 +281,31 @@ def _update(
 EXERCISES = (
     Exercise(
         id="06.1",
-        title="The self-training loss, also of nothing",
+        title="The self-training loss, even when nothing is kept",
         observe=_with_gradients,
         cases=[(_STUDENT, _TEACHER, 0.7), (_STUDENT, _TEACHER, 0.99), (_STUDENT, _TEACHER, 0.2)],
         reference=_self_training(lambda errors, kept: (errors * kept).sum() / kept.sum().clamp_min(1)),
         mistakes={
             "You compared logits with the threshold. A logit has no upper limit: apply the softmax over the classes "
             "first.": _kept_by_logits,
-            "You thresholded the student's confidence, on the strong view. The teacher decides on the weak view which "
-            "labels are kept.": _kept_by_student,
+            "You thresholded the student's confidence on the strong view. Which labels are kept is decided by the "
+            "teacher's confidence on the weak view.": _kept_by_student,
             "You used the teacher's probabilities as targets, and a gradient flows into the teacher. A pseudo-label is "
-            "one class, the argmax, and the teacher takes no gradient.": _soft_labels,
-            "Right, until no label is kept: then you take the mean of nothing, which is nan. It should be 0.": (
+            "one class, the argmax, and the teacher gets no gradient.": _soft_labels,
+            "Right, unless no label is kept: then you take the mean of an empty set, which is nan. It should be 0.": (
                 _self_training(lambda errors, kept: errors[kept].mean())
             ),
-            "Right, until no label is kept: then you divide 0 by 0. Keep the denominator away from 0.": (
+            "Right, unless no label is kept: then you divide 0 by 0. Keep the denominator away from 0.": (
                 _self_training(lambda errors, kept: (errors * kept).sum() / kept.sum())
             ),
             "The loss is right, but its gradient is nan when no label is kept: 0/0 was computed and then replaced. "
-            "Never divide by 0, rather than repair the result.": (
+            "Avoid the division by 0 instead of repairing its result.": (
                 _self_training(lambda errors, kept: ((errors * kept).sum() / kept.sum()).nan_to_num())
             ),
-            "You divided by the number of all images. Divide by the number of those that are kept.": (
+            "You divided by the number of all images. Divide by the number of kept ones.": (
                 _self_training(lambda errors, kept: (errors * kept).mean())
             ),
-            "You used every label. Those that are not kept must not count.": (
+            "You used every label. Only the kept ones should count.": (
                 _self_training(lambda errors, kept: errors.mean())
             ),
         },
@@ -327,7 +327,7 @@ EXERCISES = (
         cases=[(_UNEVEN, _PAST, 0.5), (_UNEVEN, _PAST, 0.8), (_COLLAPSED, None, 0.5), (_UNEVEN, None, 0.0)],
         reference=_fairness,
         mistakes={
-            "You took the mean of this batch alone. From the second step on it has to be mixed with the moving mean.": (
+            "You used the mean of this batch alone. From the second step on, mix it with the moving mean.": (
                 lambda probs, past_mean, momentum: _fairness(probs, None, momentum)
             ),
             "You swapped the weights: the past keeps the share `momentum`, the batch gets the rest.": (
@@ -335,7 +335,7 @@ EXERCISES = (
             ),
             "The loss is not divided by 1 - momentum, so the gradient that reaches the batch shrinks with the "
             "momentum.": lambda *case: _fairness(*case, rescale=False),
-            "A gradient flows into the past. The mean of the steps before is a constant: detach it.": (
+            "A gradient flows into the past. The mean of the earlier steps is a constant: detach it.": (
                 lambda *case: _fairness(*case, detach=False)
             ),
             "You took the logarithm before the mean over the images. That asks every *single* prediction to be "
@@ -349,7 +349,7 @@ EXERCISES = (
             ),
         },
         hints=(
-            "First the mean prediction of the batch, one share a class; then mix it with the past, if there is one; "
+            "First the mean prediction of the batch, one share per class; then mix it with the past, if there is one; "
             "then the logarithms.",
             "mean = probs.mean(dim=0). Unless past_mean is None: mean = momentum * past_mean.detach() + (1 - momentum) "
             "* mean.",
@@ -375,23 +375,23 @@ EXERCISES = (
             "The threshold is on the wrong view: which labels are kept is decided by the teacher's confidence on the "
             "weak view, not by the student's.": _wrong("confident student"),
             "Your teacher sees the strong view. It predicts the labels from the weak one.": _wrong("teacher view"),
-            "Your fairness loss is of this batch alone. Mix the batch's mean with past_mean, as in 06.2.": (
+            "Your fairness loss uses this batch alone. Mix the batch's mean with past_mean, as in 06.2.": (
                 _wrong("batch")
             ),
-            "Your masked-image loss counts all patches. Only masked ones count: the visible ones could be copied.": (
+            "Your masked-image loss counts all patches. Only masked ones should: visible ones could be copied.": (
                 _wrong("pixels")
             ),
-            "Your alignment loss counts all patches. Only masked ones count.": _wrong("patches"),
+            "Your alignment loss counts all patches. Only masked ones should count.": _wrong("patches"),
             "The weights are missing: config.fairness_weight and config.alignment_weight.": _wrong("weights"),
         },
         hints=(
-            "One pass of the teacher over weak, without gradients, and one of the student over strong with its masks. "
+            "Run the teacher once on weak, without gradients, and the student once on strong with its masks. "
             "Everything else is computed from these two outputs.",
             "labels, kept = lk.must.pseudo_labels(teacher(weak).logits, config.threshold) under torch.no_grad(), and "
             "output = student(strong, masked).",
-            "lk.must.self_training_loss(output.logits, labels, kept); your 06.2 of output.logits.softmax(1); "
+            "lk.must.self_training_loss(output.logits, labels, kept); your 06.2 on output.logits.softmax(1); "
             "lk.must.masked_image_loss(output.reconstruction, strong, masked); "
-            "lk.must.alignment_loss(output.patches, output.embedding, masked); two of them with their weight.",
+            "lk.must.alignment_loss(output.patches, output.embedding, masked); multiply two of them by their weights.",
         ),
         difficulty=4,
         importance=5,
@@ -404,35 +404,35 @@ EXERCISES = (
         cases=[(_state(), _Loss(), 0.9, 1024), (_state(), _Loss(), 0.25, 512), (_state(), _Loss(), 0.9, 4096)],
         reference=_update(),
         mistakes={
-            "The weights of the EMA are swapped: the teacher keeps the share `decay` of itself and takes 1 - decay of "
-            "the student.": _update(lambda slow, fast, d: slow.mul_(1 - d).add_(d * fast.detach())),
-            "The decay is meant for batches of 1,024: carry it to `batch_size`, as a power.": (
+            "The weights of the EMA are swapped: the teacher keeps `decay` times its old value and adds 1 - decay "
+            "times the student's.": _update(lambda slow, fast, d: slow.mul_(1 - d).add_(d * fast.detach())),
+            "The decay is meant for batches of 1,024: convert it to `batch_size` with a power.": (
                 _update(scale=lambda decay, share: decay)
             ),
-            "You scaled the decay in proportion. Smaller batches would then forget faster; they have to forget *less* "
-            "at each step, because they take more steps.": _update(scale=lambda decay, share: decay * share),
-            "Your exponent is inverted. Two batches of 512 make one of 1,024: each has *one half* as its exponent.": (
+            "You scaled the decay in proportion. With smaller batches the teacher would then forget faster; it should "
+            "forget *less* at each step, as there are more steps.": _update(scale=lambda decay, share: decay * share),
+            "Your exponent is inverted. Two batches of 512 make one of 1,024: each gets the exponent *one half*.": (
                 _update(scale=lambda decay, share: decay ** (1 / share))
             ),
-            "The gradient of the step before was still there and was added: call zero_grad() before backward().": (
+            "The gradient of the previous step was still there and was added in: call zero_grad() before backward().": (
                 _update(clear=False)
             ),
-            "You moved the teacher before the student. It should move towards the student *after* the step.": (
+            "You moved the teacher before the student. It should move toward the student *after* the step.": (
                 _update(teacher_first=True)
             ),
-            "Your teacher has a gradient history: every step would keep the student before it in memory. Work under "
+            "Your teacher has a gradient history: every step would keep the previous student in memory. Work under "
             "torch.no_grad().": _update(lambda slow, fast, d: slow.mul_(d).add_((1 - d) * fast)),
-            "The teacher has not moved. `slow = ...` only gives the name to a new tensor: change its values in place, "
+            "The teacher has not moved. `slow = ...` only binds the name to a new tensor: change the values in place, "
             "as with slow.mul_(...).": _update(lambda slow, fast, d: d * slow + (1 - d) * fast),
-            "You moved the student towards the teacher. The EMA update moves the teacher.": (
+            "You moved the student toward the teacher. The EMA update moves the teacher.": (
                 _update(lambda slow, fast, d: fast.data.mul_(1 - d).add_(d * slow))
             ),
         },
         hints=(
-            "Four lines update the student and belong to PyTorch; after them the teacher moves, tensor by tensor, in "
+            "Three lines of ordinary PyTorch update the student; after them the teacher moves, tensor by tensor, in "
             "place and without gradients.",
             "state.optimizer.zero_grad(), loss.backward(), state.optimizer.step(). Then d = decay ** (batch_size / "
-            "1024): that many steps of this size make one with 1,024.",
+            "1024): 1024 / batch_size such steps then shrink the old teacher by `decay`.",
             "Under torch.no_grad(): slow.mul_(d).add_((1 - d) * fast) for each pair of "
             "zip(state.teacher.parameters(), state.student.parameters()).",
         ),
