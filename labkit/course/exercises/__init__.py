@@ -91,9 +91,9 @@ class Exercise:
         return f"{name}: not yet.{called}\n  expected {_describe(expected[i])}\n  got      {_describe(answers[i])}"
 
     def _call(self, case: tuple[Any, ...]) -> str:
-        """The arguments of a case by their names in the reference."""
+        """The arguments of a case by their names in the reference, which may have more of them with defaults."""
         names = inspect.signature(self.reference).parameters
-        return ", ".join(f"{name}={_describe(value)}" for name, value in zip(names, case, strict=True))
+        return ", ".join(f"{name}={_describe(value)}" for name, value in zip(names, case, strict=False))
 
     def _answers(self, function: Callable[..., Any]) -> list[Any]:
         return [

@@ -143,6 +143,15 @@ def test_every_exercise_keeps_its_promises(exercise: Exercise) -> None:
         assert exercise.grade(mistake) == f"Exercise {exercise.id}: not yet. {message}"
 
 
+@pytest.mark.parametrize("exercise", all_exercises(), ids=lambda exercise: exercise.id)
+def test_a_nonsense_answer_gets_a_verdict(exercise: Exercise) -> None:
+    """Also where the arguments of the case have to be shown."""
+    attempt = "nonsense" if list(exercise.cases) == [()] else lambda *arguments: "nonsense"
+    verdict = exercise.grade(attempt)
+    assert verdict.startswith(f"Exercise {exercise.id}: ")
+    assert verdict != f"Exercise {exercise.id}: correct"
+
+
 def test_an_answer_that_ends_the_program_is_only_wrong() -> None:
     verdict = exercises.get("02.1").grade(lambda *arguments: sys.exit())
     assert "SystemExit" in verdict
