@@ -160,17 +160,17 @@ EXERCISES = (
                 lambda n: _words(n)[1:-1]
             ),
             "One too many: you kept the labeling that leaves a cluster empty.": lambda n: _label_zero_first(_words(n)),
-            "These are all words of 0s and 1s. A swap of the names counts once, and no cluster may be empty.": _words,
+            "These are all rows of 0s and 1s. Count two swapped labelings once, and leave no cluster empty.": _words,
             "Some are missing: keep every cluster size from 1 to n - 1, not only clusters of equal size.": (
                 lambda n: _label_zero_first(_words(n))[_label_zero_first(_words(n)).sum(1) == n // 2]
             ),
-            "The right rows as columns: one row for each labeling, one column for each image.": (
+            "Right, but transposed: return one row for each labeling, one column for each image.": (
                 lambda n: _label_zero_first(_words(n))[1:].T
             ),
         },
         hints=(
-            "How many labelings do three images have? Write them down; three should be left after removing swaps.",
-            "Give the first image label 0: of each pair of swapped labelings one is left. The other n - 1 labels "
+            "How many labelings do three images have? Write them down; three should be left without swaps.",
+            "Give the first image label 0: only one of two swapped labelings is left. The other n - 1 labels "
             "are free, so they are the binary digits of a number.",
             "Loop over itertools.product((0, 1), repeat=n - 1), put a 0 before each, and leave out all zeros.",
         ),
@@ -200,10 +200,10 @@ EXERCISES = (
             "the wrong side has a negative margin.": (
                 lambda points, labels, weight, bias: max(0.0, _distances(points, labels, weight, bias).min())
             ),
-            "Twice too much: the margin is half the width of the margin band.": (
+            "Twice as large as it should be: the margin is half the width of the margin band.": (
                 lambda points, labels, weight, bias: 2 * _distances(points, labels, weight, bias).min()
             ),
-            "The sides are exchanged: label 1 belongs where weight · x + bias is positive, label 0 elsewhere.": (
+            "You swapped the sides: label 1 belongs where weight · x + bias is positive, label 0 elsewhere.": (
                 lambda points, labels, weight, bias: _distances(points, 1 - labels, weight, bias).min()
             ),
             "Points with label 0 drop out if you multiply by the label. Turn 0 into −1 first: 2 * labels - 1.": (
@@ -212,7 +212,7 @@ EXERCISES = (
         },
         hints=(
             "First one number per point: points @ weight + bias. Its sign says on which side the point lies.",
-            "Turn labels 0 and 1 into signs −1 and +1 with 2 * labels - 1, and multiply: positive is the correct side.",
+            "Turn labels 0 and 1 into signs −1 and +1 with 2 * labels - 1, and multiply: positive means correct.",
             "Take the smallest of these numbers and divide it by np.linalg.norm(weight).",
         ),
         difficulty=2,
@@ -272,7 +272,7 @@ EXERCISES = (
         },
         hints=(
             "Only neighbors on the line can have the widest gap between them. How do you find neighbors?",
-            "np.sort puts neighbors side by side, np.diff gives the gaps, argmax tells which is the widest.",
+            "np.sort puts neighbors side by side, np.diff gives the gaps, argmax finds the widest.",
             "If gap k is the widest, all numbers above np.sort(numbers)[k] have label 1: compare the numbers as given.",
         ),
         difficulty=3,
@@ -288,12 +288,12 @@ EXERCISES = (
         mistakes={
             "Both rules find your classes: they are far apart. K-means wins only if the widest gap is not between the "
             "classes.": lambda seed: _blobs(seed, 12.0),
-            "That beats the margin only while a cluster may be a few outliers. Once each must hold a quarter of the "
-            "points, the margin is as good as K-means. Put a wide gap where it separates nothing of yours.": (
+            "That beats the margin only as long as a few outliers may form a cluster. Once each must hold a quarter of "
+            "the points, the margin is as good as K-means. Put a wide gap where it does not separate your classes.": (
                 _with_outlier
             ),
-            "The other way round: here the margin wins. K-means splits where the points are spread out the most, the "
-            "margin where the gap is widest. Swap which of the two is your class boundary.": (
+            "The other way around: here the margin wins. K-means splits where the points are spread out the most, the "
+            "margin where the gap is widest. Put your class boundary at the other one.": (
                 lambda seed: _stripes(seed, by=1)
             ),
             "Neither rule finds your classes, so K-means is not clearly better. Move the means of your classes "

@@ -212,8 +212,8 @@ EXERCISES = (
         cases=[(_MIXED,), (_CONFIDENT,), (_COLLAPSED,)],
         reference=lambda probs: entr(probs.mean(axis=0)).sum() - entr(probs).sum(axis=1).mean(),
         mistakes={
-            "That is the entropy of the mean alone. It is as high when no image is told from another: subtract the "
-            "mean entropy of a prediction.": lambda probs: entr(probs.mean(axis=0)).sum(),
+            "That is the entropy of the mean alone. It is just as high if all images get the same uniform prediction: "
+            "subtract the mean entropy of the single predictions.": lambda probs: entr(probs.mean(axis=0)).sum(),
             "The sign is reversed: the entropy of the mean comes first, and the result is never negative.": (
                 lambda probs: entr(probs).sum(axis=1).mean() - entr(probs.mean(axis=0)).sum()
             ),
@@ -308,11 +308,11 @@ EXERCISES = (
             "among the safe epochs only.": _without_guard,
             "You looked into the future: epochs after the stop are never run, so you cannot keep them.": _look_ahead,
             "You kept the last safe epoch. Keep the one with the largest mutual information.": _last_safe,
-            "You compared the entropy with that of the epoch before. Classes that are lost little by little are only "
-            "noticed when you compare with epoch 1.": _step_by_step,
-            "You compared -1 like a class. It stands for *left out*: measure the agreement among images that have a "
+            "You compared the entropy with that of the epoch before. You notice that classes are lost little by "
+            "little only if you compare with epoch 1.": _step_by_step,
+            "You treated -1 as a class. It stands for *left out*: measure the agreement among images that have a "
             "pseudo-label in both epochs.": _unknown_as_class,
-            "You did not stop where the pseudo-labels have settled: when the agreement with the epoch before reaches "
+            "You did not stop when the pseudo-labels had settled: once the agreement with the epoch before reaches "
             "`stable`, that epoch is the last.": _never_settled,
             "You counted the kept epoch from 0. The first one is epoch 1.": _from_zero,
         },
@@ -344,10 +344,10 @@ EXERCISES = (
             "logarithm.": (
                 lambda probs, labels: float(-(_prior(labels, probs.shape[1]) * np.log(probs).mean(axis=0)).sum())
             ),
-            "The two distributions are exchanged: the prior weights the logarithms of the mean prediction.": (
+            "You swapped the two distributions: the prior weights the logarithms of the mean prediction.": (
                 lambda probs, labels: float(-(probs.mean(axis=0) * np.log(_prior(labels, probs.shape[1]))).sum())
             ),
-            "You counted -1 for the last class. It stands for *unknown*: leave these images out.": (
+            "You counted -1 as the last class. It stands for *unknown*: leave these images out.": (
                 _unknown_as_last_class
             ),
         },
