@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from labkit.course.exercises import TODO, Exercise
+from labkit.course.exercises.must_step import (
+    CONFIG,
+    BatchLoss,
+    Network,
+    after_two_steps,
+    fair_loss,
+    losses_observed,
+    mistaken_losses,
+    step_losses,
+    step_update_with,
+    tiny_state,
+    views_and_masks,
+)
 from labkit.must import losses
-from labkit.must.config import PUBLISHED_BATCH
-from labkit.must.model import Output
 
 # ------------------------------------------------------------------------------------------- 06.1 self-training loss
 
@@ -81,25 +91,8 @@ _COLLAPSED = torch.tensor([[0.98, 0.01, 0.01]] * 4, requires_grad=True)
 _PAST = torch.tensor([0.2, 0.5, 0.3], requires_grad=True)
 
 
-def _fairness(
-    probs: Tensor,
-    past_mean: Tensor | None,
-    momentum: float,
-    *,
-    of: Callable[[Tensor], Tensor] = losses.fairness_loss,
-    swap: bool = False,
-    detach: bool = True,
-    rescale: bool = True,
-) -> tuple[Tensor, Tensor]:
-    mean = probs.mean(0)
-    if past_mean is not None:
-        share = 1 - momentum if swap else momentum
-        mean = share * (past_mean.detach() if detach else past_mean) + (1 - share) * mean
-    return of(mean) / (1 - momentum if rescale else 1), mean.detach()
-
-
 def _fairness_of_each(probs: Tensor, past_mean: Tensor | None, momentum: float) -> tuple[Tensor, Tensor]:
-    _, mean = _fairness(probs, past_mean, momentum)
+    _, mean = fair_loss(probs, past_mean, momentum)
     return -probs.log().mean() / (1 - momentum), mean
 
 
@@ -114,168 +107,6 @@ def _fairness_observed(fairness: Callable[..., Any]) -> Callable[..., Any]:
         return _gradients(answer[0], **inputs) | {"mean": answer[1].tolist()}
 
     return observed
-
-
-# ---------------------------------------------------------------------------------------------- 06.3 losses of a step
-
-
-class _Network(nn.Module):
-    """What `lk.must.MaskedClassifier` gives, from a network of 2 x 2 patches that fits into a check."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        torch_state = torch.get_rng_state()
-        torch.manual_seed(seed)
-        self.embed, self.head, self.decoder = nn.Linear(12, 4), nn.Linear(4, 3), nn.Linear(4, 12)
-        self.mask_token = nn.Parameter(torch.randn(4))
-        self.head.weight.data *= 3
-        torch.set_rng_state(torch_state)  # a check leaves the learner's random numbers as they were
-
-    def forward(self, images: Tensor, masked: Tensor | None = None) -> Output:
-        tokens = self.embed(F.pixel_unshuffle(images, 2).flatten(2).transpose(1, 2))  # (B, 4, 4)
-        if masked is not None:
-            tokens = torch.where(masked[..., None], self.mask_token, tokens)
-        embedding = tokens.mean(1)
-        if masked is None:
-            return Output(self.head(embedding), embedding)
-        patches = tokens + embedding[:, None]
-        pixels = self.decoder(patches).transpose(1, 2).unflatten(2, (2, 2))
-        return Output(self.head(embedding), embedding, patches, F.pixel_shuffle(pixels, 2))
-
-    def __repr__(self) -> str:
-        return "a network"
-
-
-def _batch(seed: int, n: int = 6) -> tuple[Tensor, Tensor, Tensor]:
-    """Weak views, strong views and masks."""
-    generator = torch.Generator().manual_seed(seed)
-    weak = torch.randn(n, 3, 4, 4, generator=generator)
-    strong = weak + 0.7 * torch.randn(n, 3, 4, 4, generator=generator)
-    return weak, strong, torch.rand(n, 4, generator=generator).argsort(1) < 2
-
-
-_CONFIG = SimpleNamespace(threshold=0.5, fairness_weight=2.0, alignment_weight=0.3, fairness_momentum=0.5)
-
-
-def _step_losses(
-    student: nn.Module,
-    teacher: nn.Module,
-    weak: Tensor,
-    strong: Tensor,
-    masked: Tensor,
-    past_mean: Tensor | None,
-    config: Any,
-    *,
-    wrong: Literal["", "soft", "confident student", "teacher view", "batch", "pixels", "patches", "weights"] = "",
-) -> tuple[dict[str, Tensor], Tensor]:
-    """The four weighted losses of a step, and the moving mean of the predictions; `wrong` makes one mistake."""
-    output = student(strong, masked)
-    logits = teacher(strong if wrong == "teacher view" else weak).logits
-    labels, kept = losses.pseudo_labels(logits.detach(), config.threshold)
-    if wrong == "confident student":
-        _, kept = losses.pseudo_labels(output.logits.detach(), config.threshold)
-    targets = logits.softmax(1) if wrong == "soft" else labels
-    errors = F.cross_entropy(output.logits, targets, reduction="none")
-    past = None if wrong == "batch" else past_mean
-    fairness, mean = _fairness(output.logits.softmax(1), past, config.fairness_momentum)
-    everywhere = torch.ones_like(masked)
-    found = {
-        "self_training": (errors * kept).sum() / kept.sum().clamp_min(1),
-        "fairness": fairness,
-        "masked_image": losses.masked_image_loss(
-            output.reconstruction, strong, everywhere if wrong == "pixels" else masked
-        ),
-        "alignment": losses.alignment_loss(
-            output.patches, output.embedding, everywhere if wrong == "patches" else masked
-        ),
-    }
-    weight = {} if wrong == "weights" else {"fairness": config.fairness_weight, "alignment": config.alignment_weight}
-    return {name: weight.get(name, 1.0) * loss for name, loss in found.items()}, mean
-
-
-def _wrong(what: Any) -> Callable[..., Any]:
-    return lambda *case: _step_losses(*case, wrong=what)
-
-
-def _losses_observed(step_losses: Callable[..., Any]) -> Callable[..., Any]:
-    """The four losses, the mean that is handed on, and the gradient of their sum in both networks."""
-
-    def observed(student: nn.Module, teacher: nn.Module, *rest: Any) -> Any:
-        answer = step_losses(student, teacher, *rest)
-        if not isinstance(answer, tuple | list) or len(answer) != 2:
-            return answer
-        terms, mean = answer
-        sum(terms.values()).backward()
-        gradients = {
-            name: [torch.zeros_like(p).tolist() if p.grad is None else p.grad.tolist() for p in network.parameters()]
-            for name, network in (("student", student), ("teacher", teacher))
-        }
-        return {
-            "losses": {name: torch.as_tensor(loss).item() for name, loss in terms.items()},
-            "mean": mean.tolist(),
-        } | gradients
-
-    return observed
-
-
-# ---------------------------------------------------------------------------------------------- 06.4 update of a step
-
-
-class _Loss:
-    """A loss that is recomputed at each step."""
-
-    def __call__(self, student: nn.Module) -> Tensor:
-        return (student(torch.tensor([[1.0, 2.0], [-1.0, 0.5]])) - 1).square().mean()
-
-    def __repr__(self) -> str:
-        return "the loss of a batch, with its graph"
-
-
-def _state() -> Any:
-    student, teacher = nn.Linear(2, 2), nn.Linear(2, 2).requires_grad_(False)
-    student.weight.data[:], student.bias.data[:] = torch.tensor([[2.0, -1.0], [0.5, 1.0]]), torch.tensor([1.0, -2.0])
-    teacher.weight.data[:], teacher.bias.data[:] = torch.tensor([[1.0, -2.0], [0.5, 4.0]]), torch.tensor([3.0, 0.0])
-    return SimpleNamespace(student=student, teacher=teacher, optimizer=torch.optim.SGD(student.parameters(), lr=0.1))
-
-
-def _after_two_steps(step_update: Callable[..., Any]) -> Callable[..., Any]:
-    """What two steps leave: teacher, student, whether the teacher has a history of gradients."""
-
-    def after(state: Any, loss: _Loss, decay: float, batch_size: int) -> Any:
-        for _ in range(2):
-            if step_update(state, loss(state.student), decay, batch_size) is TODO:
-                return TODO
-        teacher, student = list(state.teacher.parameters()), list(state.student.parameters())
-        moved = {"teacher": [p.tolist() for p in teacher], "student": [p.tolist() for p in student]}
-        return moved | {"has a history": any(p.requires_grad for p in teacher)}
-
-    return after
-
-
-def _update(
-    ema: Callable[[Tensor, Tensor, float], object] = lambda slow, fast, d: slow.mul_(d).add_((1 - d) * fast.detach()),
-    *,
-    scale: Callable[[float, float], float] = lambda decay, share: decay**share,
-    clear: bool = True,
-    teacher_first: bool = False,
-) -> Callable[..., Any]:
-    """One step of the optimizer and the EMA update of the teacher; each argument can make a mistake."""
-
-    def step_update(state: Any, loss: Tensor, decay: float, batch_size: int) -> None:
-        def ema_update() -> None:
-            for slow, fast in zip(state.teacher.parameters(), state.student.parameters(), strict=True):
-                ema(slow, fast, scale(decay, batch_size / PUBLISHED_BATCH))
-
-        if clear:
-            state.optimizer.zero_grad()
-        loss.backward()
-        if teacher_first:
-            ema_update()
-        state.optimizer.step()
-        if not teacher_first:
-            ema_update()
-
-    return step_update
 
 
 EXERCISES = (
@@ -325,27 +156,27 @@ EXERCISES = (
         title="The fairness loss and its moving mean",
         observe=_fairness_observed,
         cases=[(_UNEVEN, _PAST, 0.5), (_UNEVEN, _PAST, 0.8), (_COLLAPSED, None, 0.5), (_UNEVEN, None, 0.0)],
-        reference=_fairness,
+        reference=fair_loss,
         mistakes={
             "You used the mean of this batch alone. From the second step on, mix it with the moving mean.": (
-                lambda probs, past_mean, momentum: _fairness(probs, None, momentum)
+                lambda probs, past_mean, momentum: fair_loss(probs, None, momentum)
             ),
             "You swapped the weights: the past keeps the share `momentum`, the batch gets the rest.": (
-                lambda *case: _fairness(*case, swap=True)
+                lambda *case: fair_loss(*case, swap=True)
             ),
             "The loss is not divided by 1 - momentum, so the gradient that reaches the batch shrinks with the "
-            "momentum.": lambda *case: _fairness(*case, rescale=False),
+            "momentum.": lambda *case: fair_loss(*case, rescale=False),
             "A gradient flows into the past. The mean of the earlier steps is a constant: detach it.": (
-                lambda *case: _fairness(*case, detach=False)
+                lambda *case: fair_loss(*case, detach=False)
             ),
             "You took the logarithm before the mean over the images. That asks every *single* prediction to be "
             "undecided. Average over the images first.": _fairness_of_each,
             "This is minus the entropy of the mean, as in TURTLE. Here every class counts the same: leave out the "
             "factor in front of the logarithm, and take the mean over the classes.": (
-                lambda *case: _fairness(*case, of=lambda mean: (mean * mean.log()).sum())
+                lambda *case: fair_loss(*case, of=lambda mean: (mean * mean.log()).sum())
             ),
             "You summed over the classes. Take the mean over them: the factor 1/C.": (
-                lambda *case: _fairness(*case, of=lambda mean: -mean.log().sum())
+                lambda *case: fair_loss(*case, of=lambda mean: -mean.log().sum())
             ),
         },
         hints=(
@@ -362,27 +193,29 @@ EXERCISES = (
     Exercise(
         id="06.3",
         title="The four losses of one step",
-        observe=_losses_observed,
+        observe=losses_observed,
         cases=[
-            (_Network(0), _Network(1), *_batch(0), torch.tensor([0.2, 0.5, 0.3]), _CONFIG),
-            (_Network(2), _Network(3), *_batch(1), torch.tensor([0.6, 0.1, 0.3]), _CONFIG),
-            (_Network(2), _Network(3), *_batch(2), None, _CONFIG),
+            (Network(0), Network(1), *views_and_masks(0), torch.tensor([0.2, 0.5, 0.3]), CONFIG),
+            (Network(2), Network(3), *views_and_masks(1), torch.tensor([0.6, 0.1, 0.3]), CONFIG),
+            (Network(2), Network(3), *views_and_masks(2), None, CONFIG),
         ],
-        reference=_step_losses,
+        reference=step_losses,
         mistakes={
             "A gradient flows into the teacher: you trained on its probabilities. Take its labels, under "
-            "torch.no_grad().": _wrong("soft"),
+            "torch.no_grad().": mistaken_losses("soft"),
             "The threshold is on the wrong view: which labels are kept is decided by the teacher's confidence on the "
-            "weak view, not by the student's.": _wrong("confident student"),
-            "Your teacher sees the strong view. It predicts the labels from the weak one.": _wrong("teacher view"),
+            "weak view, not by the student's.": mistaken_losses("confident student"),
+            "Your teacher sees the strong view. It predicts the labels from the weak one.": mistaken_losses(
+                "teacher view"
+            ),
             "Your fairness loss uses this batch alone. Mix the batch's mean with past_mean, as in 06.2.": (
-                _wrong("batch")
+                mistaken_losses("batch")
             ),
             "Your masked-image loss counts all patches. Only masked ones should: visible ones could be copied.": (
-                _wrong("pixels")
+                mistaken_losses("pixels")
             ),
-            "Your alignment loss counts all patches. Only masked ones should count.": _wrong("patches"),
-            "The weights are missing: config.fairness_weight and config.alignment_weight.": _wrong("weights"),
+            "Your alignment loss counts all patches. Only masked ones should count.": mistaken_losses("patches"),
+            "The weights are missing: config.fairness_weight and config.alignment_weight.": mistaken_losses("weights"),
         },
         hints=(
             "Run the teacher once on weak, without gradients, and the student once on strong with its masks. "
@@ -400,32 +233,38 @@ EXERCISES = (
     Exercise(
         id="06.4",
         title="Update the student, then the EMA teacher",
-        observe=_after_two_steps,
-        cases=[(_state(), _Loss(), 0.9, 1024), (_state(), _Loss(), 0.25, 512), (_state(), _Loss(), 0.9, 4096)],
-        reference=_update(),
+        observe=after_two_steps,
+        cases=[
+            (tiny_state(), BatchLoss(), 0.9, 1024),
+            (tiny_state(), BatchLoss(), 0.25, 512),
+            (tiny_state(), BatchLoss(), 0.9, 4096),
+        ],
+        reference=step_update_with(),
         mistakes={
             "The weights of the EMA are swapped: the teacher keeps `decay` times its old value and adds 1 - decay "
-            "times the student's.": _update(lambda slow, fast, d: slow.mul_(1 - d).add_(d * fast.detach())),
+            "times the student's.": step_update_with(lambda slow, fast, d: slow.mul_(1 - d).add_(d * fast.detach())),
             "The decay is meant for batches of 1,024: convert it to `batch_size` with a power.": (
-                _update(scale=lambda decay, share: decay)
+                step_update_with(scale=lambda decay, share: decay)
             ),
             "You scaled the decay in proportion. With smaller batches the teacher would then forget faster; it should "
-            "forget *less* at each step, as there are more steps.": _update(scale=lambda decay, share: decay * share),
+            "forget *less* at each step, as there are more steps.": step_update_with(
+                scale=lambda decay, share: decay * share
+            ),
             "Your exponent is inverted. Two batches of 512 make one of 1,024: each gets the exponent *one half*.": (
-                _update(scale=lambda decay, share: decay ** (1 / share))
+                step_update_with(scale=lambda decay, share: decay ** (1 / share))
             ),
             "The gradient of the previous step was still there and was added in: call zero_grad() before backward().": (
-                _update(clear=False)
+                step_update_with(clear=False)
             ),
             "You moved the teacher before the student. It should move toward the student *after* the step.": (
-                _update(teacher_first=True)
+                step_update_with(teacher_first=True)
             ),
             "Your teacher has a gradient history: every step would keep the previous student in memory. Work under "
-            "torch.no_grad().": _update(lambda slow, fast, d: slow.mul_(d).add_((1 - d) * fast)),
+            "torch.no_grad().": step_update_with(lambda slow, fast, d: slow.mul_(d).add_((1 - d) * fast)),
             "The teacher has not moved. `slow = ...` only binds the name to a new tensor: change the values in place, "
-            "as with slow.mul_(...).": _update(lambda slow, fast, d: d * slow + (1 - d) * fast),
+            "as with slow.mul_(...).": step_update_with(lambda slow, fast, d: d * slow + (1 - d) * fast),
             "You moved the student toward the teacher. The EMA update moves the teacher.": (
-                _update(lambda slow, fast, d: fast.data.mul_(1 - d).add_(d * slow))
+                step_update_with(lambda slow, fast, d: fast.data.mul_(1 - d).add_(d * slow))
             ),
         },
         hints=(
