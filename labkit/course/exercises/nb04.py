@@ -17,7 +17,7 @@ from torch import Tensor
 from labkit import turtle
 from labkit.course.exercises import Exercise
 
-Many: TypeAlias = Sequence[Tensor]  # one a space
+Many: TypeAlias = Sequence[Tensor]  # one per space
 Step: TypeAlias = tuple[list[Tensor], list[Tensor]]
 
 # ------------------------------------------------------------------------------------------------- 04.1: two gradients
@@ -74,7 +74,7 @@ _CLASSIFIERS = [_normal(3, 3, seed=4), _normal(3, 2, seed=5)]
 
 
 def _turtle_step(spaces: Many, encoders: Many, classifiers: Many, n_inner: int, lr: float, gamma: float) -> Step:
-    """One outer step out of labkit's own functions, in closed form; weights are (C, d_k)."""
+    """One outer step built from labkit's own functions, in closed form; weights are (C, d_k)."""
 
     def logits(z: Tensor, weight: Tensor) -> Tensor:
         return turtle.linear(z, weight[None], weight.new_zeros(1, len(weight)))  # (1, C, n)
@@ -150,15 +150,14 @@ def _labelings() -> tuple[list[np.ndarray], list[np.ndarray]]:
 
 def _choose(spaces: Sequence[np.ndarray], labelings: Sequence[np.ndarray], n_folds: int, *, mistake: str = "") -> int:
     """The labeling with the best generalization score among those that use the most clusters."""
-    scores = []
-    for labels in labelings:
-        used = spaces[:1] if mistake == "first space" else spaces
+
+    def score(space: np.ndarray, labels: np.ndarray) -> float:
         if mistake == "same samples":
-            scores.append(np.mean([LogisticRegression().fit(space, labels).score(space, labels) for space in used]))
-        else:
-            scores.append(
-                np.mean([cross_val_score(LogisticRegression(), space, labels, cv=n_folds).mean() for space in used])
-            )
+            return float(LogisticRegression().fit(space, labels).score(space, labels))
+        return float(cross_val_score(LogisticRegression(), space, labels, cv=n_folds).mean())
+
+    used = spaces[:1] if mistake == "first space" else spaces
+    scores = [np.mean([score(space, labels) for space in used]) for labels in labelings]
     if mistake == "no guard":
         return int(np.argmax(scores))
     n_found = np.array([int(labels.max()) + 1 if mistake == "largest" else len(set(labels)) for labels in labelings])
@@ -166,7 +165,7 @@ def _choose(spaces: Sequence[np.ndarray], labelings: Sequence[np.ndarray], n_fol
 
 
 def _in_one_thread(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function whose small matrix products do not wait for one another: threads make them many times slower."""
+    """The function, limited to one thread: more threads make its small matrix products many times slower."""
 
     def limited(*arguments: Any) -> Any:
         with threadpool_limits(1, user_api="blas"):
@@ -186,20 +185,20 @@ EXERCISES = (
         mistakes={
             "The first gradient has the wrong sign: where the classifier gives a class too much probability, its logit "
             "has to come down, so the gradient there is positive.": partial(_gradients, mistake="inner sign"),
-            "The second gradient has the wrong sign: this is the direction in which the logits move; the gradient is "
-            "its opposite.": partial(_gradients, mistake="outer sign"),
+            "The second gradient has the wrong sign: yours is the direction in which the logits move; the gradient "
+            "points the opposite way.": partial(_gradients, mistake="outer sign"),
             "The second is the gradient with respect to the labeling, not to the task encoder's logits. The softmax "
             "lies between them.": partial(_gradients, mistake="for the labeling"),
-            "The probabilities of an image sum to one: more for one cluster is less for the others. Subtract the "
-            "average price that the image pays now.": partial(_gradients, mistake="no average"),
+            "The probabilities of an image sum to one: more for one cluster means less for the others. Subtract "
+            "the average price that the image pays now.": partial(_gradients, mistake="no average"),
             "You subtract the plain mean of the prices. An image pays each price with the probability that it gives "
             "to the cluster: weight the prices by the labeling.": partial(_gradients, mistake="plain mean"),
-            "The second is the gradient of KL(τ ‖ p), which holds log τ as well. The loss is the cross-entropy: the "
+            "The second is the gradient of KL(τ ‖ p), which also contains log τ. The loss is the cross-entropy: the "
             "price is −log p alone.": partial(_gradients, mistake="KL"),
             "Both losses are means over n images, so each image counts 1/n: divide by len(logits).": (
                 partial(_gradients, mistake="no 1/n")
             ),
-            "The classes of one image stand in a row: take every softmax along axis 1.": (
+            "The classes of one image are in one row: take every softmax along axis 1.": (
                 partial(_gradients, mistake="along images")
             ),
         },
@@ -231,8 +230,8 @@ EXERCISES = (
             ),
             "Your first-order gradient is the exact one: the trained classifier still depends on the labeling. Detach "
             "its weight before the outer loss.": partial(_hypergradients, mistake="both exact"),
-            "The labeling is detached in the outer loss. What is left is the indirect part alone; the loss also "
-            "depends on the labeling directly.": partial(_hypergradients, mistake="outer detached"),
+            "The labeling is detached in the outer loss, so only the indirect part is left. The loss also depends on "
+            "the labeling directly.": partial(_hypergradients, mistake="outer detached"),
             "The two are in the wrong order: return the first-order gradient, then the exact one.": (
                 partial(_hypergradients, mistake="swapped")
             ),
@@ -267,13 +266,13 @@ EXERCISES = (
             "The labeling is the mean over the spaces, not the sum: divide by the number of spaces.": partial(
                 _wrong_step, mistake="sum"
             ),
-            "The entropy is one of each space's own τ_k, summed over the spaces; yours is that of their mean τ.": (
+            "Take the entropy of each space's τ_k and sum over the spaces. Yours is the entropy of their mean τ.": (
                 partial(_wrong_step, mistake="entropy of the mean over spaces")
             ),
-            "Each classifier learns its own space's τ_k. All of them learn the one labeling τ, the mean over the "
-            "spaces: that is what joins the spaces.": partial(_wrong_step, mistake="own labeling"),
-            "The classifiers take one inner step, whatever n_inner is.": partial(_wrong_step, mistake="one step"),
-            "The encoders go uphill: subtract lr times the gradient.": partial(_wrong_step, mistake="uphill"),
+            "Each of your classifiers learns its own space's τ_k. All should learn the same labeling τ, the mean over "
+            "the spaces: that is what connects them.": partial(_wrong_step, mistake="own labeling"),
+            "Your classifiers take only one inner step, not n_inner.": partial(_wrong_step, mistake="one step"),
+            "Your encoders go uphill: subtract lr times the gradient.": partial(_wrong_step, mistake="uphill"),
         },
         hints=(
             "Four parts, in this order: the labeling from the encoders; the inner loop; the outer loss with the fitted "
@@ -325,9 +324,9 @@ EXERCISES = (
         cases=[(_TWO_SPACES, _FOUR, 3), (_TWO_SPACES, [_FOUR[1] // 2, *_FOUR[2:]], 4)],
         reference=lambda spaces, labelings, n_folds: _choose(spaces, labelings, n_folds),
         mistakes={
-            "A labeling that lost a cluster is easy to predict and won. Only labelings with the most clusters may be "
-            "chosen.": partial(_choose, mistake="no guard"),
-            "You count clusters by the largest number, which misses an empty cluster in between. Count the different "
+            "You chose a labeling that has lost a cluster, which makes it easy to predict. Choose only among labelings "
+            "with the most clusters.": partial(_choose, mistake="no guard"),
+            "You count clusters by the largest label, which overlooks an empty cluster in between. Count the distinct "
             "labels: len(set(labels)).": partial(_choose, mistake="largest"),
             "You score the classifier on the samples that it was trained on, where random labels can be fitted too. "
             "Use cross_val_score.": partial(_choose, mistake="same samples"),
@@ -336,10 +335,10 @@ EXERCISES = (
             ),
         },
         hints=(
-            "Two steps: which labelings may be chosen at all, and which of them is predicted best?",
+            "Two steps: which labelings may be chosen at all, and which of those is the easiest to predict?",
             "cross_val_score(LogisticRegression(), space, labels, cv=n_folds).mean() is the score in one space.",
-            "np.where(n_found == n_found.max(), scores, -1).argmax(), with n_found the number of different labels of "
-            "each labeling and scores the means over the spaces.",
+            "np.where(n_found == n_found.max(), scores, -1).argmax(), where n_found is the number of distinct labels "
+            "in each labeling and scores are the means over the spaces.",
         ),
         difficulty=3,
         importance=5,
