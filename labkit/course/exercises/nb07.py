@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from scipy.special import entr
 
 from labkit.course.exercises import Exercise
+from labkit.course.exercises.stopping import (
+    HISTORIES,
+    from_zero,
+    keep_epoch,
+    last_safe,
+    look_ahead,
+    never_settled,
+    step_by_step,
+    unknown_as_class,
+    without_guard,
+)
 
 _CONFIDENT = np.eye(3)[[0, 1, 2, 0, 1, 2]]  # every prediction certain, all classes equally frequent
 _COLLAPSED = np.tile([0.98, 0.01, 0.01], (5, 1))  # every image confidently predicted as the same class
@@ -75,108 +84,6 @@ def _collapsed_loss(p: float, n_classes: int, weight: float) -> float:
 def _undivided_rest(p: float, n_classes: int, weight: float) -> float:
     fairness = -(np.log(p) + (n_classes - 1) * np.log(1 - p)) / n_classes
     return float(-np.log(p) + weight * fairness)
-
-
-# ------------------------------------------------------------------------------------ 07.4 a label-free stopping rule
-
-
-def _agreement(now: np.ndarray, before: np.ndarray) -> float:
-    """The fraction of images with a pseudo-label in both epochs for which it is the same."""
-    both = (now >= 0) & (before >= 0)
-    return float(np.mean(now[both] == before[both]))
-
-
-def _run(
-    pseudo_labels: np.ndarray,
-    entropy: list[float],
-    information: list[float],
-    fall: float,
-    stable: float,
-    *,
-    agreement: Callable[[np.ndarray, np.ndarray], float] = _agreement,
-    against_the_one_before: bool = False,
-) -> tuple[list[int], int]:
-    """The safe epochs of the run, from 0 on, and how many epochs were run."""
-    safe: list[int] = []
-    for t in range(len(entropy)):
-        if entropy[max(t - 1, 0) if against_the_one_before else 0] - entropy[t] > fall:
-            return safe, t + 1
-        safe.append(t)
-        if t and agreement(pseudo_labels[t], pseudo_labels[t - 1]) >= stable:
-            return safe, t + 1
-    return safe, len(entropy)
-
-
-def _keep_epoch(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    """The epoch to keep and the epochs run, both from 1 on."""
-    safe, run = _run(pseudo_labels, entropy, information, fall, stable)
-    return max(safe, key=lambda t: information[t]) + 1, run
-
-
-def _without_guard(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    _, run = _run(pseudo_labels, entropy, information, fall, stable)
-    return int(np.argmax(information[:run])) + 1, run
-
-
-def _look_ahead(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    _, run = _run(pseudo_labels, entropy, information, fall, stable)
-    safe = [t for t in range(len(entropy)) if entropy[0] - entropy[t] <= fall]
-    return max(safe, key=lambda t: information[t]) + 1, run
-
-
-def _last_safe(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    safe, run = _run(pseudo_labels, entropy, information, fall, stable)
-    return safe[-1] + 1, run
-
-
-def _from_zero(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    kept, run = _keep_epoch(pseudo_labels, entropy, information, fall, stable)
-    return kept - 1, run
-
-
-def _step_by_step(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    safe, run = _run(pseudo_labels, entropy, information, fall, stable, against_the_one_before=True)
-    return max(safe, key=lambda t: information[t]) + 1, run
-
-
-def _unknown_as_class(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    def agreement(now: np.ndarray, before: np.ndarray) -> float:
-        return float(np.mean(now == before))
-
-    safe, run = _run(pseudo_labels, entropy, information, fall, stable, agreement=agreement)
-    return max(safe, key=lambda t: information[t]) + 1, run
-
-
-def _never_settled(
-    pseudo_labels: np.ndarray, entropy: list[float], information: list[float], fall: float, stable: float
-) -> tuple[int, int]:
-    safe, run = _run(pseudo_labels, entropy, information, fall, stable=2.0)  # an agreement that there is not
-    return max(safe, key=lambda t: information[t]) + 1, run
-
-
-_SETTLING = np.array([[0, 1, 2, 0, 1], [0, 1, 2, 2, -1], [0, 1, 2, 2, 1], [0, 1, 2, 2, 1], [0, 1, 2, 2, 0]])
-_MOVING = np.array([[0, 1, 2, 0], [1, 1, 2, 0], [1, 2, 2, 0], [1, 2, 0, 0], [1, 2, 0, 1]])
-_HISTORIES = [
-    (_SETTLING, [1.09, 1.08, 1.09, 1.09, 1.09], [0.5, 0.8, 0.7, 0.9, 1.0], 0.1, 1.0),  # settled after three epochs
-    (_MOVING, [1.09, 1.06, 0.80, 1.05, 1.08], [0.5, 0.6, 0.9, 0.8, 1.0], 0.1, 1.0),  # classes lost in the third
-    (_MOVING, [1.09, 1.03, 0.97, 0.91, 0.85], [0.5, 0.6, 0.7, 0.8, 0.9], 0.1, 1.0),  # lost little by little
-    (_MOVING, [1.00, 1.02, 1.04, 1.06, 1.08], [0.5, 0.9, 0.6, 0.9, 0.8], 0.1, 1.0),  # a healthy run, a tie
-    (_MOVING, [1.00, 1.02, 1.04, 1.06, 1.08], [0.9, 0.5, 0.6, 0.7, 0.8], 0.1, 0.75),  # stable enough after two
-]
 
 
 # --------------------------------------------------------------------------- 07.5 fairness under an estimated prior
@@ -301,20 +208,20 @@ EXERCISES = (
     Exercise(
         id="07.4",
         title="A label-free stopping rule",
-        cases=_HISTORIES,
-        reference=_keep_epoch,
+        cases=HISTORIES,
+        reference=keep_epoch,
         mistakes={
             "You kept an epoch that is not safe. Mutual information can be largest just when classes are lost: choose "
-            "among the safe epochs only.": _without_guard,
-            "You looked into the future: epochs after the stop are never run, so you cannot keep them.": _look_ahead,
-            "You kept the last safe epoch. Keep the one with the largest mutual information.": _last_safe,
+            "among the safe epochs only.": without_guard,
+            "You looked into the future: epochs after the stop are never run, so you cannot keep them.": look_ahead,
+            "You kept the last safe epoch. Keep the one with the largest mutual information.": last_safe,
             "You compared the entropy with that of the epoch before. You notice that classes are lost little by "
-            "little only if you compare with epoch 1.": _step_by_step,
+            "little only if you compare with epoch 1.": step_by_step,
             "You treated -1 as a class. It stands for *left out*: measure the agreement among images that have a "
-            "pseudo-label in both epochs.": _unknown_as_class,
+            "pseudo-label in both epochs.": unknown_as_class,
             "You did not stop when the pseudo-labels had settled: once the agreement with the epoch before reaches "
-            "`stable`, that epoch is the last.": _never_settled,
-            "You counted the kept epoch from 0. The first one is epoch 1.": _from_zero,
+            "`stable`, that epoch is the last.": never_settled,
+            "You counted the kept epoch from 0. The first one is epoch 1.": from_zero,
         },
         hints=(
             "Go through the epochs in order. First ask whether this epoch is safe; if not, the run ends here.",
