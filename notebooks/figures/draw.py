@@ -24,8 +24,8 @@ def transfer() -> Diagram:
         "Three types of transfer",
         "A table of three rows: what goes in, what is frozen, what is learned, what comes out. Supervised transfer, "
         "the linear probe: images, each with its label; the image encoder is frozen, a linear classifier is learned; "
-        "out come classes. Zero-shot transfer, CLIP: images and the names of the classes; image encoder and text encoder "
-        "are frozen, nothing is learned, images and names are only compared; out come classes. Unsupervised transfer, "
+        "out come classes. Zero-shot transfer, CLIP: images and the names of the classes; image encoder and text "
+        "encoder are frozen, nothing is learned, images and names are only compared; out come classes. Unsupervised transfer, "
         "TURTLE: images only; one or several encoders are frozen, a labeling and its classifiers are learned; out come "
         "clusters that have numbers and no names. The less goes in, the more the frozen spaces have to hold.",
     )
