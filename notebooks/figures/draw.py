@@ -22,12 +22,13 @@ def transfer() -> Diagram:
     d = Diagram(
         514,
         "Three types of transfer",
-        "A table of three rows: what goes in, what is frozen, what is learned, what comes out. Supervised transfer, "
-        "the linear probe: images, each with its label; the image encoder is frozen, a linear classifier is learned; "
-        "out come classes. Zero-shot transfer, CLIP: images and the names of the classes; image encoder and text "
-        "encoder are frozen, nothing is learned, images and names are only compared; out come classes. Unsupervised transfer, "
-        "TURTLE: images only; one or several encoders are frozen, a labeling and its classifiers are learned; out come "
-        "clusters that have numbers and no names. The less goes in, the more the frozen spaces have to hold.",
+        "A table of three rows: what goes in, what is frozen, what is learned, what comes out. Supervised "
+        "transfer, the linear probe: images, each with its label; the image encoder is frozen, a linear "
+        "classifier is learned; out come classes. Zero-shot transfer, CLIP: images and the names of the classes; "
+        "image encoder and text encoder are frozen, nothing is learned, images and names are only compared; out "
+        "come classes. Unsupervised transfer, TURTLE: images only; one or several encoders are frozen, a labeling"
+        " and its classifiers are learned; out come clusters that have numbers and no names. The less goes in, "
+        "the more the frozen spaces have to hold.",
     )
     for x, head in ((227, "goes in"), (374, "frozen"), (514, "learned"), (646, "comes out")):
         d.words(x, 33, head, "soft", at="middle")
