@@ -31,7 +31,7 @@ from labkit.errors import DataError
 logger = logging.getLogger(__name__)
 
 PACKAGES = {"@iconify/json": "2.2.535", "emojibase-data": "17.0.0"}
-LICENCES = frozenset(
+LICENSES = frozenset(
     ("MIT", "Apache-2.0", "ISC", "BSD-3-Clause", "CC0-1.0", "CC-BY-4.0", "CC-BY-3.0", "OFL-1.1")
 )  # all allow use in anything with attribution
 HELD_OUT = ("fluent-emoji", "emojione")  # beginnings of the names of sets
@@ -133,14 +133,14 @@ def caption_of(name: str) -> str:
 def choose(
     icons: Path, emoji: Path, *, fraction: float = 1.0, seed: int = 0
 ) -> tuple[list[Icon], list[dict[str, Any]]]:
-    """Which icons to render, in a fixed order, and the sets that they come from (name, author, licence, count)."""
+    """Which icons to render, in a fixed order, and the sets that they come from (name, author, license, count)."""
     collections_ = json.loads((icons / "collections.json").read_text("utf-8"))
     tags = _emoji_tags(emoji)
     squashed = {label.replace(" ", ""): label for label in tags}  # some sets write their names without spaces
     things = thing_words(emoji)
     found: dict[str, list[Icon]] = collections.defaultdict(list)
     for set_name, info in collections_.items():
-        if info["license"].get("spdx") not in LICENCES or set_name.startswith(HELD_OUT):
+        if info["license"].get("spdx") not in LICENSES or set_name.startswith(HELD_OUT):
             continue
         if info.get("category") in SKIPPED_KINDS and set_name not in KEPT_SETS:
             continue
@@ -176,7 +176,7 @@ def choose(
             "set": name,
             "title": collections_[name]["name"],
             "author": collections_[name]["author"]["name"],
-            "licence": collections_[name]["license"]["spdx"],
+            "license": collections_[name]["license"]["spdx"],
             "url": collections_[name]["author"].get("url", ""),
             "pictures": counts[name],
         }
@@ -206,7 +206,7 @@ def imagenet_lemmas() -> list[str]:
 
 
 def svg_of(icon_set: dict[str, Any], name: str, size: int = SIZE) -> str:
-    """The SVG text of an icon in an Iconify set, black where it takes the colour of the text."""
+    """The SVG text of an icon in an Iconify set, black where it takes the color of the text."""
     icon = icon_set["icons"][name]
     left, top = icon.get("left", icon_set.get("left", 0)), icon.get("top", icon_set.get("top", 0))
     width, height = (icon.get(key, icon_set.get(key, 16)) for key in ("width", "height"))
