@@ -74,16 +74,23 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if report["failures"] else 0
 
 
-def _cluster(arguments: argparse.Namespace) -> int:
+def _given_words(arguments: argparse.Namespace, least: int) -> tuple[list[str] | None, Path | None]:
+    """The vocabulary of --words, at least so many, and the file that it is from; None where there is none."""
     from labkit.own.files import read_words, words_file
 
+    if arguments.words is None:
+        return None, None
+    return read_words(arguments.words, least), words_file(arguments.words)
+
+
+def _cluster(arguments: argparse.Namespace) -> int:
     if not os.path.isdir(arguments.folder):  # noqa: PTH112 (says no where pathlib raises)
         raise DataError(f"{arguments.folder} is not a folder. Expected a folder of images.")
     if arguments.sheet and arguments.sheet.suffix not in (".html", ".png"):
         raise DataError(f"the contact sheet is {arguments.sheet}. Expected a name that ends in .html or .png.")
     if arguments.classes < 2:
         raise DataError(f"--classes is {arguments.classes}. Expected a whole number of at least 2.")
-    words = read_words(arguments.words, arguments.classes) if arguments.words is not None else None
+    words, file = _given_words(arguments, arguments.classes)
     from labkit.own.cluster import cluster_folder
 
     found = cluster_folder(
@@ -93,7 +100,7 @@ def _cluster(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         sheet=arguments.sheet,
         words=words,
-        words_file=words_file(arguments.words) if arguments.words else None,
+        words_file=file,
         n_restarts=arguments.restarts,
         seed=arguments.seed,
     )
@@ -116,9 +123,9 @@ def _print_names(words: list[str], names: Names) -> None:
 
 
 def _must(arguments: argparse.Namespace) -> int:
-    from labkit.own.files import read_words, words_file
     from labkit.own.self_train import plan, self_train
 
+    words, file = _given_words(arguments, 2)
     planned = plan(
         arguments.data,
         arguments.backbone,
@@ -126,8 +133,8 @@ def _must(arguments: argparse.Namespace) -> int:
         epochs=arguments.epochs,
         batch_size=arguments.batch,
         threshold=arguments.threshold,
-        words=read_words(arguments.words, 2) if arguments.words is not None else None,
-        words_file=words_file(arguments.words) if arguments.words else None,
+        words=words,
+        words_file=file,
     )
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes, which accelerate numbers, one speaks
         print(*planned.settings, sep="\n", flush=True)

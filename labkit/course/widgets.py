@@ -46,10 +46,7 @@ def explore(
     for name, options in controls.items():
         if not hasattr(options, "__getitem__") or isinstance(options, str | Mapping) or len(options) == 0:
             raise LabkitError(f"the control {name!r} has no values: {quote(options)}. Expected a list of at least one.")
-    first = {name: options[0] for name, options in controls.items()} | dict(start or {})
-    for name, value in first.items():
-        if name not in controls or value not in controls[name]:
-            raise LabkitError(f"start has {name}={quote(value)}. Expected one of the values of a control.")
+    first = _first_values(start, controls)
     if headless() or not _in_kernel():
         show(draw(**first), alt=alt)
         return
@@ -66,7 +63,8 @@ def explorer(
 
     image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(max_width="100%", align_self="flex-start"))
     image.add_class("labkit-figure")
-    inputs = {name: _control(name, options, (start or {}).get(name, options[0])) for name, options in controls.items()}
+    first = _first_values(start, controls)
+    inputs = {name: _control(name, options, first[name]) for name, options in controls.items()}
 
     def redraw(_: object = None) -> None:
         image.value = plots.to_png(draw(**{name: control.value for name, control in inputs.items()}))
@@ -118,6 +116,15 @@ class LiveCurves:
             self.place = Image(format="png")
             display(self.place)
         self.place.value = png
+
+
+def _first_values(start: Mapping[str, Any] | None, controls: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    """The value that each control starts with."""
+    first = {name: options[0] for name, options in controls.items()} | dict(start or {})
+    for name, value in first.items():
+        if name not in controls or value not in controls[name]:
+            raise LabkitError(f"start has {name}={quote(value)}. Expected one of the values of a control.")
+    return first
 
 
 def _control(name: str, options: Sequence[Any], start: Any) -> Any:
