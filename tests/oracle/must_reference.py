@@ -72,17 +72,17 @@ def masked_image(guess: np.ndarray, images: np.ndarray, masked: np.ndarray, patc
     return total / count / 3, gradient / count / 3
 
 
-def alignment(patches: np.ndarray, pictures: np.ndarray, masked: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+def alignment(patches: np.ndarray, embeddings: np.ndarray, masked: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """L_align = mean over masked patches of ‖unit(patch) − unit(image)‖², and its gradients for both."""
-    loss, d_patches, d_pictures = 0.0, np.zeros_like(patches), np.zeros_like(pictures)
+    loss, d_patches, d_embeddings = 0.0, np.zeros_like(patches), np.zeros_like(embeddings)
     count = masked.sum()
     for i, j in zip(*np.nonzero(masked), strict=True):
-        a, b = patches[i, j], pictures[i]
+        a, b = patches[i, j], embeddings[i]
         gap = a / np.linalg.norm(a) - b / np.linalg.norm(b)
         loss += gap @ gap / count
         d_patches[i, j] += _unit_jacobian(a) @ (2 * gap) / count
-        d_pictures[i] -= _unit_jacobian(b) @ (2 * gap) / count
-    return loss, d_patches, d_pictures
+        d_embeddings[i] -= _unit_jacobian(b) @ (2 * gap) / count
+    return loss, d_patches, d_embeddings
 
 
 def _unit_jacobian(vector: np.ndarray) -> np.ndarray:

@@ -86,9 +86,9 @@ def test_masked_image() -> None:
 
 
 def test_alignment() -> None:
-    patches, pictures, masked = random(B, N, D), random(B, D, seed=1), hide()
-    expected, *gradients = reference.alignment(patches.numpy(), pictures.numpy(), masked.numpy())
-    given = [leaf(patches), leaf(pictures)]
+    patches, embeddings, masked = random(B, N, D), random(B, D, seed=1), hide()
+    expected, *gradients = reference.alignment(patches.numpy(), embeddings.numpy(), masked.numpy())
+    given = [leaf(patches), leaf(embeddings)]
     agree(alignment_loss(*given, masked), given, expected, gradients)
 
 

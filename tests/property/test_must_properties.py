@@ -100,7 +100,7 @@ def batches(draw: st.DrawFn) -> dict[str, torch.Tensor]:
         "guess": random(seed + 2, n, 3, 4, 6),
         "images": random(seed + 3, n, 3, 4, 6),
         "patches": random(seed + 4, n, 6, 3),
-        "pictures": random(seed + 5, n, 3),
+        "embeddings": random(seed + 5, n, 3),
         "masked": random(seed + 6, n, 6) > 0,
         "order": torch.tensor(draw(st.permutations(range(n)))),
     }
@@ -113,14 +113,14 @@ def losses(batch: dict[str, torch.Tensor], threshold: float) -> torch.Tensor:
             self_training_loss(batch["logits"], labels, kept),
             fairness_loss(batch["logits"].softmax(-1).mean(0)),
             masked_image_loss(batch["guess"], batch["images"], batch["masked"]),
-            alignment_loss(batch["patches"], batch["pictures"], batch["masked"]),
+            alignment_loss(batch["patches"], batch["embeddings"], batch["masked"]),
         ]
     )
 
 
 @patient
 @given(batches(), st.floats(0, 0.99))
-def test_the_order_of_the_pictures_does_not_matter(batch, threshold):
+def test_the_order_of_the_images_does_not_matter(batch, threshold):
     shuffled = {name: values[batch["order"]] for name, values in batch.items()}
     torch.testing.assert_close(losses(shuffled, threshold), losses(batch, threshold))
 
@@ -138,8 +138,8 @@ def test_losses_are_finite_and_not_negative(batch, threshold):
 @given(batches(), st.floats(0.001, 1000))
 def test_alignment_does_not_see_lengths(batch, factor):
     masked = batch["masked"]
-    scaled = alignment_loss(factor * batch["patches"], batch["pictures"] / factor, masked)
-    torch.testing.assert_close(scaled, alignment_loss(batch["patches"], batch["pictures"], masked))
+    scaled = alignment_loss(factor * batch["patches"], batch["embeddings"] / factor, masked)
+    torch.testing.assert_close(scaled, alignment_loss(batch["patches"], batch["embeddings"], masked))
 
 
 @patient
