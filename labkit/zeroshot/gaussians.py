@@ -118,9 +118,10 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
         class_names: names of the classes, (C,), to read predictions with; None where they have none.
         center: whether the zero-shot probabilities are centered, as in `ZeroShot`. It often helps where all classes
             occur, and fails where few do: then what is taken off is what the classes look like.
-        anchor: α, the number of images that a text counts for. More is closer to the texts. The default was chosen with
-            labels of digits, fashion-mini, emoji-unseen, eight classes of Food-101, and Oxford Pets with made-up texts.
-        max_iter: E-steps at most; fewer are closer to zero-shot.
+        anchor: α, the number of images that a text counts for. More is closer to the texts. This default and the next
+            were chosen with labels of digits, fashion-mini, emoji-unseen, eight classes of Food-101, and Oxford Pets
+            with made-up texts.
+        max_iter: steps at most. They are few on purpose: with more, classes of many images take from those of few.
 
     Attributes:
         labels_: class of each image that `fit` saw, (n,) int64; equal to what `predict` says of it.
@@ -143,7 +144,7 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
         class_names: Sequence[str] | None = None,
         center: bool | str = False,
         anchor: float = 2.0,
-        max_iter: int = 10,
+        max_iter: int = 3,
     ) -> None:
         self.weights = weights
         self.logit_scale = logit_scale
@@ -161,7 +162,7 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
         *,
         center: bool | str = False,
         anchor: float = 2.0,
-        max_iter: int = 10,
+        max_iter: int = 3,
         cache: bool = True,
     ) -> TextGaussians:
         """For the classes of the prompts, in the space of a backbone with a text tower, at the backbone's scale.
