@@ -108,8 +108,9 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
     """A Gaussian for each class, anchored to its text and fitted to unlabeled features of the same backbone.
 
     `fit` uses no labels; it takes seconds on a CPU. What it says of an image joins the zero-shot probabilities with how
-    likely the image is under each Gaussian. It can be asked about images that it was not fitted to. Classes need not
-    be equally frequent, nor all occur.
+    likely the image is under each Gaussian. It can be asked about images that it was not fitted to. Not all
+    classes need occur. It gains most where zero-shot errs much and classes are compact; where zero-shot hardly errs, or a
+    class has several looks and few images, it can lose some points, so compare with `ZeroShot` on what you know.
 
     Args:
         weights: from `text_classifier`, (C, d); or one for each member of the classes, (V, d).
@@ -144,7 +145,7 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
         class_names: Sequence[str] | None = None,
         center: bool | str = False,
         anchor: float = 2.0,
-        max_iter: int = 3,
+        max_iter: int = 5,
     ) -> None:
         self.weights = weights
         self.logit_scale = logit_scale
@@ -162,7 +163,7 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
         *,
         center: bool | str = False,
         anchor: float = 2.0,
-        max_iter: int = 3,
+        max_iter: int = 5,
         cache: bool = True,
     ) -> TextGaussians:
         """For the classes of the prompts, in the space of a backbone with a text tower, at the backbone's scale.
