@@ -108,9 +108,9 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
     """A Gaussian for each class, anchored to its text and fitted to unlabeled features of the same backbone.
 
     `fit` uses no labels; it takes seconds on a CPU. What it says of an image joins the zero-shot probabilities with how
-    likely the image is under each Gaussian. It can be asked about images that it was not fitted to. Not all
-    classes need occur. It gains most where zero-shot errs much and classes are compact; where zero-shot hardly errs, or a
-    class has several looks and few images, it can lose some points, so compare with `ZeroShot` on what you know.
+    likely the image is under each Gaussian. It can be asked about images that it was not fitted to. Not all classes
+    need occur. It gains most where zero-shot errs much and classes are compact. Where zero-shot hardly errs, or a class
+    has several looks and few images, it can lose some points.
 
     Args:
         weights: from `text_classifier`, (C, d); or one for each member of the classes, (V, d).
