@@ -178,11 +178,12 @@ def test_features_that_are_always_zero_change_nothing() -> None:
     assert_sound(found, padded[0])
 
 
-def test_a_feature_that_is_the_same_for_all_drowns_nothing() -> None:
+@pytest.mark.parametrize("value", [0.1, 0.3, 1.0])
+def test_a_feature_that_is_the_same_for_all_drowns_nothing(value: float) -> None:
     units = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (X, TEXTS)]
-    padded = [np.hstack([rows, np.random.default_rng(6).normal(0.5, 1e-6, (len(rows), 1))]) for rows in units]
-    found = TextGaussians(padded[1], SCALE * 1.25).fit(padded[0])  # 1.25 = 1 + 0.5², by which cosines are smaller
-    assert right(found.labels_, TextGaussians(TEXTS, SCALE).fit(X).labels_) > 0.97
+    padded = [np.hstack([rows, np.full((len(rows), 1), value)]) for rows in units]
+    found = TextGaussians(padded[1], SCALE * (1 + value**2)).fit(padded[0])  # by as much, cosines are smaller
+    assert right(found.labels_, TextGaussians(TEXTS, SCALE).fit(X).labels_) > 0.98
 
 
 @pytest.mark.parametrize("given_as", [torch.tensor, np.float32, np.ndarray.tolist, np.asfortranarray])
