@@ -1,4 +1,4 @@
-"""Text-anchored Gaussians: zero-shot answers, corrected by where the images of a dataset lie.
+"""Text-anchored Gaussians: zero-shot predictions, corrected by where the images of a dataset lie.
 
 A mixture of Gaussians with one covariance, diagonal and shared, is fitted to unlabeled features by expectation
 maximization. Two things tie it to the texts: the zero-shot probabilities of an image pull on its responsibilities
@@ -107,9 +107,9 @@ def responsibilities(
 class TextGaussians(ClassifierMixin, BaseEstimator):
     """A Gaussian for each class, anchored to its text and fitted to unlabeled features of the same backbone.
 
-    `fit` uses no labels; it takes seconds on a CPU. What it says of an image joins the zero-shot probabilities with how
-    likely the image is under each Gaussian. It can be asked about images that it was not fitted to. Not all classes
-    need occur. It gains most where zero-shot errs much and classes are compact. Where zero-shot hardly errs, or a class
+    `fit` uses no labels; it takes seconds on a CPU. Predictions multiply the zero-shot
+    probabilities with the likelihood of the image under each Gaussian, also for images that were not in the fit. Not all
+    classes need occur. It gains most where zero-shot errs much and classes are compact. Where zero-shot hardly errs, or a class
     has several looks and few images, it can lose some points.
 
     Args:
@@ -125,7 +125,7 @@ class TextGaussians(ClassifierMixin, BaseEstimator):
         max_iter: steps at most. They are few on purpose: with more, classes of many images take from those of few.
 
     Attributes:
-        labels_: class of each image that `fit` saw, (n,) int64; equal to what `predict` says of it.
+        labels_: class of each image that `fit` saw, (n,) int64; equal to what `predict` gives for it.
         class_shares_: mean probability of each class over these images, (C,).
         means_: mean of each text's Gaussian, (V, d), among features of length 1.
         variances_: of all Gaussians along each feature, (d,).
