@@ -107,10 +107,10 @@ def responsibilities(
 class TextGaussians(ClassifierMixin, BaseEstimator):
     """A Gaussian for each class, anchored to its text and fitted to unlabeled features of the same backbone.
 
-    `fit` uses no labels; it takes seconds on a CPU. Predictions multiply the zero-shot
-    probabilities with the likelihood of the image under each Gaussian, also for images that were not in the fit. Not all
-    classes need occur. It gains most where zero-shot errs much and classes are compact. Where zero-shot hardly errs, or a class
-    has several looks and few images, it can lose some points.
+    `fit` uses no labels; it takes seconds on a CPU. Predictions multiply the zero-shot probabilities with the
+    likelihood of the image under each Gaussian, also for images that were not in the fit. Not all classes need occur.
+    It gains most where zero-shot errs much and classes are compact. Where zero-shot hardly errs, or a class has several
+    looks and few images, it can lose some points.
 
     Args:
         weights: from `text_classifier`, (C, d); or one for each member of the classes, (V, d).
