@@ -26,6 +26,7 @@ from .spaces.geometry import Geometry
 from .turtle import Turtle
 from .turtle.selection import generalization_score, label_free_scores
 from .zeroshot.classifier import ZeroShot, text_classifier
+from .zeroshot.gaussians import TextGaussians
 from .zeroshot.naming import Names, name_clusters
 from .zeroshot.prompts import Prompts, load_prompts
 
@@ -45,6 +46,7 @@ __all__ = [
     "MustConfig",
     "Names",
     "Prompts",
+    "TextGaussians",
     "Turtle",
     "ZeroShot",
     "__version__",
