@@ -44,13 +44,13 @@ def inner_grad_logits(logits: Tensor, labeling: Tensor) -> Tensor:
     return (logits.softmax(1) - labeling) / logits.shape[-1]
 
 
-def outer_grad_logits(task_probs: Tensor, grad_labeling: Tensor, entropy_weight: float) -> Tensor:
+def outer_grad_logits(task_probs: Tensor, grad_labeling: Tensor, entropy_weight: float | Tensor) -> Tensor:
     """Gradient of the outer loss for the logits of one space's task encoder (eqs. 12 and 13).
 
     Args:
         task_probs: τ_k, this space's softmax, (R, C, B).
         grad_labeling: gradient of the cross-entropies for τ_k, (R, C, B); the same for every space.
-        entropy_weight: γ.
+        entropy_weight: γ, a number or (R, 1, 1).
     """
     mean = task_probs.mean(-1, keepdim=True)
     tiny = torch.finfo(mean.dtype).tiny  # an empty cluster has log 0; its gradient is 0 · log 0 = 0

@@ -20,9 +20,12 @@ from labkit.turtle.objective import (
 
 
 class Adam:
-    """Adam (Kingma & Ba, 2015) on one flat tensor, updated in place; betas 0.9 and 0.999, eps 1e-8."""
+    """Adam (Kingma & Ba, 2015) on one flat tensor, updated in place; betas 0.9 and 0.999, eps 1e-8.
 
-    def __init__(self, parameters: Tensor, lr: float) -> None:
+    `lr` is one learning rate, or a tensor of the parameters' shape.
+    """
+
+    def __init__(self, parameters: Tensor, lr: float | Tensor) -> None:
         self.parameters, self.lr = parameters, lr
         self.mean, self.square = torch.zeros_like(parameters), torch.zeros_like(parameters)
         self.steps = 0
@@ -39,7 +42,10 @@ class Adam:
         self.mean.lerp_(grad, 1 - 0.9)
         self.square.mul_(0.999).addcmul_(grad, grad, value=1 - 0.999)
         scale = self.square.sqrt().div_(math.sqrt(1 - 0.999**self.steps)).add_(1e-8)
-        self.parameters.addcdiv_(self.mean, scale, value=-self.lr / (1 - 0.9**self.steps))
+        if isinstance(self.lr, Tensor):
+            self.parameters.addcdiv_(self.mean * self.lr, scale, value=-1 / (1 - 0.9**self.steps))
+        else:
+            self.parameters.addcdiv_(self.mean, scale, value=-self.lr / (1 - 0.9**self.steps))
 
 
 @dataclass
@@ -60,6 +66,11 @@ class Layers:
         views = [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)]
         k = len(dims)
         return cls(flat, views[:k], views[k : 2 * k], views[2 * k :])
+
+    def per_restart(self, values: Tensor) -> Tensor:
+        """A number for each restart, (R,), repeated for all of its parameters: of the shape of `flat`."""
+        views = [*self.weights, *self.biases, *self.gains]
+        return torch.cat([values.view(-1, *[1] * (view.ndim - 1)).expand_as(view).flatten() for view in views])
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Draw weights and biases from U(−1/√d, 1/√d), as torch.nn.Linear does; gains become the weights' norms."""
@@ -84,6 +95,7 @@ class TurtleSolver:
     Args:
         spaces: K tensors (n, d_k) on one device; their dtype is that of the matrix products.
         generator: source of the initial weights and of the batches, on the same device; None for PyTorch's own.
+        entropy_weight, outer_lr, inner_lr: as in `Turtle`, or a tensor (R,) with a value for each restart.
         Other arguments as in `Turtle`.
     """
 
@@ -94,26 +106,29 @@ class TurtleSolver:
         generator: torch.Generator | None,
         *,
         n_restarts: int = 1,
-        entropy_weight: float = 10.0,
+        entropy_weight: float | Tensor = 10.0,
         n_inner_steps: int = 10,
-        outer_lr: float = 1e-3,
-        inner_lr: float = 1e-3,
+        outer_lr: float | Tensor = 1e-3,
+        inner_lr: float | Tensor = 1e-3,
         inner_start: str = "cold",
         batch_size: int | None = None,
     ) -> None:
         self.spaces, self.generator = list(spaces), generator
-        self.entropy_weight, self.n_inner_steps, self.inner_start = entropy_weight, n_inner_steps, inner_start
+        self.n_inner_steps, self.inner_start = n_inner_steps, inner_start
         n = len(self.spaces[0])
         self.batch_size = n if batch_size is None else min(batch_size, n)
         dims = [space.shape[1] for space in self.spaces]
         exact = torch.float64 if self.spaces[0].dtype == torch.float64 else torch.float32
         like = torch.empty(0, dtype=exact, device=self.spaces[0].device)
+        self.entropy_weight = (
+            entropy_weight.to(like)[:, None, None] if isinstance(entropy_weight, Tensor) else entropy_weight
+        )
         self.encoder = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
         self.encoder_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
         self.classifier = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
         self.classifier_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
-        self.outer = Adam(self.encoder.flat, outer_lr)
-        self.inner = Adam(self.classifier.flat, inner_lr)
+        self.outer = Adam(self.encoder.flat, _of_each(self.encoder, outer_lr))
+        self.inner = Adam(self.classifier.flat, _of_each(self.classifier, inner_lr))
         self.encoder.draw(generator)
         self.classifier.draw(generator)
         self.waiting: list[Tensor] = []  # batches of row numbers, until all samples have had their turn
@@ -187,6 +202,10 @@ class TurtleSolver:
         self.outer.step(grads.flat)
         marginal_entropy = torch.stack([entropy(probs.mean(-1)) for probs in task_probs]).sum(0)
         return cross_entropy(log_probs, labeling), marginal_entropy
+
+
+def _of_each(layers: Layers, values: float | Tensor) -> float | Tensor:
+    return layers.per_restart(values.to(layers.flat)) if isinstance(values, Tensor) else values
 
 
 def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
