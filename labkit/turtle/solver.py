@@ -70,7 +70,9 @@ class Layers:
     def per_restart(self, values: Tensor) -> Tensor:
         """A number for each restart, (R,), repeated for all of its parameters: of the shape of `flat`."""
         views = [*self.weights, *self.biases, *self.gains]
-        return torch.cat([values.view(-1, *[1] * (view.ndim - 1)).expand_as(view).flatten() for view in views])
+        return torch.cat(
+            [values.to(self.flat).view(-1, *[1] * (view.ndim - 1)).expand_as(view).flatten() for view in views]
+        )
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Draw weights and biases from U(−1/√d, 1/√d), as torch.nn.Linear does; gains become the weights' norms."""
@@ -95,7 +97,6 @@ class TurtleSolver:
     Args:
         spaces: K tensors (n, d_k) on one device; their dtype is that of the matrix products.
         generator: source of the initial weights and of the batches, on the same device; None for PyTorch's own.
-        entropy_weight, outer_lr, inner_lr: as in `Turtle`, or a tensor (R,) with a value for each restart.
         Other arguments as in `Turtle`.
     """
 
@@ -106,35 +107,39 @@ class TurtleSolver:
         generator: torch.Generator | None,
         *,
         n_restarts: int = 1,
-        entropy_weight: float | Tensor = 10.0,
+        entropy_weight: float = 10.0,
         n_inner_steps: int = 10,
-        outer_lr: float | Tensor = 1e-3,
-        inner_lr: float | Tensor = 1e-3,
+        outer_lr: float = 1e-3,
+        inner_lr: float = 1e-3,
         inner_start: str = "cold",
         batch_size: int | None = None,
     ) -> None:
         self.spaces, self.generator = list(spaces), generator
+        self.entropy_weight: float | Tensor = entropy_weight
         self.n_inner_steps, self.inner_start = n_inner_steps, inner_start
         n = len(self.spaces[0])
         self.batch_size = n if batch_size is None else min(batch_size, n)
         dims = [space.shape[1] for space in self.spaces]
         exact = torch.float64 if self.spaces[0].dtype == torch.float64 else torch.float32
         like = torch.empty(0, dtype=exact, device=self.spaces[0].device)
-        self.entropy_weight = (
-            entropy_weight.to(like)[:, None, None] if isinstance(entropy_weight, Tensor) else entropy_weight
-        )
         self.encoder = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
         self.encoder_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=True, like=like)
         self.classifier = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
         self.classifier_grad = Layers.zeros(dims, n_restarts, n_clusters, gains=False, like=like)
-        self.outer = Adam(self.encoder.flat, _of_each(self.encoder, outer_lr))
-        self.inner = Adam(self.classifier.flat, _of_each(self.classifier, inner_lr))
+        self.outer = Adam(self.encoder.flat, outer_lr)
+        self.inner = Adam(self.classifier.flat, inner_lr)
         self.encoder.draw(generator)
         self.classifier.draw(generator)
         self.waiting: list[Tensor] = []  # batches of row numbers, until all samples have had their turn
         self.gathered = [
             space.new_empty(self.batch_size if self.batch_size < n else 0, space.shape[1]) for space in self.spaces
         ]  # one batch, written again and again: fresh memory is slow
+
+    def set_each(self, *, outer_lr: Tensor, inner_lr: Tensor, entropy_weight: Tensor) -> None:
+        """Give every restart its own learning rates and γ, each (R,)."""
+        self.outer.lr = self.encoder.per_restart(outer_lr)
+        self.inner.lr = self.classifier.per_restart(inner_lr)
+        self.entropy_weight = entropy_weight.to(self.encoder.flat)[:, None, None]
 
     def next_batch(self) -> list[Tensor]:
         """The features of `batch_size` samples, good until the next call; the stored tensors where that is all.
@@ -202,10 +207,6 @@ class TurtleSolver:
         self.outer.step(grads.flat)
         marginal_entropy = torch.stack([entropy(probs.mean(-1)) for probs in task_probs]).sum(0)
         return cross_entropy(log_probs, labeling), marginal_entropy
-
-
-def _of_each(layers: Layers, values: float | Tensor) -> float | Tensor:
-    return layers.per_restart(values.to(layers.flat)) if isinstance(values, Tensor) else values
 
 
 def _copy(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
