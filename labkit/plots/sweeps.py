@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from labkit.errors import quote
 from labkit.evaluation.metrics import clustering_accuracy
 from labkit.plots._given import expect
-from labkit.plots.style import PAGE_WIDTH, SMALL, color, figure, in_style, set_title
+from labkit.plots.style import PAGE_WIDTH, color, figure, in_style, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

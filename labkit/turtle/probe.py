@@ -47,7 +47,7 @@ def cross_validated_accuracy(
     for some, used in zip(
         *(rows.split(max(1, MOST_ENTRIES // (n * n_clusters * n_folds))) for rows in (labelings, kept)), strict=True
     ):
-        fold = _stratified_folds(some, order, n_folds)
+        fold = stratified_folds(some, order, n_folds)
         seen = used[:, None] & (fold[:, None] != torch.arange(n_folds, device=fold.device)[:, None])  # (L, F, n)
         whole = _minimize(features, some, used.float(), n_clusters, curvature, inverse_penalty, STEPS_ON_ALL)
         start = (whole[0].repeat_interleave(n_folds, 0), whole[1].repeat_interleave(n_folds, 0))
@@ -62,7 +62,7 @@ def cross_validated_accuracy(
     return torch.where((counts >= n_folds).sum(1) >= 2, result, torch.nan)
 
 
-def _stratified_folds(labelings: Tensor, order: Tensor, n_folds: int) -> Tensor:
+def stratified_folds(labelings: Tensor, order: Tensor, n_folds: int) -> Tensor:
     """A fold for each sample, (L, n): the samples of a cluster are dealt out one by one, in a random order."""
     by_cluster = order[labelings[:, order].argsort(dim=1, stable=True)]
     folds = torch.arange(labelings.shape[1], device=order.device) % n_folds
