@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from labkit.errors import quote
 from labkit.evaluation.metrics import clustering_accuracy
 from labkit.plots._given import expect
-from labkit.plots.style import PAGE_WIDTH, color, figure, in_style, set_title
+from labkit.plots.style import PAGE_WIDTH, SMALL, color, figure, in_style, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,9 @@ def sweep(result: Any, labels: ArrayLike | None = None, *, title: str = "") -> F
     n = len(result.criteria)
     columns = 4 if n in (4, 7, 8) else min(3, n)
     rows = -(-n // columns)
-    fig, axes = figure(rows, columns, width=PAGE_WIDTH, height=2.4 * rows + 0.3, sharey=labels is not None)
+    fig, axes = figure(
+        rows, columns, width=PAGE_WIDTH if n > 1 else 4.0, height=2.4 * rows + 0.6, sharey=labels is not None
+    )
     for ax in axes.flat[n:]:
         ax.set_visible(False)
     for ax, name in zip(axes.flat, result.criteria, strict=False):
@@ -60,6 +62,9 @@ def sweep(result: Any, labels: ArrayLike | None = None, *, title: str = "") -> F
             ax.xaxis.set_major_locator(MaxNLocator(3))
     for ax in axes[:, 0]:
         ax.set_ylabel("score" if percent is None else "accuracy (%), after the fact")
+    handles = {points.get_label(): points for points in axes[0, 0].collections if len(points.get_offsets())}
+    handles |= {line.get_label(): line for line in axes[0, 0].lines if not line.get_label().startswith("_")}
+    fig.legend(handles.values(), handles.keys(), loc="outside lower left", ncols=2 if n == 1 else 4, fontsize=SMALL)
     set_title(fig, title)
     return fig
 
@@ -75,12 +80,12 @@ def _draw_ranks(ax: Axes, scores: np.ndarray, full: np.ndarray, chosen: int) -> 
 
 def _draw_regret(ax: Axes, scores: np.ndarray, percent: np.ndarray, full: np.ndarray, chosen: int) -> None:
     best = percent.max()
-    ax.axhline(best, color="#777777", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+    ax.axhline(best, color="#777777", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0, label="best run")
     ax.plot([scores[chosen]] * 2, [percent[chosen], best], color=color(4), linewidth=1.5, zorder=1)
     _draw_runs(ax, scores, percent, full, chosen)
 
 
 def _draw_runs(ax: Axes, x: np.ndarray, y: np.ndarray, full: np.ndarray, chosen: int) -> None:
-    ax.scatter(x[~full], y[~full], s=20, color=COLLAPSED, alpha=0.8, linewidths=0)
-    ax.scatter(x[full], y[full], s=20, color=color(0), alpha=0.7, linewidths=0)
-    ax.scatter(x[chosen], y[chosen], s=70, facecolors="none", edgecolors=color(4), linewidths=1.8)
+    ax.scatter(x[~full], y[~full], s=20, color=COLLAPSED, alpha=0.8, linewidths=0, label="fewer clusters found")
+    ax.scatter(x[full], y[full], s=20, color=color(0), alpha=0.7, linewidths=0, label="a run")
+    ax.scatter(x[chosen], y[chosen], s=70, facecolors="none", edgecolors=color(4), linewidths=1.8, label="chosen")
