@@ -7,6 +7,7 @@ The other criteria, and what is run by default, are ours.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from sklearn.model_selection import ParameterGrid
 
 from labkit._inputs import LARGEST_COUNT, is_whole, named_spaces
 from labkit.devices import explain_out_of_memory, fast_dtype, pick_device
-from labkit.errors import FitError, quote
+from labkit.errors import CollapseWarning, FitError, quote
 from labkit.evaluation.metrics import clustering_accuracy
 from labkit.turtle.criteria import consensus, pairwise_nmi, silhouette, stability
 from labkit.turtle.estimator import Turtle
@@ -99,6 +100,14 @@ def sweep(
         scores = _scores(spaces, fitted, n_restarts, _seed(source))
     if len(fitted[0].restarts_) > 1:
         scores["agreement"] = np.array([agreement[i] for i in range(len(runs))])
+    most = max(int(turtle.n_found_[0]) for turtle in fitted)
+    if most < n_clusters:
+        warnings.warn(
+            f"all runs of the sweep collapsed: of {n_clusters} clusters at most {most} hold a tenth of an equal share. "
+            "Sweep larger values of entropy_weight or n_outer_steps, or ask for fewer clusters.",
+            CollapseWarning,
+            stacklevel=2,
+        )
     settings_of = [{name: getattr(turtle, name) for name in swept} for turtle in fitted]
     return Sweep(fitted, settings_of, scores, criterion)
 

@@ -13,7 +13,7 @@ import torch
 from sklearn.datasets import make_blobs
 
 import labkit as lk
-from labkit.errors import DataError, FitError
+from labkit.errors import CollapseWarning, DataError, FitError
 from labkit.turtle import CRITERIA, DEFAULT_GRID, PAPER_GRID, Sweep, Turtle, TurtleSolver
 from labkit.turtle.rows import SideBySide
 
@@ -124,6 +124,14 @@ def test_a_collapsed_run_comes_last() -> None:
     table = lk.sweep(X, 4, grid, criterion="generalization", n_outer_steps=100, random_state=0, device="cpu").table
     assert table["entropy_weight"].tolist() == [10.0, 10.0, 0.0, 0.0]
     assert table["n_found"].iloc[-1] < 4
+
+
+def test_a_sweep_that_collapsed_throughout_says_so() -> None:
+    with pytest.warns(CollapseWarning, match="all runs of the sweep"):
+        swept = lk.sweep(np.ones((40, 3), np.float32), 4, {"outer_lr": [0.1, 0.2]}, **QUICK)
+    assert (swept.table["n_found"] == 1).all()
+    assert swept.table["generalization"].isna().all()
+    assert swept.best("generalization").n_found_[0] == 1
 
 
 def test_the_same_seed_gives_the_same_sweep(swept: Sweep) -> None:
