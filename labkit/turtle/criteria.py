@@ -5,7 +5,12 @@ Shapes: R labelings (R, n) of whole numbers below C; every function returns (R,)
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -55,6 +60,25 @@ def silhouette(features: Tensor, labelings: Tensor, n_clusters: int) -> Tensor:
     scores = (between - within) / torch.maximum(between, within).clamp_min(torch.finfo(between.dtype).tiny)
     scores = torch.where(own_size[:, 0] > 1, scores, 0.0).mean(1)
     return torch.where((sizes[..., 0] > 0).sum(1) > 1, scores, torch.nan)
+
+
+def without_settings(scores: np.ndarray, settings: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """What is left of scores (R,) when the part that each setting explains is taken out.
+
+    Some scores depend on the learning rates whatever the labeling: larger weights are more confident. The part is the
+    least-squares fit of a sum with one term for each value of each setting.
+    """
+    names = {name for setting in settings for name in setting}
+    values = [[repr(setting.get(name)) for setting in settings] for name in sorted(names)]
+    terms = [[value == level for value in of_one] for of_one in values for level in sorted(set(of_one))]
+    table = np.array([[True] * len(scores), *terms], dtype=float).T  # (R, terms)
+    rest = scores - table @ np.linalg.lstsq(table, scores, rcond=None)[0]
+    return np.where(np.abs(rest) > 1e-9 * np.abs(scores), rest, 0.0)  # rounding would break ties
+
+
+def mean_rank(*scores: np.ndarray) -> np.ndarray:
+    """Scores (R,) of any units as one: the mean share of runs that are not above, in (0, 1]."""
+    return np.mean([rankdata(np.nan_to_num(one, nan=-np.inf)) / len(one) for one in scores], axis=0)
 
 
 def _indicators(labelings: Tensor, n_clusters: int) -> Tensor:

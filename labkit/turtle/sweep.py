@@ -20,7 +20,7 @@ from labkit._inputs import LARGEST_COUNT, is_whole, named_spaces
 from labkit.devices import explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.evaluation.metrics import clustering_accuracy
-from labkit.turtle.criteria import consensus, pairwise_nmi, silhouette, stability
+from labkit.turtle.criteria import consensus, mean_rank, pairwise_nmi, silhouette, stability, without_settings
 from labkit.turtle.estimator import Turtle
 from labkit.turtle.inputs import as_tensors
 from labkit.turtle.probe import cross_validated_accuracy
@@ -43,9 +43,12 @@ PAPER_GRID: dict[str, list[Any]] = {
     "inner_lr": [1e-4, 1e-3, 1e-2],
     "inner_start": ["cold", "warm"],
 }
-CRITERIA = ("generalization", "consensus", "stability", "silhouette", "confidence", "agreement", "fit")
+CRITERIA = ("combined", "generalization", "consensus", "stability", "silhouette", "confidence", "agreement", "fit")
 NOT_SWEPT = ("n_clusters", "n_restarts", "random_state", "device", "progress")
-MOST_ENTRIES = 2**28  # of the logits (R, C, B) of runs side by side: 1 GiB
+MOST_ENTRIES = {
+    "cpu": 2**20
+}  # of the logits (R, C, B) of runs side by side: what caches hold; more takes twice as long
+MOST_ENTRIES_ELSEWHERE = 2**28  # 1 GiB
 N_SCORED, N_SCORED_OF_CLUSTER, N_DISTANCES = 2000, 20, 1000  # samples at most
 N_COMPONENTS, WHITENING, FEATURE_SCALE = 128, 0.5, 8.0  # of the features that are scored, whatever the runs had
 
@@ -56,7 +59,7 @@ def sweep(
     grid: Grid | None = None,
     *,
     n_restarts: int = 2,
-    criterion: str = "consensus",
+    criterion: str = "combined",
     device: str = "auto",
     random_state: int | np.random.RandomState | None = None,
     progress: bool = False,
@@ -90,7 +93,7 @@ def sweep(
     source = random_state_of(Turtle(random_state=random_state))
     turtles: dict[int, Turtle] = {}
     agreement: dict[int, float] = {}
-    for members in _side_by_side(runs, n_clusters, n):
+    for members in _side_by_side(runs, n_clusters, n, pick_device(device)):
         together = SideBySide(**common, **runs[members[0]], random_state=_seed(source))
         together.fit_runs(spaces, [runs[i] for i in members])
         turtles |= {i: together.run(row) for row, i in enumerate(members)}
@@ -100,6 +103,9 @@ def sweep(
         scores = _scores(spaces, fitted, n_restarts, _seed(source))
     if len(fitted[0].restarts_) > 1:
         scores["agreement"] = np.array([agreement[i] for i in range(len(runs))])
+    settings_of = [{name: getattr(turtle, name) for name in swept} for turtle in fitted]
+    parts = [without_settings(scores["confidence"], settings_of), *([scores["consensus"]] if len(runs) > 1 else [])]
+    scores["combined"] = mean_rank(*parts)
     most = max(int(turtle.n_found_[0]) for turtle in fitted)
     if most < n_clusters:
         warnings.warn(
@@ -108,7 +114,6 @@ def sweep(
             CollapseWarning,
             stacklevel=2,
         )
-    settings_of = [{name: getattr(turtle, name) for name in swept} for turtle in fitted]
     return Sweep(fitted, settings_of, scores, criterion)
 
 
@@ -245,15 +250,19 @@ def _read_grid(grid: Any, settings: Mapping[str, Any]) -> tuple[list[str], list[
     return names, points
 
 
-def _side_by_side(runs: Sequence[Mapping[str, Any]], n_clusters: int, n: int) -> Iterator[list[int]]:
+def _side_by_side(
+    runs: Sequence[Mapping[str, Any]], n_clusters: int, n: int, device: torch.device
+) -> Iterator[list[int]]:
     """Numbers of runs that one solver can do: they differ in `OF_EACH_ROW` only, and their logits fit the memory."""
+    most_entries = MOST_ENTRIES.get(device.type, MOST_ENTRIES_ELSEWHERE)
     groups: dict[str, list[int]] = {}
     for i, run in enumerate(runs):
         groups.setdefault(repr(sorted((k, v) for k, v in run.items() if k not in OF_EACH_ROW)), []).append(i)
     for members in groups.values():
         size = min(n, Turtle(**runs[members[0]]).batch_size or n)
-        most = max(1, MOST_ENTRIES // (n_clusters * size))
-        yield from (members[i : i + most] for i in range(0, len(members), most))
+        most = max(1, most_entries // (n_clusters * size))
+        for part in np.array_split(members, -(-len(members) // most)):
+            yield part.tolist()
 
 
 def _seed(source: np.random.RandomState) -> int:

@@ -13,6 +13,7 @@ import torch
 from sklearn.datasets import make_blobs
 
 import labkit as lk
+import labkit.turtle.sweep
 from labkit.errors import CollapseWarning, DataError, FitError
 from labkit.turtle import CRITERIA, DEFAULT_GRID, PAPER_GRID, Sweep, Turtle, TurtleSolver
 from labkit.turtle.rows import SideBySide
@@ -180,6 +181,6 @@ def test_the_grids_have_the_sizes_that_are_written() -> None:
 
 
 def test_it_works_with_one_fifth_of_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("labkit.turtle.sweep.MOST_ENTRIES", 3 * 4 * len(X))
+    monkeypatch.setitem(labkit.turtle.sweep.MOST_ENTRIES, "cpu", 3 * 4 * len(X))
     table = lk.sweep(SPACES, 4, {"outer_lr": [0.01, 0.02, 0.03, 0.04]}, **QUICK).table
     assert sorted(table["outer_lr"]) == [0.01, 0.01, 0.02, 0.02, 0.03, 0.03, 0.04, 0.04]
