@@ -66,8 +66,8 @@ class SideBySide(Turtle):
         for rows in zip(*(space.split(block) for space in spaces), strict=True):
             probs = torch.stack([encoder(z) for encoder, z in zip(encoders, rows, strict=True)])  # (K, R, C, b)
             highest, chosen = probs.mean(0).max(1)
-            confidence += highest.double().sum(-1).cpu()
-            agreement += (probs.argmax(2) == chosen).double().mean(0).sum(-1).cpu()
+            confidence += highest.cpu().double().sum(-1)
+            agreement += (probs.argmax(2) == chosen).cpu().double().mean(0).sum(-1)
             self.labelings_[:, done : done + len(rows[0])] = chosen.cpu().numpy()
             done += len(rows[0])
         counts = np.stack([np.bincount(row, minlength=self.n_clusters) for row in self.labelings_])

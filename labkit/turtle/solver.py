@@ -69,10 +69,8 @@ class Layers:
 
     def per_restart(self, values: Tensor) -> Tensor:
         """A number for each restart, (R,), repeated for all of its parameters: of the shape of `flat`."""
-        views = [*self.weights, *self.biases, *self.gains]
-        return torch.cat(
-            [values.to(self.flat).view(-1, *[1] * (view.ndim - 1)).expand_as(view).flatten() for view in views]
-        )
+        values, views = values.to(self.flat.dtype).to(self.flat.device), [*self.weights, *self.biases, *self.gains]
+        return torch.cat([values.view(-1, *[1] * (view.ndim - 1)).expand_as(view).flatten() for view in views])
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Draw weights and biases from U(−1/√d, 1/√d), as torch.nn.Linear does; gains become the weights' norms."""
@@ -139,7 +137,8 @@ class TurtleSolver:
         """Give every restart its own learning rates and γ, each (R,)."""
         self.outer.lr = self.encoder.per_restart(outer_lr)
         self.inner.lr = self.classifier.per_restart(inner_lr)
-        self.entropy_weight = entropy_weight.to(self.encoder.flat)[:, None, None]
+        like = self.encoder.flat
+        self.entropy_weight = entropy_weight.to(like.dtype).to(like.device)[:, None, None]
 
     def next_batch(self) -> list[Tensor]:
         """The features of `batch_size` samples, good until the next call; the stored tensors where that is all.

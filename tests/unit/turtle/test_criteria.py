@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import normalized_mutual_info_score, silhouette_score
 
-from labkit.turtle.criteria import consensus, pairwise_nmi, silhouette, stability
+from labkit.turtle.criteria import consensus, mean_rank, pairwise_nmi, silhouette, stability, without_settings
 
 RNG = np.random.default_rng(0)
 LABELINGS = np.stack([RNG.integers(0, 4, 90), np.arange(90) % 3, np.arange(90) % 4, np.arange(90) // 60])
@@ -50,3 +50,24 @@ def test_silhouette_of_single_samples_and_of_one_cluster() -> None:
     found = silhouette(torch.from_numpy(POINTS).float(), labelings, 4)
     assert found[0] == pytest.approx(silhouette_score(POINTS, single), abs=1e-5)
     assert found[1].isnan()
+
+
+def test_what_settings_explain_is_taken_out() -> None:
+    settings = [{"rate": rate, "start": start} for rate in (0.1, 0.2, 0.4) for start in ("warm", "cold") for _ in "ab"]
+    explained = np.array([5 * s["rate"] + (s["start"] == "cold") for s in settings])
+    luck = np.tile([1.0, -1.0], 6) * np.repeat([0.1, 0.3, 0.2, 0.5, 0.1, 0.2], 2)
+    np.testing.assert_allclose(without_settings(explained + luck, settings), luck)
+    assert (without_settings(explained, settings) == 0).all()
+    np.testing.assert_allclose(without_settings(luck, [{}] * 12), luck - luck.mean())
+
+
+def test_settings_that_not_every_run_has() -> None:
+    settings = [{"rate": 0.1}, {"rate": 0.1}, {"start": "cold"}, {"start": "cold"}]
+    np.testing.assert_allclose(without_settings(np.array([1.0, 2.0, 5.0, 9.0]), settings), [-0.5, 0.5, -2, 2])
+
+
+def test_mean_rank_knows_no_units() -> None:
+    scores = np.array([0.1, 0.4, 0.2, np.nan])
+    np.testing.assert_allclose(mean_rank(scores), [0.5, 1, 0.75, 0.25])
+    np.testing.assert_allclose(mean_rank(1000 * scores, -scores), [0.75, 0.75, 0.75, 0.25])
+    np.testing.assert_allclose(mean_rank(np.array([1.0, 1.0])), [0.75, 0.75])
