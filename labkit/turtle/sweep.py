@@ -2,7 +2,16 @@
 
 The protocol is the TURTLE paper's: a sweep over inner and outer learning rate and start, whose labelings are compared
 by how well linear classifiers predict them on samples they have not seen (section 4 of Gadetsky et al., ICML 2024).
-The other criteria, and what is run by default, are ours.
+The other criteria, the grids and the default are ours. The criteria, of which more is better:
+
+generalization  cross-validated accuracy of a logistic regression on the labeling, mean of folds and spaces
+consensus       mean normalized mutual information with all other labelings of the sweep; its largest is the medoid
+stability       the same with the other restarts of the same setting
+silhouette      mean silhouette of a sample, mean of the spaces
+confidence      mean largest probability of the labeling
+agreement       how often the spaces' own task encoders choose the cluster that their mean chooses
+fit             minus the inner loss, mean of the last 20 outer steps
+combined        mean rank by consensus and by confidence, from which the part that each setting explains is taken out
 """
 
 from __future__ import annotations
@@ -38,6 +47,8 @@ DEFAULT_GRID: dict[str, list[Any]] = {
     "inner_lr": [2.5e-3, 5e-3, 1e-2],
     "entropy_weight": [3.0, 10.0],
 }
+# The paper's axes; the values, around its 1e-3, are ours. For its features as they are, 6,000 steps and all else see
+# `Turtle.official`, whose settings go into `sweep` beside the grid.
 PAPER_GRID: dict[str, list[Any]] = {
     "outer_lr": [1e-4, 1e-3, 1e-2],
     "inner_lr": [1e-4, 1e-3, 1e-2],
@@ -45,10 +56,8 @@ PAPER_GRID: dict[str, list[Any]] = {
 }
 CRITERIA = ("combined", "generalization", "consensus", "stability", "silhouette", "confidence", "agreement", "fit")
 NOT_SWEPT = ("n_clusters", "n_restarts", "random_state", "device", "progress")
-MOST_ENTRIES = {
-    "cpu": 2**20
-}  # of the logits (R, C, B) of runs side by side: what caches hold; more takes twice as long
-MOST_ENTRIES_ELSEWHERE = 2**28  # 1 GiB
+# Of the logits (R, C, B) of runs side by side: on a CPU what its caches hold, since more takes twice as long, else 1 GiB
+MOST_ENTRIES, MOST_ENTRIES_ELSEWHERE = {"cpu": 2**20}, 2**28
 N_SCORED, N_SCORED_OF_CLUSTER, N_DISTANCES = 2000, 20, 1000  # samples at most
 N_COMPONENTS, WHITENING, FEATURE_SCALE = 128, 0.5, 8.0  # of the features that are scored, whatever the runs had
 
@@ -77,6 +86,14 @@ def sweep(
         criterion: what the runs are ranked by, one of `labkit.turtle.CRITERIA`.
         device, random_state, progress: as in `Turtle`.
         settings: settings of `Turtle` that are the same for all runs.
+
+    A default sweep is 36 runs, and takes about as long as five default fits. On the embedded datasets, Food-10 and
+    Oxford Pets, whose labels the criterion and the grid were chosen with, the first run by "combined" is on average 1.3
+    points behind the best of its sweep, and no more than 4.3. On digits by their pixels alone it is 8: most runs there
+    agree on a worse labeling. Every other criterion fails somewhere: "consensus" where most runs agree on a worse
+    labeling, "confidence" and "fit" since they grow with the learning rates, "generalization" on fashion-mini, by up to
+    13 points. On long-tailed data none of them can be trusted (5 to 7 points). There, and everywhere, the starts of the
+    runs matter more than the settings: one default fit, which compares restarts of one setting, does as well.
 
     Raises:
         FitError: the spaces, the grid or a setting cannot be fitted; the message says why and what to do.

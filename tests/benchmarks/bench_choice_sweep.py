@@ -106,7 +106,7 @@ def bench_regret(given: argparse.Namespace) -> list[Result]:
         tables = [swept(case, seed, given).regret(case.y_train) for seed in given.seeds]
         for name in sorted(tables[0].index):
             of_seeds = [float(table.loc[name, "regret"]) for table in tables]
-            limit = LIMIT if name == "consensus" and "@" not in case.dataset else None
+            limit = LIMIT if name == "combined" and "@" not in case.dataset else None
             best, mean = (
                 statistics.mean(float(table[column].iloc[0]) for table in tables) for column in ("best", "mean")
             )
