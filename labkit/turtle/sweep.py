@@ -56,7 +56,7 @@ PAPER_GRID: dict[str, list[Any]] = {
 }
 CRITERIA = ("combined", "generalization", "consensus", "stability", "silhouette", "confidence", "agreement", "fit")
 NOT_SWEPT = ("n_clusters", "n_restarts", "random_state", "device", "progress")
-# Of the logits (R, C, B) of runs side by side: on a CPU what its caches hold, since more takes twice as long, else 1 GiB
+# Of the logits (R, C, B) of runs side by side: on a CPU what its caches hold (more is half as fast), else 1 GiB
 MOST_ENTRIES, MOST_ENTRIES_ELSEWHERE = {"cpu": 2**20}, 2**28
 N_SCORED, N_SCORED_OF_CLUSTER, N_DISTANCES = 2000, 20, 1000  # samples at most
 N_COMPONENTS, WHITENING, FEATURE_SCALE = 128, 0.5, 8.0  # of the features that are scored, whatever the runs had
