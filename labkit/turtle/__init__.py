@@ -27,12 +27,17 @@ from labkit.turtle.objective import (
 )
 from labkit.turtle.priors import power_law
 from labkit.turtle.solver import Adam, Layers, TurtleSolver
+from labkit.turtle.sweep import CRITERIA, DEFAULT_GRID, PAPER_GRID, Sweep
 from labkit.turtle.transform import FeatureTransform
 
 __all__ = [
+    "CRITERIA",
+    "DEFAULT_GRID",
+    "PAPER_GRID",
     "Adam",
     "FeatureTransform",
     "Layers",
+    "Sweep",
     "Turtle",
     "TurtleSolver",
     "cross_entropy",
