@@ -2,16 +2,18 @@
 
 Many short k-means runs at a ladder of numbers C give, at every C, three scores, none of which sees a label:
 
-    silhouette   of the clusters at C: mean of (b − a) / max(a, b), where a is a sample's mean cosine distance to its
-                 own cluster and b that to the nearest other one (Rousseeuw, 1987)
+    silhouette   of the tightest run at C: mean of (b − a) / max(a, b), where a is a sample's mean cosine distance to
+                 its own cluster and b that to the nearest other one (Rousseeuw, 1987)
     gap          mean of b − a, minus the same for features whose columns were permuted, in which no classes are left
                  (after the gap statistic of Tibshirani, Walther and Hastie, 2001)
     stability    silhouette in another distance: how often two samples are in different clusters over all runs (evidence
                  accumulation; Fred and Jain, 2005). The clusters are those of a Ward tree of the features, since
                  those of the runs would confirm themselves
 
-Each is brought to 0 … 1 over the ladder, and the estimate is where their mean peaks. Every score alone is misled
-somewhere: the silhouette by superclasses (cats, dogs), the gap by elongated clusters, the stability by small ones.
+Each is brought to 0 … 1 over the ladder, and the estimate is where their mean, smoothed, peaks: every score alone is
+misled somewhere, for instance the silhouette by superclasses. The constants were chosen on developer sets (digits,
+fashion-mini, emoji-unseen, CIFAR-10, clothing, Food-10 and Oxford Pets, whole, long-tailed, and in parts of their
+classes); there, as often as not, the estimate was within a sixth of the number of classes.
 """
 
 from __future__ import annotations
@@ -42,8 +44,10 @@ WHITENING = 0.5  # as in Turtle
 STEP = 1.12  # from one number of the ladder to the next, where that is more than 1
 SAMPLES = 6  # in a cluster on average, at least: larger numbers are not tried
 INFORMATIVE = 6  # clusters of a run that says which samples belong together, at least
-TOLERANCE = 0.12  # below the peak of the score, where a number is still in the interval
-CLEAR = 0.01  # gap, below which the features look like features without classes
+TOLERANCE = (
+    0.15  # below the peak of the score, where a number is still in the interval; nine in ten developer cases were
+)
+CLEAR = 0.045  # gap, below which the features look like features without classes
 
 
 def estimate_n_clusters(
@@ -95,16 +99,16 @@ def estimate_n_clusters(
     few, many, permuted = (_unit_rows(z - z.mean(0)) for z in (few, many, permuted.to(picked)))
 
     ladder = _ladder(low, max(low, min(high, len(rows) // SAMPLES)))
-    tree = linkage(pdist(few.cpu().numpy(), "sqeuclidean"), "ward")
+    tree = linkage(pdist(many.cpu().numpy(), "sqeuclidean"), "ward")
     records, runs = [], []
     for c in tqdm(ladder, desc="counting", unit="number", disable=not progress):
-        found = [cosine_kmeans(z, c, generator) for z in (few, few, many)]
-        distances = [_cosine_distances(few, labels) for labels in found[:2]]
-        null = _cosine_distances(permuted, cosine_kmeans(permuted, c, generator))
-        gap = np.mean([_separation(*pair) for pair in distances]) - _separation(*null)
-        records.append({"n_clusters": c, "silhouette": np.mean([silhouette(*d) for d in distances]), "gap": gap})
+        found = [cosine_kmeans(few, c, generator) for _ in range(4)]
+        own, other = _tightest(few, found)
+        null = _separation(*_tightest(permuted, [cosine_kmeans(permuted, c, generator) for _ in range(2)]))
+        gap = _separation(own, other) - null
+        records.append({"n_clusters": c, "silhouette": silhouette(own, other), "gap": gap})
         if c >= min(INFORMATIVE, ladder[-1]):
-            runs += [labels.cpu() for labels in found]
+            runs += [labels.cpu() for labels in (*found[:2], cosine_kmeans(many, c, generator))]
     apart = _apart(runs)
     cuts = cut_tree(tree, ladder)
     for record, labels in zip(records, torch.from_numpy(cuts.T).long(), strict=True):
@@ -123,7 +127,7 @@ def estimate_n_clusters(
     return ClusterCount(estimate, interval, curve, merges, leaves)
 
 
-def cosine_kmeans(rows: Tensor, n_clusters: int, generator: torch.Generator, n_steps: int = 25) -> Tensor:
+def cosine_kmeans(rows: Tensor, n_clusters: int, generator: torch.Generator, n_steps: int = 12) -> Tensor:
     """k-means of L2-normalized rows (m, d) by their cosine, from a k-means++ start: the cluster of each, (m,).
 
     A cluster that loses all its rows keeps its center.
@@ -209,10 +213,7 @@ def _one_hot(labels: Tensor) -> Tensor:
 
 
 def _mean_distances(sums: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean distance to the own cluster, without oneself, and to the nearest other, from sums over clusters (m, C).
-
-    A sample alone in its cluster, or with all others in one, has both equal: its silhouette is 0.
-    """
+    """As `cosine_distances`, from the sums of any distances over clusters (m, C)."""
     counts = torch.bincount(labels, minlength=sums.shape[1]).to(sums)
     own_sum, own_count = sums.gather(1, labels[:, None])[:, 0], counts[labels] - 1
     means = torch.where(counts > 0, sums / counts.clamp_min(1), torch.inf)
@@ -222,10 +223,18 @@ def _mean_distances(sums: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return own, torch.where(other.isfinite(), other, own)
 
 
-def _cosine_distances(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """As `_mean_distances`, in 1 − cosine, of L2-normalized rows (m, d)."""
+def cosine_distances(rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean 1 − cosine of L2-normalized rows (m, d) to their own cluster, without themselves, and to the nearest other.
+
+    Labels (m,) -> both (m,). A row alone in its cluster, or with all others in one, has both equal.
+    """
     members = _one_hot(labels)
     return _mean_distances(members.sum(0) - rows @ (rows.T @ members), labels)
+
+
+def _tightest(rows: Tensor, found: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """`cosine_distances` of the labeling whose clusters are the tightest."""
+    return min((cosine_distances(rows, labels) for labels in found), key=lambda pair: float(pair[0].mean()))
 
 
 def _separation(own: Tensor, other: Tensor) -> float:
@@ -245,5 +254,5 @@ def _curve(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     curve = pd.DataFrame(records)
     scores = curve[["silhouette", "gap", "stability"]].to_numpy()
     low, high = scores.min(0), scores.max(0)
-    padded = np.pad(((scores - low) / np.where(high > low, high - low, 1)).mean(1), 1, mode="edge")
-    return curve.assign(score=(padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4)
+    padded = np.pad(((scores - low) / np.where(high > low, high - low, 1)).mean(1), 2, mode="edge")
+    return curve.assign(score=np.convolve(padded, np.array([1, 4, 6, 4, 1]) / 16, "valid"))
