@@ -15,7 +15,10 @@ from typing import Any
 from measure import arguments, table
 
 HERE = Path(__file__).parent
-SCRIPTS = ("start", "features", "spaces", "must", "gain", "turtle", "text", "choice", "real")
+SCRIPTS = (
+    *("start", "features", "spaces", "must", "gain", "turtle", "text"),
+    *("choice", "choice_count", "choice_sweep", "real"),
+)
 
 
 def run(given: Any) -> dict[str, Any]:

@@ -135,6 +135,7 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("turtle", ["--only", "official", "default", "restarts", "baselines"]),
         ("turtle", ["--only", "scaling", "memory"]),
         ("choice_sweep", ["--seeds", "0"]),
+        ("choice_count", []),
         ("choice", []),
         ("real", []),
         ("text", []),
