@@ -54,55 +54,7 @@ def _pull(task_logits: np.ndarray, log_prior: np.ndarray, gamma: float, *, mista
     return {"sign": -grad, "no 1/n": len(labeling) * grad}.get(mistake, grad)
 
 
-# ---------------------------------------------------------------------------------------- 05.3: the price of the winner
-
-_TRUTH = np.array([0.70, 0.72, 0.64, 0.71])  # (N,)
-_SCORES = _TRUTH + 0.05 * np.random.default_rng(0).normal(size=(6, 4))  # (T, N)
-
-
-def _winner(scores: np.ndarray, truth: np.ndarray, *, mistake: str = "") -> tuple[float, float]:
-    """Optimism and regret of the winner by score."""
-    if mistake == "axis":
-        by_column = scores.argmax(0)
-        return float(np.mean(scores.max(0) - truth)), float(np.mean(truth.max() - truth[by_column % len(truth)]))
-    chosen = scores.argmax(1)
-    won, best = truth[chosen], truth.max()
-    optimism = scores.max(1) - (best if mistake == "against the best" else won)
-    if mistake == "average score":
-        optimism = scores.max(1) - scores.mean(1)
-    regret = best - (scores.max(1) if mistake == "regret of the score" else won)
-    if mistake == "against the mean":
-        regret = truth.mean() - won
-    pair = float(optimism.mean()), float(regret.mean())
-    return pair[::-1] if mistake == "swapped" else pair
-
-
-# ------------------------------------------------------------------------------------------ 05.4: stability of two runs
-
-_FIRST = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
-_SECOND = np.array([2, 2, 2, 0, 0, 0, 0, 2, 1, 1])
-_SPLIT = np.array([3, 3, 3, 4, 4, 0, 0, 0, 1, 2])  # five clusters
-_LOST = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 1])  # two clusters
-
-
-def _stability(first: np.ndarray, second: np.ndarray, *, mistake: str = "") -> float:
-    n = max(first.max(), second.max()) + 1
-    table = np.zeros((n, n))
-    np.add.at(table, (first, second), 1)  # samples in cluster i of the first and j of the second
-    if mistake == "numbers":
-        return float(np.mean(first == second))
-    if mistake == "many to one":
-        return float(table.max(axis=1).sum() / len(first))
-    if mistake == "smallest":
-        return float(table[linear_sum_assignment(table)].sum() / len(first))
-    matched = table[linear_sum_assignment(-table)]
-    if mistake == "mean of clusters":
-        sizes = table.sum(axis=1)[linear_sum_assignment(-table)[0]]
-        return float(np.mean(matched[sizes > 0] / sizes[sizes > 0]))
-    return float(matched.sum() / (1 if mistake == "count" else len(first)))
-
-
-# -------------------------------------------------------------------------------------------- 05.5: shares by consensus
+# -------------------------------------------------------------------------------------------- 05.3: shares by consensus
 
 
 def _runs() -> np.ndarray:
@@ -138,6 +90,54 @@ _RUNS = _runs()
 _BRIDGE = np.array(
     [[0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 1, 1, 1, 1, 0], [2, 2, 2, 2, 2, 0, 0, 0], [1, 1, 1, 0, 0, 2, 2, 2]]
 )
+
+# ------------------------------------------------------------------------------------------ 05.4: stability of two runs
+
+_FIRST = np.array([0, 0, 0, 0, 0, 1, 1, 1, 2, 2])
+_SECOND = np.array([2, 2, 2, 0, 0, 0, 0, 2, 1, 1])
+_SPLIT = np.array([3, 3, 3, 4, 4, 0, 0, 0, 1, 2])  # five clusters
+_LOST = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 1])  # two clusters
+
+
+def _stability(first: np.ndarray, second: np.ndarray, *, mistake: str = "") -> float:
+    n = max(first.max(), second.max()) + 1
+    table = np.zeros((n, n))
+    np.add.at(table, (first, second), 1)  # samples in cluster i of the first and j of the second
+    if mistake == "numbers":
+        return float(np.mean(first == second))
+    if mistake == "many to one":
+        return float(table.max(axis=1).sum() / len(first))
+    if mistake == "smallest":
+        return float(table[linear_sum_assignment(table)].sum() / len(first))
+    matched = table[linear_sum_assignment(-table)]
+    if mistake == "mean of clusters":
+        sizes = table.sum(axis=1)[linear_sum_assignment(-table)[0]]
+        return float(np.mean(matched[sizes > 0] / sizes[sizes > 0]))
+    return float(matched.sum() / (1 if mistake == "count" else len(first)))
+
+
+# ---------------------------------------------------------------------------------------- 05.5: the price of the winner
+
+_TRUTH = np.array([0.70, 0.72, 0.64, 0.71])  # (N,)
+_SCORES = _TRUTH + 0.05 * np.random.default_rng(0).normal(size=(6, 4))  # (T, N)
+
+
+def _winner(scores: np.ndarray, truth: np.ndarray, *, mistake: str = "") -> tuple[float, float]:
+    """Optimism and regret of the winner by score."""
+    if mistake == "axis":
+        by_column = scores.argmax(0)
+        return float(np.mean(scores.max(0) - truth)), float(np.mean(truth.max() - truth[by_column % len(truth)]))
+    chosen = scores.argmax(1)
+    won, best = truth[chosen], truth.max()
+    optimism = scores.max(1) - (best if mistake == "against the best" else won)
+    if mistake == "average score":
+        optimism = scores.max(1) - scores.mean(1)
+    regret = best - (scores.max(1) if mistake == "regret of the score" else won)
+    if mistake == "against the mean":
+        regret = truth.mean() - won
+    pair = float(optimism.mean()), float(regret.mean())
+    return pair[::-1] if mistake == "swapped" else pair
+
 
 EXERCISES = (
     Exercise(
@@ -211,35 +211,35 @@ EXERCISES = (
     ),
     Exercise(
         id="05.3",
-        title="The winner's score, and what choosing costs",
-        cases=[(_SCORES, _TRUTH), (_SCORES[:2, ::-1], _TRUTH)],
-        reference=lambda scores, truth: _winner(scores, truth),
+        title="Class shares from runs that disagree",
+        cases=[(_RUNS, 3), (_BRIDGE, 2), (_RUNS[:, 6:], 2)],
+        reference=lambda labelings, n_clusters: _shares(labelings, n_clusters),
         mistakes={
-            "Your optimism compares the winner's score with the best true value. Compare it with the winner's own.": (
-                partial(_winner, mistake="against the best")
+            "You average the sizes by cluster number, but number 2 of one run has nothing to do with number 2 of "
+            "another.": partial(_shares, mistake="by number"),
+            "You average the sorted sizes, so a large class that every run cuts in two stays cut in two. Ask which "
+            "images stay together.": partial(_shares, mistake="mean of sorted"),
+            "You used the first run only. Average over the runs whether two images share a cluster.": (
+                partial(_shares, mistake="one run")
             ),
-            "Your optimism compares the winner's score with the average score. Compare it with the winner's true "
-            "value.": partial(_winner, mistake="average score"),
-            "Your regret uses the winner's score. What you get is its true value: truth[chosen].": (
-                partial(_winner, mistake="regret of the score")
+            "You gave linkage a similarity, so it joins the images that are never together. It wants distances: "
+            "1 − together.": partial(_shares, mistake="similarity"),
+            "Single linkage chains: one image between two groups joins them. Use method='average'.": (
+                partial(_shares, mistake="single")
             ),
-            "Your regret compares with the average candidate. Compare with the best one, truth.max().": (
-                partial(_winner, mistake="against the mean")
-            ),
-            "The two are in the wrong order: return optimism, then regret.": partial(_winner, mistake="swapped"),
-            "You choose along the repetitions. Each row is one repetition; choose a candidate in each: argmax(1).": (
-                partial(_winner, mistake="axis")
-            ),
+            "You return counts. Divide by the number of images.": partial(_shares, mistake="counts"),
+            "The largest share comes first.": partial(_shares, mistake="ascending"),
         },
         hints=(
-            "In each row, who wins? Then there are three numbers: the winner's score, its true value, the best true "
-            "value.",
-            "chosen = scores.argmax(1) has one candidate for each row, and truth[chosen] is what it is worth.",
-            "(scores.max(1) - truth[chosen]).mean() and (truth.max() - truth[chosen]).mean().",
+            "Which question about two images has an answer that does not depend on the clusters' numbers?",
+            "together = (labelings[:, :, None] == labelings[:, None]).mean(0) is (n, n): how often two images share a "
+            "cluster. 1 − together is a distance.",
+            "fcluster(linkage(squareform(1 - together, checks=False), 'average'), n_clusters, 'maxclust') gives "
+            "clusters from 1; np.sort(np.bincount(...)[1:])[::-1] / n their shares.",
         ),
-        difficulty=2,
-        importance=5,
-        minutes=10,
+        difficulty=3,
+        importance=4,
+        minutes=15,
     ),
     Exercise(
         id="05.4",
@@ -272,34 +272,34 @@ EXERCISES = (
     ),
     Exercise(
         id="05.5",
-        title="Class shares from runs that disagree",
-        cases=[(_RUNS, 3), (_BRIDGE, 2), (_RUNS[:, 6:], 2)],
-        reference=lambda labelings, n_clusters: _shares(labelings, n_clusters),
+        title="The winner's score, and what choosing costs",
+        cases=[(_SCORES, _TRUTH), (_SCORES[:2, ::-1], _TRUTH)],
+        reference=lambda scores, truth: _winner(scores, truth),
         mistakes={
-            "You average the sizes by cluster number, but number 2 of one run has nothing to do with number 2 of "
-            "another.": partial(_shares, mistake="by number"),
-            "You average the sorted sizes, so a large class that every run cuts in two stays cut in two. Ask which "
-            "images stay together.": partial(_shares, mistake="mean of sorted"),
-            "You used the first run only. Average over the runs whether two images share a cluster.": (
-                partial(_shares, mistake="one run")
+            "Your optimism compares the winner's score with the best true value. Compare it with the winner's own.": (
+                partial(_winner, mistake="against the best")
             ),
-            "You gave linkage a similarity, so it joins the images that are never together. It wants distances: "
-            "1 − together.": partial(_shares, mistake="similarity"),
-            "Single linkage chains: one image between two groups joins them. Use method='average'.": (
-                partial(_shares, mistake="single")
+            "Your optimism compares the winner's score with the average score. Compare it with the winner's true "
+            "value.": partial(_winner, mistake="average score"),
+            "Your regret uses the winner's score. What you get is its true value: truth[chosen].": (
+                partial(_winner, mistake="regret of the score")
             ),
-            "You return counts. Divide by the number of images.": partial(_shares, mistake="counts"),
-            "The largest share comes first.": partial(_shares, mistake="ascending"),
+            "Your regret compares with the average candidate. Compare with the best one, truth.max().": (
+                partial(_winner, mistake="against the mean")
+            ),
+            "The two are in the wrong order: return optimism, then regret.": partial(_winner, mistake="swapped"),
+            "You choose along the repetitions. Each row is one repetition; choose a candidate in each: argmax(1).": (
+                partial(_winner, mistake="axis")
+            ),
         },
         hints=(
-            "Which question about two images has an answer that does not depend on the clusters' numbers?",
-            "together = (labelings[:, :, None] == labelings[:, None]).mean(0) is (n, n): how often two images share a "
-            "cluster. 1 − together is a distance.",
-            "fcluster(linkage(squareform(1 - together, checks=False), 'average'), n_clusters, 'maxclust') gives "
-            "clusters from 1; np.sort(np.bincount(...)[1:])[::-1] / n their shares.",
+            "In each row, who wins? Then there are three numbers: the winner's score, its true value, the best true "
+            "value.",
+            "chosen = scores.argmax(1) has one candidate for each row, and truth[chosen] is what it is worth.",
+            "(scores.max(1) - truth[chosen]).mean() and (truth.max() - truth[chosen]).mean().",
         ),
-        difficulty=3,
-        importance=4,
-        minutes=15,
+        difficulty=2,
+        importance=5,
+        minutes=10,
     ),
 )
