@@ -25,7 +25,9 @@ from .spaces.features import extract_features
 from .spaces.geometry import Geometry
 from .turtle import Turtle
 from .turtle.selection import generalization_score, label_free_scores
+from .turtle.sweep import sweep
 from .zeroshot.classifier import ZeroShot, text_classifier
+from .zeroshot.gaussians import TextGaussians
 from .zeroshot.naming import Names, name_clusters
 from .zeroshot.prompts import Prompts, load_prompts
 
@@ -45,6 +47,7 @@ __all__ = [
     "MustConfig",
     "Names",
     "Prompts",
+    "TextGaussians",
     "Turtle",
     "ZeroShot",
     "__version__",
@@ -74,6 +77,7 @@ __all__ = [
     "plots",
     "setup",
     "show",
+    "sweep",
     "text_classifier",
     "turtle",
     "widgets",

@@ -6,6 +6,7 @@ from labkit.plots.images import cluster_gallery, image_grid
 from labkit.plots.points import draw_embedding, embedding
 from labkit.plots.predictions import confusion, reliability
 from labkit.plots.style import BLUES, COLORS, PAGE_WIDTH, STYLE, color, figure, to_png
+from labkit.plots.sweeps import sweep
 
 __all__ = [
     "BLUES",
@@ -26,6 +27,7 @@ __all__ = [
     "reliability",
     "results_bars",
     "strips",
+    "sweep",
     "to_png",
     "training_curves",
 ]

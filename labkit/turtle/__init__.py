@@ -18,25 +18,34 @@ so all gradients are written in closed form; `tests/oracle/` holds an independen
 from labkit.turtle.estimator import Turtle
 from labkit.turtle.objective import (
     cross_entropy,
+    divergence,
     entropy,
     inner_grad_logits,
     linear,
     linear_grad,
     outer_grad_logits,
 )
+from labkit.turtle.priors import power_law
 from labkit.turtle.solver import Adam, Layers, TurtleSolver
+from labkit.turtle.sweep import CRITERIA, DEFAULT_GRID, PAPER_GRID, Sweep
 from labkit.turtle.transform import FeatureTransform
 
 __all__ = [
+    "CRITERIA",
+    "DEFAULT_GRID",
+    "PAPER_GRID",
     "Adam",
     "FeatureTransform",
     "Layers",
+    "Sweep",
     "Turtle",
     "TurtleSolver",
     "cross_entropy",
+    "divergence",
     "entropy",
     "inner_grad_logits",
     "linear",
     "linear_grad",
     "outer_grad_logits",
+    "power_law",
 ]

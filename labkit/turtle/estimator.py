@@ -2,46 +2,52 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import os
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import validate_data
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from labkit._inputs import column_names, expect_columns, expect_fitted, is_whole, named_spaces
-from labkit._scales import block_of, power_of_two, refuse_far_rows
+from labkit._scales import refuse_far_rows
 from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.turtle.inputs import as_tensors
-from labkit.turtle.objective import linear
+from labkit.turtle.prediction import labelings_of
+from labkit.turtle.priors import estimated, shares_of
+from labkit.turtle.racing import race
 from labkit.turtle.saved import read_turtle, write_turtle
 from labkit.turtle.settings import check_settings, random_state_of
 from labkit.turtle.solver import TurtleSolver
-from labkit.turtle.transform import FeatureTransform, centered, expect_range, transformed
+from labkit.turtle.transform import FeatureTransform, transformed
 
 SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
-LARGEST_IN_PREDICTION = 1e30  # a sum of such features times weights near 1 is far from 3e38
 
 
 class Turtle(ClusterMixin, BaseEstimator):
     """Cluster with TURTLE (Gadetsky et al., ICML 2024), scikit-learn style: `fit` never sees a label.
 
     Args:
-        n_clusters: C, the number of classes to look for.
+        n_clusters: C, the number of classes to look for; "auto" asks `labkit.estimate_n_clusters`.
         n_restarts: R, runs from different starts, side by side on the same batches. Kept is the labeling that is
             most confident, among those that use the most clusters (see `confidence_` and `n_found_`).
+        race: stop three quarters of the restarts after a fifth of the steps, those of the largest outer loss.
         n_outer_steps: T, steps of the task encoder.
         n_inner_steps: M, steps of the linear classifiers for each outer step.
         outer_lr, inner_lr: learning rates of the two Adam optimizers.
         inner_start: "cold" redraws the classifiers at every outer step, "warm" continues from the last ones.
-        entropy_weight: γ, how strongly unequal clusters are avoided.
+        entropy_weight: γ, how strongly clusters of other sizes than those of `prior` are avoided.
+        prior: how large the classes are. "even" is the published objective: all alike. An array of C shares, such as
+            `labkit.turtle.power_law` gives, is the share of each cluster. "estimated" finds out without labels whether
+            classes are uneven, and how large they are; it takes two to three times as long (see
+            `labkit.turtle.priors`).
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
             together can draw, a random part is used.
         n_components: each space is rotated to its directions of largest variance, and only so many are kept: several
@@ -61,14 +67,18 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     Attributes:
         labels_: cluster of each training sample, (n,).
+        n_clusters_: C, as it was given or estimated.
+        prior_: shares of the clusters that the fit asked for, (C,).
         restarts_: weight (R, C, d_k) and bias (R, C) of every space's task encoder, for features as they were given;
             in float64, which holds them whatever the scale of the features.
         means_: mean (d_k,) of every space, which predictions subtract, so that a large offset costs no precision.
         confidence_: mean over the training set of the labeling's largest probability, (R,).
-        n_found_: clusters that hold at least a tenth of an equal share of the training set, (R,).
+        n_found_: clusters that hold at least a tenth of their share (see `prior_`) of the training set, (R,).
         best_restart_: which restart was kept.
         history_: arrays (T, R): "inner_loss" (cross-entropy of the fitted classifiers), "entropy" (of the mean
-            labelings), both summed over spaces, and "outer_loss" (inner_loss − γ · entropy).
+            labelings), both summed over spaces, and "outer_loss" (inner_loss − γ · entropy); NaN after a restart was
+            stopped. With other shares than even ones, "divergence" (of the mean labelings from them) is in the place of
+            "entropy", and the outer loss is inner_loss + γ · divergence.
         n_features_in_: features of all spaces together.
         columns_: names of the columns of every space that came as a frame, else None; predictions expect the same.
 
@@ -78,15 +88,17 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     def __init__(
         self,
-        n_clusters: int = 8,
+        n_clusters: int | str = 8,
         *,
         n_restarts: int = 8,
+        race: bool = True,
         n_outer_steps: int = 250,
         n_inner_steps: int = 3,
         outer_lr: float = 5e-3,
         inner_lr: float = 5e-3,
         inner_start: str = "warm",
         entropy_weight: float = 10.0,
+        prior: str | ArrayLike = "even",
         batch_size: int | None = 2000,
         n_components: int | None = 128,
         whitening: float = 0.5,
@@ -98,12 +110,14 @@ class Turtle(ClusterMixin, BaseEstimator):
     ) -> None:
         self.n_clusters = n_clusters
         self.n_restarts = n_restarts
+        self.race = race
         self.n_outer_steps = n_outer_steps
         self.n_inner_steps = n_inner_steps
         self.outer_lr = outer_lr
         self.inner_lr = inner_lr
         self.inner_start = inner_start
         self.entropy_weight = entropy_weight
+        self.prior = prior
         self.batch_size = batch_size
         self.n_components = n_components
         self.whitening = whitening
@@ -147,45 +161,51 @@ class Turtle(ClusterMixin, BaseEstimator):
         """
         spaces = self._read_spaces(X, reset=True)
         check_settings(self, len(spaces[0]))
+        self.n_clusters_ = int(self.n_clusters)
+        shares = shares_of(self.prior, self.n_clusters_)
         advice = (
             f"Lower batch_size (now {self.batch_size or 'all samples'}) or n_restarts (now {self.n_restarts}); "
             f"n_components (now {self.n_components or 'all'}) says how many features are kept of every space."
         )
         with explain_out_of_memory(advice):
             try:
-                self._optimize(spaces)
+                self._optimize(spaces, shares)
             except FitError:
                 refuse_far_rows(spaces)
                 raise
             self._choose_restart(spaces)
         return self
 
-    def _optimize(self, spaces: Sequence[Tensor]) -> None:
-        """Run the solver on the transformed spaces; sets `restarts_`, `means_` and `history_`."""
-        solver, transforms = self._solver(spaces)
-        records = solver.encoder.flat.new_empty(self.n_outer_steps, 2, self.n_restarts)
-        for record in tqdm(records, desc="TURTLE", unit="step", disable=not self.progress):
-            record[0], record[1] = solver.step()
-        if not solver.is_finite():
+    def _optimize(self, spaces: Sequence[Tensor], shares: np.ndarray | None) -> None:
+        """Run the solver on the transformed spaces; sets `restarts_`, `means_`, `prior_` and `history_`."""
+        features, transforms, generator = self._features(spaces)
+        prior = None if shares is None else torch.from_numpy(shares)
+        solver = self._solver(features, generator, prior=prior)
+        encoder, records = race(solver, self.n_outer_steps, all_to_the_end=not self.race, progress=self.progress)
+        if isinstance(self.prior, str) and self.prior == "estimated":
+            new_solver = functools.partial(self._solver, features, generator)
+            found = estimated(solver, new_solver, self.n_outer_steps, progress=self.progress)
+            if found is not None:
+                encoder, records, shares = found
+        if not (solver.is_finite() and encoder.flat.isfinite().all()):
             raise FitError(
                 f"the weights are not finite after {self.n_outer_steps} outer steps. Expected steps that stay within "
                 f"the range of numbers: lower outer_lr (now {self.outer_lr}), inner_lr (now {self.inner_lr}) or "
                 f"entropy_weight (now {self.entropy_weight})."
             )
-        inner_loss, marginal_entropy = records.cpu().numpy().swapaxes(0, 1)
-        self.history_ = {
-            "inner_loss": inner_loss,
-            "entropy": marginal_entropy,
-            "outer_loss": inner_loss - self.entropy_weight * marginal_entropy,
-        }
+        inner_loss, evenness = records.cpu().numpy().swapaxes(0, 1)
+        parts = {"entropy": evenness} if shares is None else {"divergence": -evenness}
+        outer_loss = inner_loss - self.entropy_weight * evenness
+        self.history_ = {"inner_loss": inner_loss, **parts, "outer_loss": outer_loss}
+        self.prior_ = np.full(self.n_clusters_, 1 / self.n_clusters_) if shares is None else shares
         self.means_ = [transform.mean.numpy() for transform in transforms]
         self.restarts_ = []
         for k, transform in enumerate(transforms):
-            weight, bias = solver.encoder.normalized_weight(k).cpu(), solver.encoder.biases[k].cpu()
+            weight, bias = encoder.normalized_weight(k).cpu(), encoder.biases[k].cpu()
             self.restarts_.append(tuple(array.numpy() for array in transform.fold(weight, bias)))
 
-    def _solver(self, spaces: Sequence[Tensor]) -> tuple[TurtleSolver, list[FeatureTransform]]:
-        """The solver of this estimator's settings before its first step, and the transform of every space."""
+    def _features(self, spaces: Sequence[Tensor]) -> tuple[list[Tensor], list[FeatureTransform], torch.Generator]:
+        """What the solver works on, how each space was transformed to it, and the source of all that is random."""
         device = pick_device(self.device)
         dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
         seed = int(random_state_of(self).randint(2**31 - 1))
@@ -195,19 +215,22 @@ class Turtle(ClusterMixin, BaseEstimator):
         settings = (self.n_components, float(self.whitening), scale, self._exact)
         transforms = [FeatureTransform.from_rows(space, sample, *settings) for space in spaces]
         drawn = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
-        solver = TurtleSolver(
-            [transformed(z, transform, drawn, device, dtype) for z, transform in zip(spaces, transforms, strict=True)],
-            self.n_clusters,
-            torch.Generator(device).manual_seed(seed),
-            n_restarts=self.n_restarts,
-            entropy_weight=float(self.entropy_weight),
-            n_inner_steps=self.n_inner_steps,
-            outer_lr=float(self.outer_lr),
-            inner_lr=float(self.inner_lr),
-            inner_start=self.inner_start,
-            batch_size=self.batch_size,
-        )
-        return solver, transforms
+        given = zip(spaces, transforms, strict=True)
+        features = [transformed(z, transform, drawn, device, dtype) for z, transform in given]
+        return features, transforms, torch.Generator(device).manual_seed(seed)
+
+    def _solver(self, features: Sequence[Tensor], generator: torch.Generator, **changes: Any) -> TurtleSolver:
+        """The solver of this estimator's settings, with changes, before its first step."""
+        settings: dict[str, Any] = {
+            "n_restarts": self.n_restarts,
+            "entropy_weight": float(self.entropy_weight),
+            "n_inner_steps": self.n_inner_steps,
+            "outer_lr": float(self.outer_lr),
+            "inner_lr": float(self.inner_lr),
+            "inner_start": self.inner_start,
+            "batch_size": self.batch_size,
+        }
+        return TurtleSolver(features, self.n_clusters_, generator, **{**settings, **changes})
 
     def predict(self, X: Any, *, restart: int | None = None) -> np.ndarray:
         """Cluster of each sample, (n,) int64; X as in `fit`, `restart` other than the one that was kept."""
@@ -224,7 +247,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         if not is_whole(chosen, 0, n_restarts - 1):
             raise FitError(f"restart is {quote(restart)}. Expected a whole number from 0 to {n_restarts - 1}, or None.")
         spaces = self._read_spaces(X, reset=False)
-        labelings = self._labelings(spaces, slice(int(chosen), int(chosen) + 1))
+        labelings = labelings_of(self, spaces, slice(int(chosen), int(chosen) + 1))
         return np.concatenate([probs[0].T.numpy() for probs in labelings])
 
     @property
@@ -232,48 +255,28 @@ class Turtle(ClusterMixin, BaseEstimator):
         """Of all that is not a matrix product."""
         return torch.float64 if self.dtype == "float64" else torch.float32
 
-    def _labelings(self, spaces: Sequence[Tensor], restarts: slice = slice(None)) -> Iterator[Tensor]:
-        """τ of the chosen restarts, (R, C, b), for one block of samples after the other."""
-        encoders = [self._task_encoder(k, restarts) for k in range(len(spaces))]
-        block = block_of(sum(space.shape[1] for space in spaces) + math.prod(self.restarts_[0][1][restarts].shape))
-        for rows in zip(*(space.split(block) for space in spaces), strict=True):
-            yield torch.stack([encoder(z) for encoder, z in zip(encoders, rows, strict=True)]).mean(0).cpu()
-
-    def _task_encoder(self, k: int, restarts: slice) -> Callable[[Tensor], Tensor]:
-        """τ_k of the chosen restarts, as a function of features of space k as given: (b, d_k) -> (R, C, b)."""
-        device, mean = pick_device(self.device), torch.from_numpy(self.means_[k])
-        weight, bias = (torch.from_numpy(array[restarts]).double() for array in self.restarts_[k])
-        factor = power_of_two(float(weight.abs().max()))  # features · weights stays, and neither can overflow
-        layer = [tensor.to(self._exact).to(device) for tensor in (weight / factor, bias + weight @ mean)]
-        factors = torch.full_like(mean, factor)
-
-        def task_probs(features: Tensor) -> Tensor:
-            features = expect_range(centered(features, mean, factors, self._exact), LARGEST_IN_PREDICTION)
-            return linear(features.to(device), *layer).softmax(1)
-
-        return task_probs
-
     def _choose_restart(self, spaces: Sequence[Tensor]) -> None:
         """Keep the most confident labeling among those that use the most clusters."""
         n, done = len(spaces[0]), 0
-        labels = np.empty((self.n_restarts, n), np.int32)
-        confidence = np.zeros(self.n_restarts)
-        for probs in self._labelings(spaces):
+        labels = np.empty((self.history_["inner_loss"].shape[1], n), np.int32)
+        confidence = np.zeros(len(labels))
+        for probs in labelings_of(self, spaces):
             best = probs.max(1)
             labels[:, done : done + probs.shape[-1]] = best.indices
             confidence += best.values.double().sum(-1).numpy()
             done += probs.shape[-1]
-        counts = np.stack([np.bincount(row, minlength=self.n_clusters) for row in labels])
-        self.n_found_ = (counts * self.n_clusters * 10 >= n).sum(1)
+        counts = np.stack([np.bincount(row, minlength=self.n_clusters_) for row in labels])
+        self.n_found_ = (counts * 10 >= n * self.prior_ * (1 - 1e-9)).sum(1)
         self.confidence_ = confidence / n
-        most = self.n_found_.max()
-        self.best_restart_ = int(np.where(self.n_found_ == most, self.confidence_, -1).argmax())
+        ran = ~np.isnan(self.history_["inner_loss"][-1])  # to the end
+        most = self.n_found_[ran].max()
+        self.best_restart_ = int(np.where(ran & (self.n_found_ == most), self.confidence_, -1).argmax())
         self.labels_ = labels[self.best_restart_].astype(np.int64)
-        if most < self.n_clusters:
+        if most < self.n_clusters_:
             refuse_far_rows(spaces)
             warnings.warn(
-                f"the labeling collapsed: of {self.n_clusters} clusters at most {most} hold a tenth of an equal share, "
-                f"in the best of {self.n_restarts} restarts. Raise entropy_weight (now {self.entropy_weight}) or "
+                f"the labeling collapsed: of {self.n_clusters_} clusters at most {most} hold a tenth of their share, "
+                f"in the best of {len(labels)} restarts. Raise entropy_weight (now {self.entropy_weight}) or "
                 "n_outer_steps, ask for fewer clusters, or look whether the spaces separate that many classes.",
                 CollapseWarning,
                 stacklevel=3,

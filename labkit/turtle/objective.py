@@ -39,20 +39,37 @@ def entropy(mean_labeling: Tensor) -> Tensor:
     return torch.special.entr(mean_labeling).sum(-1)
 
 
+def divergence(mean_labeling: Tensor, log_prior: Tensor) -> Tensor:
+    """KL(mean labeling ‖ prior) in nats: (R, C), log shares (C,) or (R, C) -> (R,).
+
+    From even shares it is log C minus the entropy, so minimizing γ times it is what eq. 12 does.
+    """
+    return -entropy(mean_labeling) - (mean_labeling * log_prior).sum(-1)
+
+
 def inner_grad_logits(logits: Tensor, labeling: Tensor) -> Tensor:
     """Gradient of the inner loss CE(logits, labeling) for the logits: all (R, C, B)."""
     return (logits.softmax(1) - labeling) / logits.shape[-1]
 
 
-def outer_grad_logits(task_probs: Tensor, grad_labeling: Tensor, entropy_weight: float) -> Tensor:
+def outer_grad_logits(
+    task_probs: Tensor, grad_labeling: Tensor, entropy_weight: float | Tensor, log_prior: Tensor | None = None
+) -> Tensor:
     """Gradient of the outer loss for the logits of one space's task encoder (eqs. 12 and 13).
+
+    With a prior π, − γ H(mean τ_k) of eq. 12 becomes + γ KL(mean τ_k ‖ π), whose gradient for τ_k(x) is
+    γ/B · (log mean τ_k + 1 − log π).
 
     Args:
         task_probs: τ_k, this space's softmax, (R, C, B).
         grad_labeling: gradient of the cross-entropies for τ_k, (R, C, B); the same for every space.
-        entropy_weight: γ.
+        entropy_weight: γ, a number or (R, 1, 1).
+        log_prior: log π, (C,) or (R, C); None is the published entropy, the same as even shares.
     """
     mean = task_probs.mean(-1, keepdim=True)
     tiny = torch.finfo(mean.dtype).tiny  # an empty cluster has log 0; its gradient is 0 · log 0 = 0
-    grad_probs = grad_labeling + entropy_weight / task_probs.shape[-1] * (mean.clamp_min(tiny).log() + 1)
+    surprise = mean.clamp_min(tiny).log() + 1
+    if log_prior is not None:
+        surprise = surprise - log_prior[..., None]
+    grad_probs = grad_labeling + entropy_weight / task_probs.shape[-1] * surprise
     return task_probs * (grad_probs - (task_probs * grad_probs).sum(1, keepdim=True))

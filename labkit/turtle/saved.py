@@ -12,19 +12,21 @@ import torch
 
 from labkit._saved import MALFORMED, read_saved, write_saved
 from labkit.errors import CheckpointError, FitError, quote
+from labkit.turtle.priors import shares_of
 from labkit.turtle.settings import check_settings
 
 if TYPE_CHECKING:
     from labkit.turtle.estimator import Turtle
 
-HISTORY = ("inner_loss", "entropy", "outer_loss")
+HISTORIES = ({"inner_loss", "entropy", "outer_loss"}, {"inner_loss", "divergence", "outer_loss"})
+ARRAYS = ("labels_", "confidence_", "n_found_", "prior_")
 
 
 def write_turtle(turtle: Turtle, path: str | os.PathLike[str]) -> None:
-    arrays = {f"history/{name}": turtle.history_[name] for name in HISTORY}
+    arrays = {f"history/{name}": turtle.history_[name] for name in turtle.history_}
     for k, (weight, bias) in enumerate(turtle.restarts_):
         arrays |= {f"weight/{k}": weight, f"bias/{k}": bias, f"mean/{k}": turtle.means_[k]}
-    arrays |= {name: getattr(turtle, name) for name in ("labels_", "confidence_", "n_found_")}
+    arrays |= {name: getattr(turtle, name) for name in ARRAYS}
     settings = {name: plain for name, value in turtle.get_params().items() if (plain := _plain(value)) is not ...}
     tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
     try:
@@ -54,17 +56,19 @@ def _restored(cls: type[Turtle], kept: Mapping[str, Any], arrays: Mapping[str, n
     n_spaces = sum(name.startswith("weight/") for name in arrays)
     turtle.restarts_ = [(arrays[f"weight/{k}"], arrays[f"bias/{k}"]) for k in range(n_spaces)]
     turtle.means_ = [arrays[f"mean/{k}"] for k in range(n_spaces)]
-    turtle.history_ = {name: arrays[f"history/{name}"] for name in HISTORY}
-    turtle.labels_, turtle.confidence_, turtle.n_found_ = (
-        arrays[name] for name in ("labels_", "confidence_", "n_found_")
-    )
+    turtle.history_ = {name[8:]: array for name, array in arrays.items() if name.startswith("history/")}
+    for name in ARRAYS:
+        setattr(turtle, name, arrays[name])
     turtle.best_restart_, turtle.columns_ = kept["best_restart"], kept["columns"]
-    restarts, clusters = len(turtle.confidence_), turtle.n_clusters
+    restarts, clusters = len(turtle.confidence_), len(turtle.prior_)
+    _expect(turtle.n_clusters in (clusters, "auto"), "a share of each cluster")
+    turtle.n_clusters_ = clusters
     _expect(isinstance(turtle.columns_, list) and len(turtle.columns_) == n_spaces, "columns of each space")
     _expect(n_spaces > 0 and turtle.labels_.ndim == 1, "a space and a label for each sample")
     for (weight, bias), mean in zip(turtle.restarts_, turtle.means_, strict=True):
         shapes = (weight.shape, bias.shape, mean.shape)
         _expect(shapes == ((restarts, clusters, len(mean)), (restarts, clusters), (len(mean),)), "weights that fit")
+    _expect(set(turtle.history_) in HISTORIES, "the parts of the loss as history")
     _expect(all(values.shape[1:] == (restarts,) for values in turtle.history_.values()), "a history of each restart")
     _expect(turtle.n_found_.shape == turtle.confidence_.shape == (restarts,), "scores of each restart")
     _expect(isinstance(turtle.best_restart_, int) and 0 <= turtle.best_restart_ < restarts, "a restart that was kept")
@@ -72,12 +76,16 @@ def _restored(cls: type[Turtle], kept: Mapping[str, Any], arrays: Mapping[str, n
     _expect(bool(((turtle.labels_ >= 0) & (turtle.labels_ < clusters)).all()), f"clusters from 0 to {clusters - 1}")
     exact = [*turtle.means_, *(array for layer in turtle.restarts_ for array in layer)]
     _expect(all(array.dtype == np.float64 for array in exact), "weights and means in float64")
-    floats = [*exact, *turtle.history_.values(), turtle.confidence_]
+    floats = [*exact, turtle.confidence_, turtle.prior_]
     _expect(all(array.dtype.kind == "f" and np.isfinite(array).all() for array in floats), "finite numbers")
+    histories = turtle.history_.values()
+    _expect(all(h.dtype.kind == "f" and not np.isinf(h).any() for h in histories), "numbers as history")
+    _expect(turtle.prior_.shape == (clusters,) and bool((turtle.prior_ > 0).all()), "positive shares")
     named = [names for names in turtle.columns_ if names is not None]
     _expect(all(isinstance(name, str) for names in named for name in names), "texts as names of columns")
     try:
         check_settings(turtle, len(turtle.labels_))
+        shares_of(turtle.prior, clusters)
     except FitError as error:
         raise ValueError(str(error)) from error
     turtle.n_features_in_ = sum(len(mean) for mean in turtle.means_)
@@ -95,4 +103,8 @@ def _plain(value: object) -> Any:
         return int(value)
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iuf":
+        return value.tolist()
+    if isinstance(value, list | tuple) and all(isinstance(v, numbers.Real) for v in value):
+        return [float(v) for v in value]
     return value if value is None or isinstance(value, bool | str) else ...

@@ -26,7 +26,8 @@ def label_free_scores(turtle: Turtle, spaces: Any) -> pd.DataFrame:
 
     Columns: "confidence" (mean largest probability of the labeling; what `Turtle` chooses by), "agreement" (how often
     the spaces' own task encoders choose the cluster that their mean chooses; always 1 in one space) and "fit" (minus
-    the inner loss, the margin that TURTLE maximizes, averaged over the last 20 outer steps).
+    the inner loss, the margin that TURTLE maximizes, averaged over the last 20 outer steps). Restarts that the race
+    stopped are scored as they were then; to compare all of them, fit with `race=False`.
 
     Args:
         turtle: fitted.
@@ -49,7 +50,7 @@ def label_free_scores(turtle: Turtle, spaces: Any) -> pd.DataFrame:
             for space, (weight, bias) in zip(arrays, turtle.restarts_, strict=True)
         ]
         agreement.append(np.mean([labels == joint for labels in alone]))
-    fit = -turtle.history_["inner_loss"][-20:].mean(0)
+    fit = [-loss[~np.isnan(loss)][-20:].mean() for loss in turtle.history_["inner_loss"].T]
     scores = pd.DataFrame({"confidence": turtle.confidence_, "agreement": agreement, "fit": fit})
     return scores.rename_axis("restart")
 

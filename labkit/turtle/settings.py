@@ -21,10 +21,11 @@ LARGEST_SETTING = 1e30  # that float32 holds, divided by anything that it is div
 
 def check_settings(turtle: Turtle, n: int) -> None:
     """Raise a FitError for settings that make no sense for n samples."""
-    if not is_whole(turtle.n_clusters, 2, n):
+    is_auto = isinstance(turtle.n_clusters, str) and turtle.n_clusters == "auto"
+    if not is_auto and not is_whole(turtle.n_clusters, 2, n):
         raise FitError(
             f"n_clusters is {quote(turtle.n_clusters)}. Expected a whole number from 2 to the number of samples, "
-            f"n_samples = {n}."
+            f'n_samples = {n}, or "auto".'
         )
     for name in ("n_restarts", "n_outer_steps", "n_inner_steps", "batch_size", "n_components"):
         value, can_be_none = getattr(turtle, name), name in ("batch_size", "n_components")
@@ -45,8 +46,9 @@ def check_settings(turtle: Turtle, n: int) -> None:
         value = getattr(turtle, name)
         if not isinstance(value, str) or value not in known:
             raise FitError(f"{name} is {quote(value)}. Expected {_either(known)}.")
-    if not isinstance(turtle.progress, bool):
-        raise FitError(f"progress is {quote(turtle.progress)}. Expected True or False.")
+    for name in ("progress", "race"):
+        if not isinstance(getattr(turtle, name), bool):
+            raise FitError(f"{name} is {quote(getattr(turtle, name))}. Expected True or False.")
 
 
 def random_state_of(turtle: Turtle) -> np.random.RandomState:

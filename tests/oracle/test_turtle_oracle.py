@@ -29,18 +29,27 @@ def as_dicts(layers: Layers, restart: int) -> list[dict]:
     return dicts
 
 
+@pytest.mark.parametrize("prior", [None, (0.55, 0.25, 0.15, 0.05)], ids=["even", "shares"])
 @pytest.mark.parametrize("n_spaces", [1, 2, 3])
 @pytest.mark.parametrize("batch_size", [None, 16])
 @pytest.mark.parametrize("inner_start", ["cold", "warm"])
-def test_sixty_outer_steps_equal_the_oracle(inner_start: str, batch_size: int | None, n_spaces: int) -> None:
+def test_sixty_outer_steps_equal_the_oracle(
+    inner_start: str, batch_size: int | None, n_spaces: int, prior: tuple[float, ...] | None
+) -> None:
     spaces = make_spaces(n_spaces)
+    shares = None if prior is None else np.array(prior)
     solver = TurtleSolver(
         spaces, C, torch.Generator().manual_seed(0), n_restarts=2, inner_start=inner_start, batch_size=batch_size,
-        outer_lr=0.02, inner_lr=0.01,
+        outer_lr=0.02, inner_lr=0.01, prior=None if shares is None else torch.from_numpy(shares),
     )  # fmt: skip
     oracles = [
         TurtleOracle(
-            as_dicts(solver.encoder, r), as_dicts(solver.classifier, r), gamma=10.0, inner_steps=10, lrs=(0.02, 0.01)
+            as_dicts(solver.encoder, r),
+            as_dicts(solver.classifier, r),
+            gamma=10.0,
+            inner_steps=10,
+            lrs=(0.02, 0.01),
+            prior=shares,
         )
         for r in range(2)
     ]
@@ -66,9 +75,11 @@ def test_sixty_outer_steps_equal_the_oracle(inner_start: str, batch_size: int | 
                 np.testing.assert_allclose(mine[key], its[key], atol=1e-6, err_msg=f"classifier {key}")
 
 
-def test_the_outer_gradient_equals_autograd() -> None:
+@pytest.mark.parametrize("shares", [None, (0.55, 0.25, 0.15, 0.05)], ids=["even", "shares"])
+def test_the_outer_gradient_equals_autograd(shares: tuple[float, ...] | None) -> None:
     spaces = make_spaces(2)
-    solver = TurtleSolver(spaces, C, torch.Generator().manual_seed(0), n_restarts=3)
+    prior = None if shares is None else torch.tensor(shares, dtype=torch.float64)
+    solver = TurtleSolver(spaces, C, torch.Generator().manual_seed(0), n_restarts=3, prior=prior)
     flat = solver.encoder.flat.clone().requires_grad_(True)
     sizes = [t.numel() for t in (*solver.encoder.weights, *solver.encoder.biases, *solver.encoder.gains)]
     parts = flat.split(sizes)
@@ -84,7 +95,11 @@ def test_the_outer_gradient_equals_autograd() -> None:
         for z, w, b in zip(spaces, solver.classifier.weights, solver.classifier.biases, strict=True)
     ]
     loss = sum(cross_entropy(lp, labeling).sum() for lp in log_probs)
-    loss = loss - 10.0 * sum(entropy(probs.mean(-1)).sum() for probs in task_probs)
+    means = [probs.mean(-1) for probs in task_probs]
+    if prior is None:
+        loss = loss - 10.0 * sum(entropy(mean).sum() for mean in means)
+    else:
+        loss = loss + 10.0 * sum(torch.nn.functional.kl_div(prior.log(), mean, reduction="sum") for mean in means)
     loss.backward()
     torch.testing.assert_close(solver.encoder_grad.flat, flat.grad, rtol=1e-9, atol=1e-12)
 

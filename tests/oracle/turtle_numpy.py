@@ -43,8 +43,16 @@ class TurtleOracle:
     """One run of TURTLE; layers are dicts of direction (C, d), gain (C,), bias (C,) or weight (C, d), bias (C,)."""
 
     def __init__(
-        self, encoders: list[dict], classifiers: list[dict], *, gamma: float, inner_steps: int, lrs: tuple
+        self,
+        encoders: list[dict],
+        classifiers: list[dict],
+        *,
+        gamma: float,
+        inner_steps: int,
+        lrs: tuple,
+        prior: np.ndarray | None = None,
     ) -> None:
+        self.prior = prior
         self.encoders, self.classifiers = encoders, classifiers
         self.gamma, self.inner_steps, (self.outer_lr, self.inner_lr) = gamma, inner_steps, lrs
         self.outer = Adam(
@@ -67,7 +75,10 @@ class TurtleOracle:
         return logits
 
     def step(self, batch: list[np.ndarray]) -> tuple[float, float]:
-        """One outer step on a batch; returns the cross-entropy and the entropy, both summed over spaces."""
+        """One outer step on a batch; returns the cross-entropy and the entropy, both summed over spaces.
+
+        With a prior, minus the Kullback-Leibler divergence of the marginals from it is in the place of the entropy.
+        """
         n, n_spaces = len(batch[0]), len(batch)
         tau_k = [softmax(self.task_logits(layer, z)) for layer, z in zip(self.encoders, batch, strict=True)]
         tau = sum(tau_k) / n_spaces
@@ -81,11 +92,16 @@ class TurtleOracle:
         log_p = [log_softmax(z @ w["weight"].T + w["bias"]) for w, z in zip(self.classifiers, batch, strict=True)]
         loss = sum(-(tau * lp).sum() / n for lp in log_p)
         marginals = [t.mean(axis=0) for t in tau_k]
-        entropies = sum(-(m * np.log(m)).sum() for m in marginals)
+        if self.prior is None:
+            entropies = sum(-(m * np.log(m)).sum() for m in marginals)
+            slopes = [np.log(m) + 1 for m in marginals]
+        else:
+            entropies = -sum((m * np.log(m / self.prior)).sum() for m in marginals)
+            slopes = [np.log(m / self.prior) + 1 for m in marginals]
 
         gradients = []
         for k, (layer, z) in enumerate(zip(self.encoders, batch, strict=True)):
-            d_tau_k = sum(-lp for lp in log_p) / n / n_spaces + self.gamma * (np.log(marginals[k]) + 1) / n
+            d_tau_k = sum(-lp for lp in log_p) / n / n_spaces + self.gamma * slopes[k] / n
             d_logits = np.empty_like(tau_k[k])
             for i in range(n):
                 jacobian = np.diag(tau_k[k][i]) - np.outer(tau_k[k][i], tau_k[k][i])

@@ -25,6 +25,7 @@ SETTINGS = {
     "plain": {"n_components": None, "whitening": 0.0},
     "as scaled": {"feature_scale": None},
     "double": {"dtype": "float64"},
+    "estimated": {"prior": "estimated"},
     "single": {"dtype": "float32", "inner_start": "cold"},
 }
 

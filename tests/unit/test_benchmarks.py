@@ -134,6 +134,7 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("gain", ["--only", "gain", "--datasets", "digits", "--seeds", "0"]),
         ("turtle", ["--only", "official", "default", "restarts", "baselines"]),
         ("turtle", ["--only", "scaling", "memory"]),
+        ("choice_sweep", ["--seeds", "0"]),
     ],
 )
 def test_every_script_runs_and_writes_its_results(script: str, options: list[str], tmp_path: Path) -> None:

@@ -52,11 +52,17 @@ def official(**changes: Any) -> lk.Turtle:
     return lk.Turtle.official(3, **{"n_outer_steps": 20, "device": "cpu", **changes})
 
 
+def sweep(x: Any) -> lk.turtle.Sweep:
+    rates = {"outer_lr": [0.02], "inner_lr": [0.02]}
+    return lk.sweep(x, 3, rates, n_outer_steps=60, random_state=0, device="cpu")
+
+
 FITTED = turtle().fit(X)
 FITTED_FRAME = turtle().fit(FRAME)
 TWO_FRAMES = turtle().fit([FRAME, FRAME])
 KMEANS = lk.KMeans(3, random_state=0).fit(X)
 PROBE = lk.LinearProbe().fit(X, Y)
+SWEPT = sweep(X)
 ZERO = lk.ZeroShot(WEIGHTS, 10.0)
 PIXEL = lk.load_backbone("pixels", device="cpu")
 REFUSED = None  # what is expected of a call: a LabkitError
@@ -232,6 +238,7 @@ def feature_cases() -> Iterator[Case]:
         "normalized": (lambda x: np.linalg.norm(join_spaces(x, normalized=True), axis=1), near(np.ones(48))),
         "generalization_score": (lambda x: generalization_score(x, Y, n_folds=3), near(1.0)),
         "label_free_scores": (lambda x: label_free_scores(FITTED, x)["agreement"], near(np.ones(2))),
+        "sweep": (lambda x: lk.clustering_accuracy(Y, sweep(x).best().labels_), near(1.0)),
         "ZeroShot.predict": (lambda x: ZERO.predict(x), equals(ZERO.predict(X))),
         "ZeroShot.fit": (lambda x: lk.ZeroShot(WEIGHTS, center=True).fit(x).centered_, equals(True)),
     }
@@ -255,6 +262,7 @@ def label_cases() -> Iterator[Case]:
         "clustering, per class": (lambda y: lk.clustering_mean_per_class_accuracy(y, (Y + 1) % 3), near(1.0)),
         "normalized_mutual_info": (lambda y: lk.normalized_mutual_info(Y, y), near(1.0)),
         "adjusted_rand_index": (lambda y: lk.adjusted_rand_index(y, Y), near(1.0)),
+        "regret": (lambda y: SWEPT.regret(y)["best"].iloc[0], near(1.0)),
         "match_clusters": (lambda y: lk.match_clusters(Y, y), equals([0, 1, 2])),
     }
     for taker, (call, check) in takers.items():
@@ -270,6 +278,7 @@ def scale_cases() -> Iterator[Case]:
     for scale in (1e-300, 1e-150, 1e-25, 1e-19, 1e19, 1e30, 1e150, 1e300):
         x = X * scale
         yield f"Turtle x {scale}", lambda x=x: turtle().fit(x), labels_of
+        yield f"sweep x {scale}", lambda x=x: lk.clustering_accuracy(Y, sweep(x).best().labels_), near(1.0)
         yield f"official x {scale}", lambda x=x: official().fit(x), REFUSED
         yield f"official in float64 x {scale}", lambda x=x: official(dtype="float64").fit(x), REFUSED
         yield f"kmeans x {scale}", lambda x=x: lk.KMeans(3, random_state=0).fit(x).predict(x), equals(KMEANS.predict(X))
@@ -297,6 +306,7 @@ def scale_cases() -> Iterator[Case]:
         x = torch.tensor(X).to(dtype)
         yield f"Turtle of {dtype}", lambda x=x: turtle().fit(x), labels_of
         yield f"official of {dtype}", lambda x=x: official().fit(x), lambda t: np.isfinite(t.predict_proba(X)).all()
+    yield "sweep: one huge row", lambda: sweep(HUGE_ROW), "row 7"
     for name, make in (("Turtle", turtle), ("official", official)):
         yield f"{name}: one huge row", lambda m=make: m().fit(HUGE_ROW), "row 7"
     yield "official of zeros", lambda: official().fit(np.zeros((9, 2))), lambda t: np.isfinite(t.restarts_[0][0]).all()

@@ -147,7 +147,7 @@ TURTLE_LIES = {
     "no best restart": drop("best_restart"),
     "a restart that is not there": settings_of(best_restart=7),
     "a restart in words": settings_of(best_restart="one"),
-    "a setting of tomorrow": lambda settings, tensors: settings["settings"].update(prior="even"),
+    "a setting of tomorrow": lambda settings, tensors: settings["settings"].update(tomorrow="even"),
     "settings of another kind": settings_of(settings=[1, 2]),
     "other clusters": lambda settings, tensors: settings["settings"].update(n_clusters=4),
     "a weight of another shape": tensor_of("weight/0", torch.zeros(2, 3, 5, dtype=torch.float64)),
@@ -160,6 +160,10 @@ TURTLE_LIES = {
     "columns that are numbers": settings_of(columns=[[5]]),
     "a setting that no fit takes": lambda settings, tensors: settings["settings"].update(outer_lr=-1.0),
     "a history of others": tensor_of("history/entropy", torch.zeros(5, 9)),
+    "a history of both priors": tensor_of("history/divergence", torch.zeros(5, 2)),
+    "a share that is not positive": tensor_of("prior_", torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64)),
+    "shares of other clusters": tensor_of("prior_", torch.full((4,), 0.25, dtype=torch.float64)),
+    "a prior that is none": lambda settings, tensors: settings["settings"].update(prior=[1.0, 2.0]),
 }
 
 

@@ -30,6 +30,23 @@ def history() -> dict[str, np.ndarray]:
 
 
 SCORES = pd.DataFrame({"confidence": [0.5, 0.6, 0.7, 0.8], "agreement": [1.0, 1.0, 1.0, 1.0]})
+
+
+class Swept:
+    """What a figure needs of a sweep: 36 runs of which two have collapsed, and labels that they fit more or less."""
+
+    labels = np.arange(300) % 5
+    criteria = ("generalization", "consensus", "stability", "silhouette", "confidence", "agreement", "fit")
+
+    def __init__(self, n_criteria: int = 7) -> None:
+        rng = np.random.default_rng(0)
+        self.criteria = self.criteria[:n_criteria]
+        wrong = np.where(np.arange(36) < 2, 0.8, rng.uniform(0.05, 0.4, 36))
+        self.labelings = np.stack([np.where(rng.random(300) < share, 4, self.labels) for share in wrong])
+        scores = {name: 0.6 - wrong * 0.3 + 0.04 * rng.normal(size=36) for name in self.criteria}
+        self.table = pd.DataFrame({"outer_lr": 5e-3, "n_found": np.where(wrong == 0.8, 3, 5), **scores})
+
+
 CONFIDENCE = np.linspace(0.3, 1, 50)
 FIGURES = {
     "image_grid": lambda: plots.image_grid(GRAY, [f"image {i}" for i in range(12)], n_cols=5, title="Twelve"),
@@ -38,6 +55,7 @@ FIGURES = {
     "embedding": lambda: plots.embedding(RNG.normal(size=(30, 2)), Y, NAMES, title="Points"),
     "training_curves": lambda: plots.training_curves(history(), best=2, title="A run"),
     "criteria": lambda: plots.criteria(SCORES, [0.5, 0.55, 0.65, 0.7], chosen=3),
+    "sweep": lambda: plots.sweep(Swept(3), Swept.labels, title="A sweep"),
     "strips": lambda: plots.strips({"turtle": [0.6, 0.7, 0.8], "k-means": [0.5, 0.6]}, title="Seeds"),
     "bars": lambda: plots.bars({"before": [0.5, 0.25], "after": [0.75, 1.0]}, NAMES[:2], title="Bars"),
     "results_bars": lambda: plots.results_bars(results(), title="Results"),
@@ -125,6 +143,9 @@ TYPICAL = {
     "metric_curves": lambda: plots.metric_curves(records(), METRICS, title="MUST"),
     "one metric": lambda: plots.metric_curves(records(), METRICS[:1]),
     "four metrics": lambda: plots.metric_curves(records(), METRICS[:4]),
+    "sweep, seven criteria": lambda: plots.sweep(Swept(), Swept.labels, title="fashion-mini, both spaces"),
+    "sweep without labels": lambda: plots.sweep(Swept(), title="36 runs"),
+    "sweep, one criterion": lambda: plots.sweep(Swept(1), Swept.labels),
     "one criterion": lambda: scores("confidence"),
     "three criteria": lambda: scores("confidence", "agreement", "fit"),
     "four criteria": lambda: scores("confidence", "agreement", "fit", "generalization_score"),

@@ -15,6 +15,8 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 import labkit.turtle.solver
 from labkit.turtle import TurtleSolver
+from labkit.turtle.criteria import consensus, pairwise_nmi, silhouette, stability
+from labkit.turtle.probe import cross_validated_accuracy
 
 N, DIMS, CLUSTERS, RESTARTS = 40, (12, 7), 4, 2
 
@@ -56,3 +58,24 @@ def test_a_tensor_that_was_left_on_the_cpu_is_noticed(monkeypatch: pytest.Monkey
     monkeypatch.setattr(labkit.turtle.solver, "entropy", lambda mean: entropy(mean) + torch.zeros(RESTARTS))
     with pytest.raises(RuntimeError, match=r"(?s)cuda.*cpu|same device"):
         two_steps()
+
+
+def test_restarts_with_rates_of_their_own_stay_on_the_gpu() -> None:
+    solver = TurtleSolver([torch.empty(N, d, device="cuda") for d in DIMS], CLUSTERS, None, n_restarts=RESTARTS)
+    rates = torch.empty(RESTARTS, dtype=torch.float64)
+    solver.set_each(outer_lr=rates, inner_lr=rates, entropy_weight=rates)
+    for found in (*solver.step(), *solver.step()):
+        assert (found.device.type, found.dtype) == ("cuda", torch.float32)
+
+
+def test_scores_of_a_sweep_stay_on_the_gpu() -> None:
+    features = torch.empty(N, DIMS[0], device="cuda")
+    labelings = torch.empty(5, N, dtype=torch.int64, device="cuda")
+    similarity = pairwise_nmi(labelings, CLUSTERS)
+    for scores in (
+        cross_validated_accuracy(features.bfloat16(), labelings, CLUSTERS),
+        silhouette(features, labelings, CLUSTERS),
+        consensus(similarity),
+        stability(similarity, torch.zeros(5, device="cuda")),
+    ):
+        assert (scores.device.type, scores.shape) == ("cuda", (5,))

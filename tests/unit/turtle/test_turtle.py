@@ -250,7 +250,7 @@ def test_official_are_the_published_settings() -> None:
 
 def test_history_has_one_row_a_step_and_one_column_a_restart() -> None:
     x, _ = blobs()
-    history = quick(n_outer_steps=30, n_restarts=3).fit([x, x]).history_
+    history = quick(n_outer_steps=30, n_restarts=3, race=False).fit([x, x]).history_
     assert {name: values.shape for name, values in history.items()} == dict.fromkeys(
         ("inner_loss", "entropy", "outer_loss"), (30, 3)
     )
