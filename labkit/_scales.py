@@ -34,11 +34,11 @@ def power_of_two(number: float) -> float:
 
 def moderate_rows(array: np.ndarray) -> np.ndarray:
     """Rows (n, d) as float32, those of extraordinary size divided by a power of two: for what knows no lengths."""
-    sizes = np.abs(array if array.dtype.kind == "f" else array.astype(np.float64)).max(1)
+    sizes = np.abs(array if array.dtype.kind == "f" else array.astype(np.float64)).max(1).astype(np.float64)
     odd = (sizes > 0) & ((sizes < 1 / ORDINARY) | (sizes > ORDINARY))
     if odd.any():
         array = array.astype(np.float64)
-        array[odd] = np.ldexp(array[odd], -np.frexp(sizes[odd].astype(np.float64))[1][:, None])
+        array[odd] = np.ldexp(array[odd], -np.frexp(sizes[odd])[1][:, None])
     return array.astype(np.float32, copy=False)
 
 

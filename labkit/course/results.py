@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-METHODS = ("zero-shot", "k-means", "turtle", "turtle-named", "must", "linear-probe")
+METHODS = ("zero-shot", "text-gaussians", "k-means", "turtle", "turtle-named", "must", "linear-probe")
 METRICS = ("accuracy", "nmi", "ari", "mean_per_class")
 PROFILE_NAMES = ("pocket", "standard", "paper")
 LONGEST_LINE = 1 << 20  # bytes; a result has some hundred

@@ -38,7 +38,8 @@ class Turtle(ClusterMixin, BaseEstimator):
         n_clusters: C, the number of classes to look for; "auto" asks `labkit.estimate_n_clusters`.
         n_restarts: R, runs from different starts, side by side on the same batches. Kept is the labeling that is
             most confident, among those that use the most clusters (see `confidence_` and `n_found_`).
-        race: stop three quarters of the restarts after a fifth of the steps, those of the largest outer loss.
+        race: stop restarts of large outer loss early: half of them after a quarter of the steps, half of the others
+            after two fifths.
         n_outer_steps: T, steps of the task encoder.
         n_inner_steps: M, steps of the linear classifiers for each outer step.
         outer_lr, inner_lr: learning rates of the two Adam optimizers.

@@ -255,7 +255,7 @@ class TurtleSolver:
         layers = self.classifier
         per_space = [linear(z, layers.weights[k], layers.biases[k]).log_softmax(1) for k, z in enumerate(batch)]
         log_probs = torch.stack(per_space).sum(0)  # (R, C, B)
-        grad_labeling = -log_probs / (len(batch) * labeling.shape[-1])  # τ is the mean of K spaces and B samples
+        grad_labeling = log_probs / -(len(batch) * labeling.shape[-1])  # τ is the mean of K spaces and B samples
         encoder, grads = self.encoder, self.encoder_grad
         for k, z in enumerate(batch):
             delta = outer_grad_logits(task_probs[k], grad_labeling, self.entropy_weight, self.log_prior)

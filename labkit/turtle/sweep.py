@@ -215,7 +215,7 @@ class Sweep:
 def _scores(spaces: Any, turtles: Sequence[Turtle], n_restarts: int, seed: int) -> dict[str, np.ndarray]:
     """The criteria of all runs, each (R,), on a sample of what was fitted."""
     first = turtles[0]
-    n, n_clusters = len(first.labels_), first.n_clusters
+    n, n_clusters = len(first.labels_), first.n_clusters_
     device, generator = pick_device(first.device), torch.Generator().manual_seed(seed)
     rows = torch.randperm(n, generator=generator)[: max(N_SCORED, N_SCORED_OF_CLUSTER * n_clusters)].sort().values
     labelings = torch.from_numpy(np.stack([turtle.labels_[rows.numpy()] for turtle in turtles])).to(device)

@@ -15,7 +15,7 @@ from typing import Any
 from measure import arguments, table
 
 HERE = Path(__file__).parent
-SCRIPTS = ("start", "features", "spaces", "must", "gain", "turtle")
+SCRIPTS = ("start", "features", "spaces", "must", "gain", "turtle", "text", "choice", "real")
 
 
 def run(given: Any) -> dict[str, Any]:

@@ -135,6 +135,9 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("turtle", ["--only", "official", "default", "restarts", "baselines"]),
         ("turtle", ["--only", "scaling", "memory"]),
         ("choice_sweep", ["--seeds", "0"]),
+        ("choice", []),
+        ("real", []),
+        ("text", []),
     ],
 )
 def test_every_script_runs_and_writes_its_results(script: str, options: list[str], tmp_path: Path) -> None:
