@@ -24,6 +24,7 @@ from .spaces.backbones import Backbone, load_backbone
 from .spaces.features import extract_features
 from .spaces.geometry import Geometry
 from .turtle import Turtle
+from .turtle.counting import estimate_n_clusters
 from .turtle.selection import generalization_score, label_free_scores
 from .turtle.sweep import sweep
 from .zeroshot.classifier import ZeroShot, text_classifier
@@ -59,6 +60,7 @@ __all__ = [
     "clustering_mean_per_class_accuracy",
     "diagram",
     "errors",
+    "estimate_n_clusters",
     "expected_calibration_error",
     "extract_features",
     "generalization_score",

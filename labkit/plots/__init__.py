@@ -1,6 +1,7 @@
 """Figures of one style: every function takes arrays and returns a matplotlib Figure; nothing is shown or kept open."""
 
 from labkit.plots.charts import bars, criteria, draw_strips, results_bars, strips
+from labkit.plots.counting import counting_curve
 from labkit.plots.curves import metric_curves, training_curves
 from labkit.plots.images import cluster_gallery, image_grid
 from labkit.plots.points import draw_embedding, embedding
@@ -17,6 +18,7 @@ __all__ = [
     "cluster_gallery",
     "color",
     "confusion",
+    "counting_curve",
     "criteria",
     "draw_embedding",
     "draw_strips",

@@ -29,6 +29,12 @@ def history() -> dict[str, np.ndarray]:
     return {name: RNG.random((20, 4)) for name in ("inner_loss", "entropy", "outer_loss")}
 
 
+def counting() -> pd.DataFrame:
+    tried = np.unique(np.geomspace(2, 200, 40).round()).astype(int)
+    scores = {name: RNG.random(len(tried)) for name in ("silhouette", "gap", "stability", "score")}
+    return pd.DataFrame({"n_clusters": tried, **scores})
+
+
 SCORES = pd.DataFrame({"confidence": [0.5, 0.6, 0.7, 0.8], "agreement": [1.0, 1.0, 1.0, 1.0]})
 
 
@@ -54,6 +60,7 @@ FIGURES = {
     "confusion": lambda: plots.confusion(Y, (Y + 1) % 3, NAMES),
     "embedding": lambda: plots.embedding(RNG.normal(size=(30, 2)), Y, NAMES, title="Points"),
     "training_curves": lambda: plots.training_curves(history(), best=2, title="A run"),
+    "counting_curve": lambda: plots.counting_curve(counting(), 10, (8, 14), title="Classes"),
     "criteria": lambda: plots.criteria(SCORES, [0.5, 0.55, 0.65, 0.7], chosen=3),
     "sweep": lambda: plots.sweep(Swept(3), Swept.labels, title="A sweep"),
     "strips": lambda: plots.strips({"turtle": [0.6, 0.7, 0.8], "k-means": [0.5, 0.6]}, title="Seeds"),
