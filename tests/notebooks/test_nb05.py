@@ -1,4 +1,4 @@
-"""Exercises of notebook 05 against independent calculations: loops, finite differences, enumeration and scikit-learn."""
+"""Exercises of notebook 05 against independent calculations: loops, differences, enumeration, scikit-learn."""
 
 from __future__ import annotations
 
