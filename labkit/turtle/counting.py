@@ -44,9 +44,7 @@ WHITENING = 0.5  # as in Turtle
 STEP = 1.12  # from one number of the ladder to the next, where that is more than 1
 SAMPLES = 6  # in a cluster on average, at least: larger numbers are not tried
 INFORMATIVE = 6  # clusters of a run that says which samples belong together, at least
-TOLERANCE = (
-    0.15  # below the peak of the score, where a number is still in the interval; nine in ten developer cases were
-)
+TOLERANCE = 0.15  # below the peak of the score, where a number is in the interval; 9 of 10 developer cases were
 CLEAR = 0.045  # gap, below which the features look like features without classes
 
 

@@ -19,6 +19,7 @@ from labkit._inputs import column_names, expect_columns, expect_fitted, is_whole
 from labkit._scales import refuse_far_rows
 from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
+from labkit.turtle.counting import estimate_n_clusters
 from labkit.turtle.inputs import as_tensors
 from labkit.turtle.prediction import labelings_of
 from labkit.turtle.priors import estimated, shares_of
@@ -162,7 +163,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         """
         spaces = self._read_spaces(X, reset=True)
         check_settings(self, len(spaces[0]))
-        self.n_clusters_ = int(self.n_clusters)
+        self.n_clusters_ = self._count(X)
         shares = shares_of(self.prior, self.n_clusters_)
         advice = (
             f"Lower batch_size (now {self.batch_size or 'all samples'}) or n_restarts (now {self.n_restarts}); "
@@ -176,6 +177,14 @@ class Turtle(ClusterMixin, BaseEstimator):
                 raise
             self._choose_restart(spaces)
         return self
+
+    def _count(self, X: Any) -> int:
+        """C, estimated where it is not given."""
+        if self.n_clusters != "auto":
+            return int(self.n_clusters)
+        return estimate_n_clusters(
+            X, random_state=self.random_state, device=self.device, progress=self.progress
+        ).estimate
 
     def _optimize(self, spaces: Sequence[Tensor], shares: np.ndarray | None) -> None:
         """Run the solver on the transformed spaces; sets `restarts_`, `means_`, `prior_` and `history_`."""

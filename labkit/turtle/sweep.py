@@ -30,6 +30,7 @@ from labkit._scales import refuse_far_rows
 from labkit.devices import explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.evaluation.metrics import clustering_accuracy
+from labkit.turtle.counting import estimate_n_clusters
 from labkit.turtle.criteria import consensus, mean_rank, pairwise_nmi, silhouette, stability, without_settings
 from labkit.turtle.estimator import Turtle
 from labkit.turtle.inputs import as_tensors
@@ -65,7 +66,7 @@ N_COMPONENTS, WHITENING, FEATURE_SCALE = 128, 0.5, 8.0  # of the features that a
 
 def sweep(
     spaces: Any,
-    n_clusters: int,
+    n_clusters: int | str,
     grid: Grid | None = None,
     *,
     n_restarts: int = 2,
@@ -79,7 +80,7 @@ def sweep(
 
     Args:
         spaces: one space (n, d), or a list of K spaces (n, d_k) whose rows are the same samples.
-        n_clusters: C.
+        n_clusters: C, or "auto" as in `Turtle`.
         grid: values to try for settings of `Turtle`, lists by their names; all combinations are run. Several such
             dicts are run one after the other. Runs that differ in learning rates and γ only are computed side by side.
             None is `labkit.turtle.DEFAULT_GRID`; `labkit.turtle.PAPER_GRID` has the axes of the paper.
@@ -110,6 +111,9 @@ def sweep(
         raise FitError('prior is "estimated". Expected "even" or shares: one Turtle estimates them, a sweep does not.')
     for run in runs:
         check_settings(Turtle(**common, **run), n)
+    if isinstance(n_clusters, str):  # "auto", as was checked
+        count = estimate_n_clusters(spaces, random_state=random_state, device=device, progress=progress)
+        common["n_clusters"] = n_clusters = count.estimate
     source = random_state_of(Turtle(random_state=random_state))
     turtles: dict[int, Turtle] = {}
     agreement: dict[int, float] = {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,8 @@ from sklearn.datasets import make_blobs
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 from labkit.errors import FitError
+from labkit.evaluation.metrics import clustering_accuracy
+from labkit.turtle import Turtle
 from labkit.turtle.counting import cosine_kmeans, estimate_n_clusters, read_curve, silhouette
 from labkit.turtle.tree import cluster_tree
 
@@ -169,3 +173,22 @@ def test_the_peak_is_read_between_the_numbers_that_were_tried():
     curve = pd.DataFrame({"n_clusters": tried, "gap": 0.2, "score": 1 - np.log(tried / 10.9) ** 2})
     assert read_curve(curve, 200)[0] == 11
     assert read_curve(curve, 200)[1] == (8, 200)  # flat up to the end: no upper limit is known
+
+
+def test_turtle_asks_for_the_number_that_it_is_not_given() -> None:
+    x, y = blobs([40] * 8)
+    turtle = Turtle("auto", random_state=0).fit(x)
+    assert turtle.n_clusters_ == estimate_n_clusters(x, random_state=0).estimate
+    assert turtle.n_clusters == "auto"
+    assert clustering_accuracy(y, turtle.labels_) > 0.85
+    with pytest.raises(FitError, match='or "auto"'):
+        Turtle("many").fit(x)
+
+
+def test_a_turtle_that_counted_is_saved(tmp_path: Path) -> None:
+    x, _ = make_blobs(300, 8, centers=4, cluster_std=0.5, random_state=0)
+    turtle = Turtle("auto", n_outer_steps=40, random_state=0).fit(x)
+    turtle.save(tmp_path / "turtle.safetensors")
+    loaded = Turtle.load(tmp_path / "turtle.safetensors")
+    assert loaded.n_clusters_ == turtle.n_clusters_
+    np.testing.assert_array_equal(loaded.predict(x), turtle.predict(x))
