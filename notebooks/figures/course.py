@@ -10,7 +10,7 @@ STATIONS = {  # number: name, place, hue, side of the name, what it builds on; w
     "02": ("Representation\nspaces", (198, 220), "pink", "below", ("00",)),
     "03": ("Max-margin\nlabelings", (298, 220), "pink", "below", ("02",)),
     "04": ("TURTLE from\nscratch", (394, 220), "pink", "below", ("02", "03")),
-    "05": ("Choosing\nwithout labels", (500, 220), "", "below", ("04",)),
+    "05": ("Choosing\nwithout labels", (500, 220), "pink", "below", ("04",)),
     "06": ("Masked\nself-training", (498, 90), "red", "above", ("01", "04")),
     "07": ("MUST in\npractice", (582, 90), "red", "above", ("06",)),
     "08": ("The papers\nat full size", (660, 90), "", "above", ("07",)),
@@ -27,14 +27,14 @@ def course_map(here: str) -> Diagram:
         304,
         f"Course map: you are at {names[here]}",
         f"You are at {where}. From {names['00']}, two lines lead on. The line of words has one station, {names['01']}. "
-        f"The line of spaces has three: {names['02']}; {names['03']}; {names['04']}. The lines meet where clusters get "
-        f"words, and from there the line of self-training leads to {names['06']}, and {names['07']}. "
-        f"Still to come: {names['05']}; {names['08']}; {names['09']}.",
+        f"The line of spaces has four: {names['02']}; {names['03']}; {names['04']}; {names['05']}. After "
+        f"{names['04']}, the lines meet where clusters get words, and from there the line of self-training leads to "
+        f"{names['06']}, and {names['07']}. Still to come: {names['08']}; {names['09']}.",
     )
     d.arrow((68, 155), (68, 90), (394, 90), hue="blue", head=False, width=6)
     d.arrow((68, 155), (68, 220), (394, 220), (394, 90), hue="pink", head=False, width=6)
+    d.arrow((394, 220), (500, 220), hue="pink", head=False, width=6)
     d.arrow((394, 90), (582, 90), hue="red", head=False, width=6)
-    d.arrow((394, 220), (500, 220), head=False, dashed=True, width=2.5)
     d.arrow((582, 90), (660, 90), (660, 220), head=False, dashed=True, width=2.5)
     d.words(296, 79, "words", "blue-text", size=SMALL, at="middle")
     d.words(128, 209, "spaces", "pink-text", size=SMALL, at="middle")
