@@ -96,7 +96,7 @@ def fill(text: str, name: str, block: str) -> str:
 def draw_picture() -> None:
     """The most confident test images of each cluster that TURTLE finds on fashion-mini."""
     lab = lk.setup("pocket", notebook="readme")
-    turtle = lk.Turtle(10, random_state=0).fit(lab.spaces("fashion-mini"))
+    turtle = lk.Turtle(10, race=False, random_state=0).fit(lab.spaces("fashion-mini"))
     probs = turtle.predict_proba(lab.spaces("fashion-mini", split="test"))
     dataset = lab.images("fashion-mini", "test")
     fig = lk.plots.cluster_gallery([image for image, _ in dataset], probs.argmax(1), probs.max(1), n=12)
