@@ -48,8 +48,8 @@ class Turtle(ClusterMixin, BaseEstimator):
         entropy_weight: γ, how strongly clusters of other sizes than those of `prior` are avoided.
         prior: how large the classes are. "even" is the published objective: all alike. An array of C shares, such as
             `labkit.turtle.power_law` gives, is the share of each cluster. "estimated" finds out without labels whether
-            classes are uneven, and how large they are; it takes two to three times as long (see
-            `labkit.turtle.priors`).
+            classes are uneven, and how large they are: it takes three to five times as long, errs both ways (README),
+            and ends with one restart where it finds them uneven (see `labkit.turtle.priors`).
         batch_size: samples in a step, drawn without replacement; None takes all. Of more samples than all steps
             together can draw, a random part is used.
         n_components: each space is rotated to its directions of largest variance, and only so many are kept: several
