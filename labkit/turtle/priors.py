@@ -2,8 +2,8 @@
 
 The published objective rewards even clusters: − γ H(mean labeling) is, up to a constant, γ times the divergence of the
 mean labeling from even shares. Where classes are of unequal size it splits the large ones and merges the small ones.
-PET-TURTLE (Salazar Cavazos, IEEE Signal Processing Letters 2026, arXiv 2601.03237) puts a power law in place of the even
-shares; `estimated` asks the data.
+PET-TURTLE (Salazar Cavazos, IEEE Signal Processing Letters 2026, arXiv 2601.03237) puts a power law in place of the
+even shares; `estimated` asks the data.
 """
 
 from __future__ import annotations
