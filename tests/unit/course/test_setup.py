@@ -120,7 +120,7 @@ def test_results_are_replaced_by_key_and_shared_between_notebooks(tmp_path: Path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "kmeans"}, "method is 'kmeans'. Expected one of zero-shot, k-means"),
+        ({"method": "kmeans"}, "method is 'kmeans'. Expected one of zero-shot, text-gaussians, k-means"),
         ({"metric": "acc"}, "metric is 'acc'. Expected one of accuracy"),
         ({"value": 72.0}, "value is 72.0. Expected a fraction"),
         ({"value": float("nan")}, "value is nan"),
