@@ -3,7 +3,8 @@
     python tests/benchmarks/bench_real.py                              # Food-10 and Pets
     python tests/benchmarks/bench_real.py --datasets dtd caltech101    # which no setting was chosen on
 
-Fitted without labels on the larger split, scored on it and on the other one. The features (CLIP ViT-B/32, unit length)
+Fitted without labels on the larger split, scored on it and on the other one; the probe learns from the other one, so
+its second number is that of its training. The features (CLIP ViT-B/32, unit length)
 are read from ../shared/real/features or $LABKIT_REAL/features: NAME.npz with the arrays SPLIT_clip_vitb32 and
 SPLIT_labels. Where they are not, this says so and measures nothing; `labkit.extract_features` with "clip-vit-b32" makes
 such features from the datasets' images.
