@@ -19,24 +19,26 @@ classes); there the median estimate was off by a factor of 1.2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 import torch
 from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import pdist
-from sklearn.utils.validation import check_random_state
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from labkit._inputs import LARGEST_COUNT, is_seed, is_whole, named_spaces
+from labkit._inputs import LARGEST_COUNT, is_whole, named_spaces
 from labkit._scales import block_of, refuse_far_rows
 from labkit.devices import pick_device
 from labkit.errors import FitError, quote
 from labkit.turtle.inputs import as_tensors
+from labkit.turtle.settings import random_state_of
 from labkit.turtle.transform import FeatureTransform, transformed
 from labkit.turtle.tree import ClusterCount, cluster_tree
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 ROWS = 4000  # a random part of more samples is enough; the distances of all pairs are held
 FEW, MANY = 48, 96  # directions of a space; distances say more in fewer of them than Turtle's classifiers use
@@ -76,14 +78,10 @@ def estimate_n_clusters(
     tensors = as_tensors(named_spaces(spaces))
     n = len(tensors[0])
     low, high = _expect_between(between, n)
-    if not is_seed(random_state):
-        raise FitError(
-            f"random_state is {quote(random_state)}. Expected a whole number from 0 to 2**32 - 1, a NumPy RandomState "
-            "or None."
-        )
+    source = random_state_of(random_state)
     if not isinstance(progress, bool):
         raise FitError(f"progress is {quote(progress)}. Expected True or False.")
-    generator = torch.Generator().manual_seed(int(check_random_state(random_state).randint(2**31 - 1)))
+    generator = torch.Generator().manual_seed(int(source.randint(2**31 - 1)))
     rows = torch.randperm(n, generator=generator)[:ROWS].sort().values
     picked = pick_device(device)
     try:
@@ -249,6 +247,8 @@ def _apart(runs: Sequence[Tensor]) -> Tensor:
 
 def _curve(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """The table of scores, with their mean after each is brought to 0 … 1 and smoothed over neighboring numbers."""
+    import pandas as pd
+
     curve = pd.DataFrame(records)
     scores = curve[["silhouette", "gap", "stability"]].to_numpy()
     low, high = scores.min(0), scores.max(0)

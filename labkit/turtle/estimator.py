@@ -21,7 +21,7 @@ from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_devic
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.turtle.counting import estimate_n_clusters
 from labkit.turtle.inputs import as_tensors
-from labkit.turtle.prediction import labelings_of
+from labkit.turtle.prediction import found_clusters, labelings_of
 from labkit.turtle.priors import estimated, shares_of
 from labkit.turtle.racing import race
 from labkit.turtle.saved import read_turtle, write_turtle
@@ -218,7 +218,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         """What the solver works on, how each space was transformed to it, and the source of all that is random."""
         device = pick_device(self.device)
         dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
-        seed = int(random_state_of(self).randint(2**31 - 1))
+        seed = int(random_state_of(self.random_state).randint(2**31 - 1))
         n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
         sample = _some_rows(n, SAMPLE, order)
         scale = None if self.feature_scale is None else float(self.feature_scale)
@@ -275,8 +275,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             labels[:, done : done + probs.shape[-1]] = best.indices
             confidence += best.values.double().sum(-1).numpy()
             done += probs.shape[-1]
-        counts = np.stack([np.bincount(row, minlength=self.n_clusters_) for row in labels])
-        self.n_found_ = (counts * 10 >= n * self.prior_ * (1 - 1e-9)).sum(1)
+        self.n_found_ = found_clusters(labels, self.prior_)
         self.confidence_ = confidence / n
         ran = ~np.isnan(self.history_["inner_loss"][-1])  # to the end
         most = self.n_found_[ran].max()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,12 @@ def labelings_of(turtle: Turtle, spaces: Sequence[Tensor], restarts: slice = sli
     block = block_of(sum(space.shape[1] for space in spaces) + math.prod(turtle.restarts_[0][1][restarts].shape))
     for rows in zip(*(space.split(block) for space in spaces), strict=True):
         yield torch.stack([encoder(z) for encoder, z in zip(encoders, rows, strict=True)]).mean(0).cpu()
+
+
+def found_clusters(labelings: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """Clusters of each labeling (R, n) that hold at least a tenth of their share (C,) of the samples: (R,)."""
+    counts = np.stack([np.bincount(labels, minlength=len(shares)) for labels in labelings])
+    return (counts * 10 >= labelings.shape[1] * shares * (1 - 1e-9)).sum(1)  # n · 1/C may be rounded up
 
 
 def task_encoder(turtle: Turtle, k: int, restarts: slice) -> Callable[[Tensor], Tensor]:

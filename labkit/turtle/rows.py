@@ -11,7 +11,7 @@ from torch import Tensor
 
 from labkit._scales import block_of
 from labkit.turtle.estimator import Turtle
-from labkit.turtle.prediction import task_encoder
+from labkit.turtle.prediction import found_clusters, task_encoder
 from labkit.turtle.solver import TurtleSolver
 
 OF_EACH_ROW = ("outer_lr", "inner_lr", "entropy_weight")  # what restarts of one solver can differ in
@@ -71,6 +71,5 @@ class SideBySide(Turtle):
             agreement += (probs.argmax(2) == chosen).cpu().double().mean(0).sum(-1)
             self.labelings_[:, done : done + len(rows[0])] = chosen.cpu().numpy()
             done += len(rows[0])
-        counts = np.stack([np.bincount(row, minlength=self.n_clusters_) for row in self.labelings_])
-        self.n_found_ = (counts * 10 >= n * self.prior_ * (1 - 1e-9)).sum(1)
+        self.n_found_ = found_clusters(self.labelings_, self.prior_)
         self.confidence_, self.agreement_ = confidence.numpy() / n, agreement.numpy() / n

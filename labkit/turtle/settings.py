@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils.validation import check_random_state
@@ -51,18 +51,18 @@ def check_settings(turtle: Turtle, n: int) -> None:
             raise FitError(f"{name} is {quote(getattr(turtle, name))}. Expected True or False.")
 
 
-def random_state_of(turtle: Turtle) -> np.random.RandomState:
-    """The generator that `random_state` stands for, as in scikit-learn.
+def random_state_of(random_state: Any) -> np.random.RandomState:
+    """The generator that a `random_state` stands for, as in scikit-learn.
 
     Raises:
         FitError: it is none.
     """
-    if not is_seed(turtle.random_state) and turtle.random_state is not np.random:
+    if not is_seed(random_state) and random_state is not np.random:
         raise FitError(
-            f"random_state is {quote(turtle.random_state)}. Expected a whole number from 0 to 2**32 - 1, a NumPy "
+            f"random_state is {quote(random_state)}. Expected a whole number from 0 to 2**32 - 1, a NumPy "
             "RandomState or None."
         )
-    return check_random_state(turtle.random_state)
+    return check_random_state(random_state)
 
 
 def _either(names: Sequence[str]) -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from scipy.cluster.hierarchy import cut_tree, linkage
 from scipy.spatial.distance import squareform
 
 from labkit._inputs import is_whole
 from labkit.errors import FitError, quote
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass
@@ -104,6 +107,8 @@ def cluster_tree(apart: np.ndarray, n_leaves: int) -> tuple[pd.DataFrame, np.nda
     Returns:
         The table of `ClusterCount.merges`, and the leaf of each sample, (m,).
     """
+    import pandas as pd
+
     m = len(apart)
     full = linkage(squareform(apart, checks=False), "ward") if m > 1 else np.empty((0, 4))
     leaf = cut_tree(full, n_leaves)[:, 0] if m > 1 else np.zeros(1, int)

@@ -9,20 +9,18 @@ are any. DTD and Caltech-101 were never used for a choice. Labels are counted af
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from bench_turtle import load_cases
-from measure import ROOT, Result, arguments, finish, made_up_features
+from measure import REAL, Result, arguments, finish, made_up_features
 
 import labkit as lk
 
 SPACES = ("efficientnet-lite0", "pixels")
-REAL = {
+PHOTOS = {
     "food10": ("food10", "train", 0.10),
     "pets": ("oxford_pets", "test", 0.10),
     "DTD": ("dtd", "test", 0.15),
@@ -37,8 +35,8 @@ def cases(quick: bool) -> Iterator[tuple[str, list[np.ndarray], int, float]]:
         return
     for case in load_cases(("digits", "fashion-mini"), [SPACES]):
         yield case.dataset, list(case.train), case.n_clusters, 2
-    folder = Path(os.environ.get("LABKIT_REAL", ROOT.parent / "shared" / "real")) / "features"
-    for name, (file, split, part) in REAL.items():
+    folder = REAL / "features"
+    for name, (file, split, part) in PHOTOS.items():
         if (folder / f"{file}.npz").exists():
             with np.load(folder / f"{file}.npz") as arrays:
                 n_classes = len(np.unique(arrays[f"{split}_labels"]))

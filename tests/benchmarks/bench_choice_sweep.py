@@ -18,15 +18,13 @@ dtd and caltech101 were never looked at while the criterion, the grid and all el
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
 from bench_turtle import Case, collapse_allowed, fit, load_cases, made_up_case
-from measure import ROOT, Result, arguments, finish, medians, ratio, side_by_side
+from measure import REAL, Result, arguments, finish, medians, ratio, side_by_side
 from scipy.stats import spearmanr
 from sklearn.linear_model import LogisticRegression
 
@@ -35,7 +33,6 @@ from labkit.turtle import FeatureTransform, Sweep
 from labkit.turtle.probe import cross_validated_accuracy, stratified_folds
 from labkit.turtle.transform import transformed
 
-REAL = Path(os.environ.get("LABKIT_REAL") or ROOT.parent / "shared" / "real")
 EMBEDDED = {
     "digits": ("digits", ("hog",)),
     "digits, two spaces": ("digits", ("efficientnet-lite0", "pixels")),

@@ -13,19 +13,16 @@ such features from the datasets' images.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from bench_turtle import collapse_allowed, made_up_case
-from measure import ROOT, Result, arguments, finish, medians, ratio, side_by_side
+from measure import REAL, Result, arguments, finish, medians, ratio, side_by_side
 from sklearn.cluster import KMeans
 
 import labkit as lk
 
-REAL = Path(os.environ.get("LABKIT_REAL") or ROOT.parent / "shared" / "real") / "features"
 SPLITS = {
     "food10": ("train", "test"),
     "oxford_pets": ("test", "val"),
@@ -49,7 +46,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def load(name: str) -> list[np.ndarray] | None:
     """Features and labels of the larger split, then of the other one; None where they are not here."""
-    path = REAL / f"{name}.npz"
+    path = REAL / "features" / f"{name}.npz"
     if not path.exists():
         print(f"{path} is not here. {__doc__.split('labels.', 1)[1].strip() if __doc__ else ''}")
         return None

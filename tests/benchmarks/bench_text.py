@@ -14,7 +14,6 @@ Labels are looked at after the fits only, and to draw the batches.
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 import statistics
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measure import Result, arguments, finish
+from measure import REAL, Result, arguments, finish
 
 import labkit as lk
 
@@ -152,7 +151,7 @@ def main() -> None:
     cases = [embedded("digits", "pocket-clip")]
     if not given.quick:
         cases = [embedded(dataset, model) for dataset in DATASETS for model in MODELS]
-        folder = Path(os.environ.get("LABKIT_REAL") or Path(__file__).parents[3] / "shared" / "real") / "features"
+        folder = REAL / "features"
         if folder.is_dir():
             cases += [
                 photographs(folder, "food10", ("train", "test")),

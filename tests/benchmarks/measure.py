@@ -21,6 +21,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 OUT = ROOT / "runs" / "bench"
+REAL = Path(os.environ.get("LABKIT_REAL") or ROOT.parent / "shared" / "real")  # features of photographs, if any
 
 
 @dataclasses.dataclass

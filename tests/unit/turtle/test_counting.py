@@ -192,3 +192,9 @@ def test_a_turtle_that_counted_is_saved(tmp_path: Path) -> None:
     loaded = Turtle.load(tmp_path / "turtle.safetensors")
     assert loaded.n_clusters_ == turtle.n_clusters_
     np.testing.assert_array_equal(loaded.predict(x), turtle.predict(x))
+
+
+def test_turtle_may_count_with_the_seeds_that_it_fits_with() -> None:
+    x, _ = blobs([40] * 3)
+    for source in (0, np.random.RandomState(0), np.random, None):
+        assert Turtle("auto", n_outer_steps=20, random_state=source).fit(x).n_clusters_ >= 2
