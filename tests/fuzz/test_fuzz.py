@@ -79,7 +79,8 @@ def test_the_fuzzer_sees_what_goes_wrong(
             read(path)
 
     monkeypatch.setitem(TARGETS, "planted", Target(".txt", lambda: [b"x", b"y"], after_the_first))
-    monkeypatch.setattr(fuzz, "LONGEST", 0.2)
+    if read is slow:  # the others are done at once, on a busy machine too
+        monkeypatch.setattr(fuzz, "LONGEST", 0.2)
     monkeypatch.setattr(fuzz, "MEMORY", 100)
     assert fuzz.in_a_process("planted", files=3, seconds=20, seed=0, keep=tmp_path) == is_well
     assert bool(list(tmp_path.glob("planted/*.txt"))) == (read in (bad, slow, wordy))
