@@ -17,7 +17,6 @@ QUALITY = 85  # of its JPEG: about 4 kB each
 MEASURED = 256  # pixels of the longest side at which sharpness and contrast are measured, about what a network sees
 HASHED = 32  # pixels of the side of the square that the perceptual hash is made of
 LOW = 8  # frequencies of it in each direction that are kept: 64 bits
-MADE_BY_A_BLUR = 2.0  # pixels, standard deviation of the blur that sharpness compares with
 
 
 @dataclass(frozen=True)
@@ -26,7 +25,7 @@ class Facts:
 
     Attributes:
         sharpness: variance of the Laplacian, divided by the variance of the gray levels.
-        contrast: standard deviation of the gray levels, from 0 to 0.5.
+        contrast: standard deviation of the levels of the color that varies most, from 0 to 0.5.
         hash: perceptual, 64 bits: a few differ between images that look alike.
         content: 64 bits of a digest of the pixels: the same for identical images only.
         thumbnail: JPEG, longest side 128 pixels.
@@ -41,16 +40,19 @@ class Facts:
 
 def facts_of(image: Image.Image) -> Facts:
     """The facts of an RGB image."""
-    levels = measured_levels(image)
+    small = _no_larger(image, MEASURED)
     return Facts(
-        sharpness(levels), float(levels.std()), perceptual_hash(image), content_digest(image), thumbnail(image)
+        sharpness(_levels(small.convert("L"))),
+        float(_levels(small).std(axis=(0, 1)).max()),
+        perceptual_hash(image),
+        content_digest(image),
+        thumbnail(image),
     )
 
 
-def measured_levels(image: Image.Image) -> np.ndarray:
-    """Gray levels (h, w) from 0 to 1 of the image, brought to a longest side of 256 pixels where it is larger."""
-    small = _no_larger(image, MEASURED).convert("L")
-    return np.asarray(small, np.float32) / 255
+def _levels(image: Image.Image) -> np.ndarray:
+    """From 0 to 1, of gray (h, w), of colors (h, w, 3)."""
+    return np.asarray(image, np.float64) / 255
 
 
 def sharpness(levels: np.ndarray) -> float:
