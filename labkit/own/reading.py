@@ -88,6 +88,12 @@ class _Decoded:
     pixels: list[np.ndarray]  # of each backbone, uint8 (h, w, c)
 
 
+@dataclass(frozen=True)
+class _Failed:
+    why: str
+    lasts: bool  # whether it would fail again: not where memory or a disk failed
+
+
 def read_folder(root: Path, backbones: Sequence[Backbone], *, strict: bool = False, progress: bool = False) -> Reading:
     """Read all images of a folder, whatever its sub-folders: facts, thumbnails, and features in every space.
 
@@ -246,7 +252,10 @@ def _read_missing(
                 batch = dict(zip(rows[start : start + BATCH], next(decoded), strict=True))
                 whole = {row: one for row, one in batch.items() if isinstance(one, _Decoded)}
                 read |= {found.identities[row]: one.read for row, one in whole.items()}
-                failed |= {found.identities[row]: one for row, one in batch.items() if isinstance(one, str)}
+                for row, one in batch.items():
+                    if isinstance(one, _Failed):
+                        found.failed[row] = one.why
+                        failed |= {found.identities[row]: one.why} if one.lasts else {}
                 for k, column in enumerate(features):
                     if whole:
                         pixels = [one.pixels[k] for one in whole.values()]
@@ -262,11 +271,11 @@ def _decode_ahead(
     batches: Sequence[tuple[tuple[str, ...], list[int]]],
     columns: dict[str, Backbone],
     at_least: int,
-) -> Iterator[list[_Decoded | str]]:
+) -> Iterator[list[_Decoded | _Failed]]:
     """What is made of each file of a batch, by threads (Pillow lets them run side by side), one batch ahead."""
     with ThreadPoolExecutor(cpu_count()) as pool:
 
-        def submit(batch: tuple[tuple[str, ...], list[int]]) -> list[Future[_Decoded | str]]:
+        def submit(batch: tuple[tuple[str, ...], list[int]]) -> list[Future[_Decoded | _Failed]]:
             missing, rows = batch
             wanted = [columns[column] for column in missing if column != FACTS]
             return [pool.submit(_decode, files[row], wanted, FACTS in missing, at_least) for row in rows]
@@ -278,7 +287,7 @@ def _decode_ahead(
             yield [future.result() for future in ready]
 
 
-def _decode(path: Path, backbones: Sequence[Backbone], with_facts: bool, at_least: int) -> _Decoded | str:
+def _decode(path: Path, backbones: Sequence[Backbone], with_facts: bool, at_least: int) -> _Decoded | _Failed:
     """What is made of one file, or why it cannot be read."""
 
     def use(image: Image.Image) -> _Decoded:
@@ -289,7 +298,9 @@ def _decode(path: Path, backbones: Sequence[Backbone], with_facts: bool, at_leas
     try:
         return use_image(path, use)
     except DataError as error:
-        return str(error).removeprefix(f"the image {shown(path)} ")
+        cause = error.__cause__
+        fleeting = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
+        return _Failed(str(error).removeprefix(f"the image {shown(path)} "), lasts=not fleeting)
 
 
 def _header(path: Path) -> tuple[tuple[int, int] | None, str]:
