@@ -321,7 +321,8 @@ def test_what_cannot_be_read_is_left_out_with_its_reason_and_not_tried_again(
     bad = broken(root)
     read = read_folder(root, backbones)
     assert list(read.left_out) == sorted(bad)
-    assert all("damaged or not an image" in why for why in read.left_out.values())
+    assert "It is damaged or not an image" in read.left_out[bad[0]]
+    assert read.left_out[bad[2]] == "the file is empty. Replace it or take it away."
     assert not any(str(root) in why for why in read.left_out.values())
     assert len(read.files) == len(read.features["hog"]) == 4
     decoded.clear()
@@ -385,7 +386,7 @@ def test_hostile_names(tmp_path: Path, backbones: list[Backbone]) -> None:
     assert content(read_folder(root, backbones)) == content(first)
 
 
-# ---------------------------------------------------------------------------------------------------------- the measures
+# --------------------------------------------------------------------------------------------------------- the measures
 
 
 def oracle_hash(image: Image.Image) -> int:
