@@ -31,7 +31,7 @@ def names(clustering: Clustering) -> dict[int, str]:
     return dict(zip(clustering.clusters["cluster"].tolist(), clustering.clusters["name"].tolist(), strict=True))
 
 
-# ------------------------------------------------------------------------------------------------------------ operations
+# ----------------------------------------------------------------------------------------------------------- operations
 
 
 def test_a_merge_keeps_the_smallest_number_and_its_name(clustering: Clustering) -> None:
@@ -99,7 +99,9 @@ def test_a_split_does_not_see_the_length_of_features(clustering: Clustering) -> 
     features = make_features(clustering)
     scaled = {name: rows * np.linspace(0.1, 90, len(rows))[:, None] for name, rows in features.items()}
     split = {"do": "split", "cluster": 3, "into": 2}
-    assert (after(clustering, split, features=features).labels == after(clustering, split, features=scaled).labels).all()
+    assert (
+        after(clustering, split, features=features).labels == after(clustering, split, features=scaled).labels
+    ).all()
 
 
 def test_equal_images_are_split_in_fewer_parts(clustering: Clustering) -> None:
@@ -157,7 +159,7 @@ def test_confidence_and_found_stay(clustering: Clustering) -> None:
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- what is wrong
+# --------------------------------------------------------------------------------------------------------- what is wrong
 
 
 @pytest.mark.parametrize(
@@ -261,5 +263,7 @@ def test_no_file_and_one_that_is_too_large(tmp_path: Path) -> None:
 
 
 def test_names_may_be_of_any_script(tmp_path: Path) -> None:
-    operations = [{"do": "rename", "cluster": 0, "name": name} for name in ("球", "👨‍👩‍👧", "=cmd()", "<script>", "می‌خواهم")]
+    operations = [
+        {"do": "rename", "cluster": 0, "name": name} for name in ("球", "👨‍👩‍👧", "=cmd()", "<script>", "می‌خواهم")
+    ]
     assert read_review(write(tmp_path, good(*operations))).operations == operations
