@@ -182,7 +182,7 @@ def test_all_rejected(clustering: Clustering, tmp_path: Path) -> None:
     assert data_of(make_page(result, tmp_path))["clusters"] == []
 
 
-# ------------------------------------------------------------------------------------------------------ counts and flags
+# ----------------------------------------------------------------------------------------------------- counts and flags
 
 
 def test_the_head_counts(tmp_path: Path) -> None:
