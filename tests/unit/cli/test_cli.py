@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 import labkit
-from labkit import _parser, cli
+from labkit import cli
+from labkit.cli import options
 from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, FitError
 from labkit.must import MUST, PRESETS, MustConfig
@@ -61,7 +62,7 @@ def test_the_help_names_all_spaces_of_the_paper(capsys: pytest.CaptureFixture[st
     assert cli.main(["cluster", "--help"]) == 0
     said = "".join(capsys.readouterr().out.split())  # argparse breaks lines at hyphens, too
     assert all(name in said for name in SPACES)
-    assert sorted(SPACES) == sorted(_parser.PAPER_SPACES.split(", "))
+    assert sorted(SPACES) == sorted(options.PAPER_SPACES.split(", "))
 
 
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -414,7 +415,7 @@ def test_paths_may_begin_with_a_tilde(photos: Path, tmp_path: Path, monkeypatch:
     assert cli.main(command) == 0
     assert (tmp_path / "l.csv").exists()
     assert (tmp_path / "s.html").exists()
-    parse = _parser.make_parser(cli.WORK).parse_args
+    parse = cli.make_parser().parse_args
     parsed = parse(["must", "~/photos", "--out", "~/run"])
     assert (parsed.data, parsed.out) == (str(photos), tmp_path / "run")
     assert parse(["run", "--out", "~/run"]).out == tmp_path / "run"

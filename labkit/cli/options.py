@@ -1,0 +1,60 @@
+"""What options of several commands take: paths, numbers, seeds, words, names of feature spaces."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from labkit._files import user_path
+from labkit.errors import quote
+
+# labkit.spaces.papers has these; its imports would slow the help down
+PAPER_SPACES = (
+    "clip-rn50, clip-rn101, clip-rn50x4, clip-rn50x16, clip-rn50x64, clip-vit-b32, clip-vit-b16, clip-vit-l14, "
+    "dinov2-vit-g14, dinov2-vit-b14"
+)
+SPACES = (
+    "efficientnet-lite0, efficientnet-lite2, hog, pixels, pocket-clip, pocket-vit (with labkit or its packages); "
+    f"{PAPER_SPACES}, timm:MODEL, open_clip:MODEL/PRETRAINED (from the hub once)"
+)
+SEED = "of random numbers: the same seed gives the same labels (default: %(default)s)"
+
+
+def path(text: str) -> Path:
+    """A path that a person typed."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty. Expected a path; that of this folder is a dot")
+    return user_path(text)
+
+
+def data(text: str) -> str:
+    """The id of a dataset that has a manifest, or the path of a folder."""
+    from labkit.data.manifests import list_manifests
+
+    return text if text in list_manifests() else str(path(text))
+
+
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    return _whole(text, 1, sys.maxsize, "of at least 1")
+
+
+def seed(text: str) -> int:
+    """A seed of random numbers."""
+    return _whole(text, 0, 2**32 - 1, "from 0 to 2**32 - 1")
+
+
+def _whole(text: str, low: int, high: int, expected: str) -> int:
+    with contextlib.suppress(ValueError):
+        if low <= int(text) <= high:
+            return int(text)
+    raise argparse.ArgumentTypeError(f"{quote(text)} is not a whole number {expected}")
+
+
+def given_words(words: str | None, least: int) -> tuple[list[str] | None, Path | None]:
+    """The vocabulary of --words, at least so many, and the file that it is from; None where there is none."""
+    from labkit.own.files import read_words, words_file
+
+    return (None, None) if words is None else (read_words(words, least), words_file(words))
