@@ -7,27 +7,32 @@ import os
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
+from labkit.cli.parser import Parser, Several, examples
 from labkit.errors import DataError
 
 if TYPE_CHECKING:
     from labkit.zeroshot.naming import Names
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Give the command to the parser of `labkit`."""
     parser = commands.add_parser(
         "cluster",
         help="sort a folder of images into classes, without labels",
-        description="Cluster a folder of images with TURTLE, and name the clusters if words are given. "
-        "Example: labkit cluster photos --classes 3 --words cat,dog,horse --sheet clusters.html",
+        description="Cluster a folder of images with TURTLE, and name the clusters if words are given.",
+        epilog=examples(
+            "labkit cluster photos --classes 8",
+            "labkit cluster photos --classes 3 --words cat,dog,horse --sheet clusters.html",
+            "labkit cluster photos --classes 8 --backbone efficientnet-lite0,pixels",
+        ),
     )
     parser.add_argument("folder", type=options.path, help="images, flat or in sub-folders")
     parser.add_argument("--classes", type=int, required=True, metavar="C", help="how many classes to look for")
     parser.add_argument(
         "--backbone",
-        action="append",
+        action=Several,
         metavar="NAME",
-        help=f"feature space (default: efficientnet-lite0): {options.SPACES}; repeat for several",
+        help=f"feature space (default: efficientnet-lite0): {options.SPACES}; several with commas",
     )
     parser.add_argument("--out", default="labels.csv", type=options.path, help="CSV to write (default: %(default)s)")
     parser.add_argument(

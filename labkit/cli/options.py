@@ -53,6 +53,26 @@ def _whole(text: str, low: int, high: int, expected: str) -> int:
     raise argparse.ArgumentTypeError(f"{quote(text)} is not a whole number {expected}")
 
 
+def share(text: str) -> float:
+    """A number from 0 to below 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{quote(text)} is not a number from 0 to below 1, such as 0.7")
+
+
+def ask_hub_early(arguments: argparse.Namespace) -> None:
+    """Where a feature space comes from the hub, ask it at once whether it is there: libraries are loaded meanwhile."""
+    given: list[str] = []
+    for name in ("backbone", "space"):
+        value = getattr(arguments, name, None) or []
+        given += [value] if isinstance(value, str) else value
+    if any(":" in name or name in PAPER_SPACES.split(", ") for name in given):
+        from labkit.data.hub import ask_hub
+
+        ask_hub()
+
+
 def given_words(words: str | None, least: int) -> tuple[list[str] | None, Path | None]:
     """The vocabulary of --words, at least so many, and the file that it is from; None where there is none."""
     from labkit.own.files import read_words, words_file
