@@ -38,15 +38,16 @@ def data(text: str) -> str:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    return _whole(text, 1, sys.maxsize, "of at least 1")
+    return whole(text, 1, "of at least 1")
 
 
 def seed(text: str) -> int:
     """A seed of random numbers."""
-    return _whole(text, 0, 2**32 - 1, "from 0 to 2**32 - 1")
+    return whole(text, 0, "from 0 to 2**32 - 1", 2**32 - 1)
 
 
-def _whole(text: str, low: int, high: int, expected: str) -> int:
+def whole(text: str, low: int, expected: str, high: int = sys.maxsize) -> int:
+    """A whole number in a range; `expected` says which, after "a whole number"."""
     with contextlib.suppress(ValueError):
         if low <= int(text) <= high:
             return int(text)
@@ -73,7 +74,7 @@ def ask_hub_early(arguments: argparse.Namespace) -> None:
         ask_hub()
 
 
-def given_words(words: str | None, least: int) -> tuple[list[str] | None, Path | None]:
+def given_words(words: str | None, least: int = 1) -> tuple[list[str] | None, Path | None]:
     """The vocabulary of --words, at least so many, and the file that it is from; None where there is none."""
     from labkit.own.files import read_words, words_file
 
