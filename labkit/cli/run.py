@@ -25,7 +25,9 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument(
         "--out", default="runs/latest", type=options.path, help="folder for results (default: %(default)s)"
     )
-    parser.add_argument("--only", nargs="+", action=Several, default=[], metavar="NN", help="numbers of the notebooks to run: 02,03")
+    parser.add_argument(
+        "--only", nargs="+", action=Several, default=[], metavar="NN", help="numbers of the notebooks to run: 02,03"
+    )
     parser.set_defaults(run=run, when_stopped="The pages of the notebooks that had ended are in the output folder.")
 
 
