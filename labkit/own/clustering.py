@@ -17,7 +17,7 @@ from labkit.errors import DataError, quote, shown
 from labkit.own.files import file_cell, word_cell, write_file, write_table
 
 LABELS, TABLE, REPORT = "labels.csv", "labels.parquet", "report.json"
-GALLERY, MAP, TURTLE = "clusters.html", "map.html", "turtle.safetensors"
+GALLERY, MAP, TURTLE, SEEN = "clusters.html", "map.html", "turtle.safetensors", "seen.safetensors"
 REJECTED = -1  # the cluster of an image that a review took out
 LARGEST = 1 << 30  # bytes of a table or a report
 
@@ -31,7 +31,8 @@ class Clustering:
         paths: the images that could be read, n of them, sorted.
         images: a row for each: `file` (path below the root as text), `cluster` (−1: rejected in a review),
             `confidence` (TURTLE's probability of the cluster that it found), `name` ("" where there is none), `flags`
-            (what the audit says, ""), `found` (TURTLE's cluster, which no review changes).
+            (what the audit says, ""), `found` (TURTLE's cluster, which no review changes), `x` and
+            `y` (where the map shows it).
         clusters: a row for each, in the order of their numbers: `cluster`, `size`, `name`, `name_confidence` (NaN where
             it is not known), `suggestions` (a list of words). A merge keeps the smallest number, a split gives new
             ones; none is renumbered.

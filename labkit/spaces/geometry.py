@@ -91,6 +91,22 @@ class Squash:
         return image.resize((self.side, self.side), Image.Resampling.BILINEAR)
 
 
+def least_side(geometry: object) -> int | None:
+    """Pixels of an image's shorter side from which a geometry would hardly see a difference; None where it needs all.
+
+    Twice what it is resized to, so that a JPEG which is decoded smaller is resampled once more by at least that.
+    """
+    steps = getattr(geometry, "transforms", None)
+    first = next((step for step in steps if not isinstance(step, Middle)), None) if steps is not None else geometry
+    if isinstance(first, Geometry | Squash):
+        return 2 * (first.resize if isinstance(first, Geometry) else first.side)
+    if type(first).__name__ not in ("Resize", "ResizeKeepRatio"):  # any other step may count pixels
+        return None
+    size = getattr(first, "size", None)
+    sizes = [size] if isinstance(size, int) else list(size or ())
+    return 2 * max(sizes) if sizes and all(isinstance(n, int) for n in sizes) else None
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """The part of a model's preprocessing that works on one image: resize and crop; PIL image -> uint8 (h, w, c).
@@ -102,6 +118,11 @@ class Preprocess:
 
     geometry: Callable[[Image.Image], Image.Image]
     modes: tuple[str, ...] = ("RGB",)  # that the geometry takes; any other image becomes the last
+
+    @property
+    def at_least(self) -> int | None:
+        """Pixels that the shorter side of an image must keep, so that it may be decoded smaller; None is all."""
+        return least_side(self.geometry)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         image = plain_image(image)
