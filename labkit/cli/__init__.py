@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import IO, cast
 
 import labkit
-from labkit.cli import cluster, datasets, must, run
+from labkit.cli import cluster, datasets, must, run, sort
 from labkit.cli.terminal import Words, fill_closed_streams
 from labkit.errors import DataError, LabkitError, printable
 
-COMMANDS = (cluster, must, datasets, run)  # in the order of the help
+COMMANDS = (cluster, sort, must, datasets, run)  # in the order of the help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

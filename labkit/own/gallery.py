@@ -68,8 +68,8 @@ def gallery_page(
         "n_images": len(clustering.paths),
         "n_clusters": len(data["clusters"]),
         "n_left_out": len(left_out),
-        "left_out": _by_reason(left_out),
-        "others": sorted(clustering.report.get("others", {}).items()),
+        "left_out": _by_reason(left_out, clustering.root),
+        "others": sorted(clustering.report.get("other_endings", {}).items()),
         "flags": _flag_counts(clustering),
         "note": _note(strips),
         "command": f"labkit apply ~/Downloads/review.json --to {shlex.quote(shown(out))}",
@@ -190,10 +190,11 @@ def _flag_counts(clustering: Clustering) -> list[dict[str, Any]]:
     return [{"name": name, "count": count} for name, count in sorted(counts.items())]
 
 
-def _by_reason(left_out: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+def _by_reason(left_out: Mapping[str, str], root: Path) -> list[tuple[str, list[str]]]:
+    """Reasons, most frequent first, each with its files as they are called below the root."""
     reasons: dict[str, list[str]] = {}
     for file, reason in sorted(left_out.items()):
-        reasons.setdefault(reason, []).append(file)
+        reasons.setdefault(reason, []).append(file.removeprefix(f"{shown(root)}{os.sep}"))
     return sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
 
 
