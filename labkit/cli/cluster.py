@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
+from labkit.cli.parser import Several
 from labkit.errors import DataError, quote
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ EXAMPLES = """examples:
   labkit cluster photos                                    how many classes is estimated; results in ./clusters
   labkit cluster photos --classes 8 --out runs/pets
   labkit cluster photos --words cat,dog,horse              and a name for each cluster
-  labkit cluster photos --backbone clip-vit-b32 --backbone dinov2-vit-b14
+  labkit cluster photos --backbone clip-vit-b32,dinov2-vit-b14
 """
 
 
@@ -28,7 +29,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         description="Look through a folder of images, cluster those that can be read with TURTLE, and write tables, "
         "pages to review, and a model for later images. Nothing in the folder is changed.",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", type=options.path, help="images, at any depth")
     parser.add_argument(
@@ -43,9 +43,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--words", metavar="WORDS", help="name the clusters: a,comma,list or a file with a word a line")
     parser.add_argument(
         "--backbone",
-        action="append",
+        action=Several,
         metavar="NAME",
-        help=f"feature space (default: efficientnet-lite0): {options.SPACES}; repeat for several",
+        help=f"feature space (default: efficientnet-lite0): {options.SPACES}; several with commas",
     )
     parser.add_argument(
         "--out", default="clusters", type=options.path, metavar="DIR", help="folder of results (default: %(default)s)"
