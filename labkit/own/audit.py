@@ -6,7 +6,7 @@ images, blurred and changed on purpose, with no labels; the comment at each says
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,13 +64,17 @@ def _below(reading: Reading, row: int) -> str:
     return shown((path.relative_to(reading.root) if path.is_relative_to(reading.root) else path).as_posix())
 
 
-def flags(row: pd.Series) -> str:
-    """A row of `audit` in words, such as "blurred; near duplicate of cats/3.jpg"; "" where nothing is odd."""
-    words = [name for name in ("blurred", "blank", "tiny") if row[name]]
-    if row["duplicate_of"] >= 0:
-        words.append(f"duplicate of {row['like']}")
-    elif row["near_duplicate_of"] >= 0:
-        words.append(f"near duplicate of {row['like']}")
+def flags(row: Any) -> str:
+    """A row of `audit` in words, such as "blurred; near duplicate of cats/3.jpg"; "" where nothing is odd.
+
+    Args:
+        row: from `iterrows` or `itertuples`.
+    """
+    words = [name for name in ("blurred", "blank", "tiny") if getattr(row, name)]
+    if row.duplicate_of >= 0:
+        words.append(f"duplicate of {row.like}")
+    elif row.near_duplicate_of >= 0:
+        words.append(f"near duplicate of {row.like}")
     return "; ".join(words)
 
 

@@ -89,11 +89,11 @@ class Found:
         Raises:
             Exception: of any kind, where the part is not what `write_part` writes.
         """
+        if settings["version"] != self.settings["version"]:
+            return
         for identity, why in settings["failed"].items():
             if identity in self._row_of and settings["decoders"] == self.settings["decoders"]:
                 self.failed[self._row_of[identity]] = str(why)
-        if any(settings[name] != self.settings[name] for name in ("version", "at_least")):
-            return
         pairs = [(i, self._row_of[name]) for i, name in enumerate(settings["read"]) if name in self._row_of]
         here, there = (np.array(side, np.int64) for side in (zip(*pairs, strict=True) if pairs else ((), ())))
         for column in self.features:
@@ -120,7 +120,7 @@ def make_part(
     """Settings and tensors of a part.
 
     Args:
-        settings: "version", "at_least" and "decoders" (see `Found`).
+        settings: "version" and "decoders": what else determines what is made of a file, and whether it can be read.
         read: {identity: what was read of it}, m of them; all have facts, or none has.
         features: {column: (m, d)}.
         failed: {identity: why it cannot be read}.

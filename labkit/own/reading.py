@@ -7,6 +7,7 @@ batch ahead of the networks, so memory does not grow with the number of files (f
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,8 +19,9 @@ import torch
 from tqdm.auto import tqdm
 
 from labkit._files import open_regular
-from labkit.data.decoding import FORMATS, use_image
-from labkit.data.folders import scan_folder
+from labkit.data.decoding import DECODING, use_image
+from labkit.data.folders import Listing, list_images
+from labkit.data.formats import ending, readable_formats
 from labkit.data.images import file_identity
 from labkit.devices import cpu_count
 from labkit.errors import DataError, quote, shown
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 BATCH = 32  # images in a pass of a network, and decoded ahead of it
-AT_LEAST = 512  # pixels of the shorter side that a JPEG is decoded to: twice what most networks resize to
+AT_LEAST = 512  # pixels of an image's shorter side that facts are made of: twice what they are measured at
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +62,8 @@ class Reading:
         features: {name of the backbone: (n, d) float32}.
         left_out: {path: why it is no image that can be read}.
         others: {ending: how many files with it were taken for no images}.
+        identity: a SHA-256 that tells these files from others, by path below the root, size, time and a sample of the
+            content.
     """
 
     root: Path
@@ -69,23 +73,19 @@ class Reading:
     features: dict[str, np.ndarray]
     left_out: dict[Path, str]
     others: dict[str, int]
-
-
-@dataclass(frozen=True)
-class _Listing:
-    files: list[Path]
-    left_out: dict[Path, str]
-    others: dict[str, int]
-
-
-def list_images(root: Path) -> _Listing:  # until labkit.data.folders has it
-    return _Listing(sorted(path for found in scan_folder(root).values() for path, _ in found), {}, {})
+    identity: str
 
 
 @dataclass(frozen=True)
 class _Decoded:
     read: Read
     pixels: list[np.ndarray]  # of each backbone, uint8 (h, w, c)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    why: str
+    lasts: bool  # whether it would fail again: not where memory or a disk failed
 
 
 def read_folder(root: Path, backbones: Sequence[Backbone], *, strict: bool = False, progress: bool = False) -> Reading:
@@ -111,10 +111,11 @@ def read_folder(root: Path, backbones: Sequence[Backbone], *, strict: bool = Fal
         names = [backbone.name for backbone in backbones]
         raise DataError(f"backbones are {quote(names)}. Expected each name once.")
     listing = list_images(root)
+    if not listing.files and not listing.left_out:
+        raise DataError(f"{shown(root)} holds no images. Expected files such as .jpg, .png, .webp, .tif, .heic.")
     left_out = dict(listing.left_out)
     files, identities = _identify(listing.files, root, left_out)
-    at_least = _at_least(backbones)
-    settings = {"version": VERSION, "at_least": at_least, "decoders": _decoders()}
+    settings = {"version": f"{VERSION}.{DECODING}", "decoders": _decoders()}
     columns = {_column(backbone): backbone for backbone in backbones}
     found = Found(identities, {column: backbone.dim for column, backbone in columns.items()}, settings)
     folders = part_folders(root)
@@ -126,10 +127,9 @@ def read_folder(root: Path, backbones: Sequence[Backbone], *, strict: bool = Fal
     left_out |= {files[row]: why for row, why in found.failed.items()}
     if strict and left_out:
         raise DataError(_all_left_out(left_out, root))
-    rows = [row for row in range(len(files)) if row not in found.failed]
-    if not rows:
-        raise DataError(f"{shown(root)} holds no image that can be read. {_all_left_out(left_out, root)}")
-    return _reading(root, files, found, rows, columns, dict(sorted(left_out.items())), listing.others)
+    if len(found.failed) == len(files):
+        raise DataError(f"{shown(root)} holds no image that can be read: {_all_left_out(left_out, root)}")
+    return _reading(root, files, found, columns, dict(sorted(left_out.items())), listing)
 
 
 def _identify(files: Sequence[Path], root: Path, left_out: dict[Path, str]) -> tuple[list[Path], list[str]]:
@@ -144,24 +144,12 @@ def _identify(files: Sequence[Path], root: Path, left_out: dict[Path, str]) -> t
     return opened, identities
 
 
-def _at_least(backbones: Sequence[Backbone]) -> int:
-    """Pixels of the shorter side that all backbones find enough: 512, doubled until it is.
-
-    Few steps, so that a further backbone seldom makes the features of the others anew.
-    """
-    needed = max([getattr(backbone.preprocess, "at_least", None) or 1 for backbone in backbones], default=1)
-    at_least = AT_LEAST
-    while at_least < needed:
-        at_least *= 2
-    return at_least
-
-
 def _decoders() -> str:
-    """What a file can be read with: where this changes, a file that could not be read is tried again."""
-    from PIL import Image, __version__
+    """What files are read with: where this changes, a file that could not be read is tried again."""
+    from PIL import __version__
 
-    Image.init()
-    return f"{__version__} {' '.join(sorted(Image.OPEN))}"
+    plugins = [name for name in ("pillow_avif", "pillow_heif") if importlib.util.find_spec(name)]
+    return " ".join([__version__, *plugins])
 
 
 def _column(backbone: Backbone) -> str:
@@ -181,13 +169,13 @@ def _reading(
     root: Path,
     files: list[Path],
     found: Found,
-    rows: list[int],
     columns: dict[str, Backbone],
     left_out: dict[Path, str],
-    others: dict[str, int],
+    listing: Listing,
 ) -> Reading:
     import pandas as pd
 
+    rows = [row for row in range(len(files)) if row not in found.failed]
     facts = pd.DataFrame(
         {
             "width": found.sizes[rows, 0],
@@ -200,17 +188,20 @@ def _reading(
         }
     )
     whole = len(rows) == len(files)  # then nothing needs to be held twice
+    features = {
+        backbone.name: found.features[column] if whole else found.features[column][rows]
+        for column, backbone in columns.items()
+    }
+    identity = hashlib.sha256("".join(found.identities[row] for row in rows).encode()).hexdigest()
     return Reading(
         root=root,
         files=[files[row] for row in rows],
         facts=facts,
         thumbnails=Thumbnails([place for row in rows if (place := found.thumbnails[row]) is not None]),
-        features={
-            backbone.name: found.features[column] if whole else found.features[column][rows]
-            for column, backbone in columns.items()
-        },
+        features=features,
         left_out=left_out,
-        others=others,
+        others=listing.others,
+        identity=identity,
     )
 
 
@@ -235,7 +226,7 @@ def _read_missing(
     batches = [
         (missing, rows[start : start + BATCH]) for missing, rows in parts for start in range(0, len(rows), BATCH)
     ]
-    decoded = _decode_ahead(files, batches, columns, found.settings["at_least"])
+    decoded = _decode_ahead(files, batches, columns)
     total = sum(len(rows) for _, rows in parts)
     with tqdm(total=total, desc="reading", unit="file", disable=not progress, dynamic_ncols=True) as bar:
         for missing, rows in parts:
@@ -246,7 +237,10 @@ def _read_missing(
                 batch = dict(zip(rows[start : start + BATCH], next(decoded), strict=True))
                 whole = {row: one for row, one in batch.items() if isinstance(one, _Decoded)}
                 read |= {found.identities[row]: one.read for row, one in whole.items()}
-                failed |= {found.identities[row]: one for row, one in batch.items() if isinstance(one, str)}
+                for row, one in batch.items():
+                    if isinstance(one, _Failed):
+                        found.failed[row] = one.why
+                        failed |= {found.identities[row]: one.why} if one.lasts else {}
                 for k, column in enumerate(features):
                     if whole:
                         pixels = [one.pixels[k] for one in whole.values()]
@@ -261,15 +255,14 @@ def _decode_ahead(
     files: Sequence[Path],
     batches: Sequence[tuple[tuple[str, ...], list[int]]],
     columns: dict[str, Backbone],
-    at_least: int,
-) -> Iterator[list[_Decoded | str]]:
+) -> Iterator[list[_Decoded | _Failed]]:
     """What is made of each file of a batch, by threads (Pillow lets them run side by side), one batch ahead."""
     with ThreadPoolExecutor(cpu_count()) as pool:
 
-        def submit(batch: tuple[tuple[str, ...], list[int]]) -> list[Future[_Decoded | str]]:
+        def submit(batch: tuple[tuple[str, ...], list[int]]) -> list[Future[_Decoded | _Failed]]:
             missing, rows = batch
             wanted = [columns[column] for column in missing if column != FACTS]
-            return [pool.submit(_decode, files[row], wanted, FACTS in missing, at_least) for row in rows]
+            return [pool.submit(_decode, files[row], wanted, FACTS in missing) for row in rows]
 
         waiting = iter(batches)
         pending = submit(next(waiting, ((), [])))
@@ -278,8 +271,14 @@ def _decode_ahead(
             yield [future.result() for future in ready]
 
 
-def _decode(path: Path, backbones: Sequence[Backbone], with_facts: bool, at_least: int) -> _Decoded | str:
-    """What is made of one file, or why it cannot be read."""
+def _decode(path: Path, backbones: Sequence[Backbone], with_facts: bool) -> _Decoded | _Failed:
+    """What is made of one file, or why it cannot be read.
+
+    It is decoded once, no smaller than is enough for all; so what is made of a large JPEG may depend, by a hair, on
+    what else is made of it at the same time.
+    """
+    enough = [backbone.preprocess.at_least for backbone in backbones] + [AT_LEAST] * with_facts
+    at_least = None if None in enough else max(side for side in enough if side is not None)
 
     def use(image: Image.Image) -> _Decoded:
         size, kind = _header(path) if with_facts else (image.size, "")
@@ -287,17 +286,21 @@ def _decode(path: Path, backbones: Sequence[Backbone], with_facts: bool, at_leas
         return _Decoded(read, [backbone.preprocess(image) for backbone in backbones])
 
     try:
-        return use_image(path, use)
+        return use_image(path, use, at_least)
     except DataError as error:
-        return str(error).removeprefix(f"the image {shown(path)} ")
+        cause = error.__cause__
+        fleeting = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
+        why = str(error).removeprefix(f"the image {shown(path)} cannot be read").lstrip(": ")
+        return _Failed(why, lasts=not fleeting)
 
 
 def _header(path: Path) -> tuple[tuple[int, int] | None, str]:
     """Width and height, the right way up, and the format, as the header says."""
     from PIL import ExifTags, Image
 
+    formats = readable_formats(ending(path.name))
     try:
-        with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        with open_regular(path) as file, Image.open(file, formats=formats) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
             return (image.height, image.width) if turned else image.size, image.format or ""
     except Exception:  # damaged EXIF beside whole pixels
