@@ -5,7 +5,6 @@ Heavy modules are imported by the command that needs them, so that `labkit --hel
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
@@ -14,11 +13,12 @@ from pathlib import Path
 from typing import IO, cast
 
 import labkit
-from labkit.cli import cluster, datasets, must, run
-from labkit.cli.terminal import Words, fill_closed_streams
+from labkit.cli import apply, cluster, datasets, must, options, run, sort
+from labkit.cli.parser import Parser, examples
+from labkit.cli.terminal import Words, fill_closed_streams, plain_warnings
 from labkit.errors import DataError, LabkitError, printable
 
-COMMANDS = (cluster, must, datasets, run)  # in the order of the help
+COMMANDS = (cluster, apply, sort, must, datasets, run)  # in the order of the help
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     fill_closed_streams()
     out, err = Words(sys.stdout), Words(sys.stderr)
     with contextlib.redirect_stdout(cast(IO[str], out)), contextlib.redirect_stderr(cast(IO[str], err)):
-        status = _answer(argv)
+        with plain_warnings():
+            status = _answer(argv)
         out.flush()
         if out.failure is not None and not isinstance(out.failure, BrokenPipeError) and status == 0:
             print(f"labkit: all is done, but standard output cannot be written ({out.failure}).", file=sys.stderr)
@@ -37,9 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of `labkit`, with all commands."""
-    parser = argparse.ArgumentParser("labkit", description="Unsupervised transfer: from images to labels, no labels.")
+    parser = Parser(
+        "labkit",
+        description="Unsupervised transfer: from images to labels, no labels. `labkit COMMAND --help` has the options "
+        "of a command, and examples.",
+        epilog=examples(
+            "labkit cluster photos                        groups, a page to look at them, a table",
+            "labkit must photos --words cat,dog,horse     self-training of an image-text model",
+            "labkit run                                   the notebook series",
+        )
+        + "\n\nexit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted",
+    )
     parser.add_argument("--version", action="version", version=f"labkit {labkit.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -53,6 +64,7 @@ def _answer(argv: Sequence[str] | None) -> int:
         arguments = make_parser().parse_args(argv)
         when_stopped = arguments.when_stopped
         _expect_here()
+        options.ask_hub_early(arguments)
         return arguments.run(arguments)
     except SystemExit as done:  # argparse has said what is wrong, or given the help
         return int(done.code or 0)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
+from labkit.cli.parser import Parser, examples
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Give the command to the parser of `labkit`."""
-    parser = commands.add_parser("datasets", help="list the datasets that labkit knows")
+    parser = commands.add_parser(
+        "datasets",
+        help="list the datasets that labkit knows",
+        description="List the datasets that labkit knows: number of classes, images in each split, where they come "
+        "from, license. An id stands for the dataset in other commands and in Python.",
+        epilog=examples("labkit datasets", "labkit must digits        an id from the list"),
+    )
     parser.set_defaults(run=run, when_stopped="")
 
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING
 
 from labkit.cli import options
-
-if TYPE_CHECKING:
-    pass
+from labkit.cli.parser import Parser, Several, examples
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Give the command to the parser of `labkit`."""
     parser = commands.add_parser(
         "must",
         help="masked self-training on a dataset or a folder of images, without labels",
-        description="Masked unsupervised self-training (MUST). Stop it with Ctrl-C; the same command resumes from "
-        "there. Example: labkit must photos --words cat,dog,horse --out runs/pets. On several GPUs: accelerate launch "
-        "-m labkit.cli must …",
+        description="Masked unsupervised self-training (MUST) of an image-text model. Stop it with Ctrl-C; the same "
+        "command resumes from there. It writes the model, its metrics, and labels.csv with the class of each image "
+        "before and after.",
+        epilog=examples(
+            "labkit must photos --words cat,dog,horse --out runs/pets",
+            "labkit must photos --words cat,dog,horse --initial-labels turtle --epochs 60 --out runs/pets-turtle",
+            "labkit must digits --out runs/digits",
+            "accelerate launch -m labkit.cli must …        on several GPUs",
+        ),
     )
     parser.add_argument("data", type=options.data, help="a dataset's id (see `labkit datasets`), or a folder of images")
     parser.add_argument(
@@ -47,7 +50,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="images in a step, over all processes (default: the preset's)",
     )
     parser.add_argument(
-        "--threshold", type=float, metavar="P", help="least confidence of a pseudo-label (default: the preset's)"
+        "--threshold",
+        type=options.share,
+        metavar="P",
+        help="least confidence of a pseudo-label (default: the preset's)",
     )
     parser.add_argument(
         "--initial-labels",
@@ -57,13 +63,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     parser.add_argument(
         "--space",
-        action="append",
+        action=Several,
         metavar="NAME",
-        help="feature space of TURTLE (default: efficientnet-lite0); repeat for several",
+        help="feature space of TURTLE (default: efficientnet-lite0); several with commas",
     )
     parser.add_argument(
         "--out", default="runs/must", type=options.path, help="folder for the model, metrics and labels.csv"
     )
+    parser.add_argument("--strict", action="store_true", help="stop where an image cannot be read")
     parser.add_argument("--seed", type=options.seed, default=0, metavar="N", help=options.SEED)
     parser.set_defaults(run=run, when_stopped="Features and checkpoints are kept: the same command resumes.")
 
@@ -89,6 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
         out=arguments.out,
         spaces=arguments.space,
         from_turtle=arguments.initial_labels == "turtle",
+        strict=arguments.strict,
         seed=arguments.seed,
     )
     if trained is None:

@@ -38,22 +38,43 @@ def data(text: str) -> str:
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
-    return _whole(text, 1, sys.maxsize, "of at least 1")
+    return whole(text, 1, "of at least 1")
 
 
 def seed(text: str) -> int:
     """A seed of random numbers."""
-    return _whole(text, 0, 2**32 - 1, "from 0 to 2**32 - 1")
+    return whole(text, 0, "from 0 to 2**32 - 1", 2**32 - 1)
 
 
-def _whole(text: str, low: int, high: int, expected: str) -> int:
+def whole(text: str, low: int, expected: str, high: int = sys.maxsize) -> int:
+    """A whole number in a range; `expected` says which, after "a whole number"."""
     with contextlib.suppress(ValueError):
         if low <= int(text) <= high:
             return int(text)
     raise argparse.ArgumentTypeError(f"{quote(text)} is not a whole number {expected}")
 
 
-def given_words(words: str | None, least: int) -> tuple[list[str] | None, Path | None]:
+def share(text: str) -> float:
+    """A number from 0 to below 1."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) < 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"{quote(text)} is not a number from 0 to below 1, such as 0.7")
+
+
+def ask_hub_early(arguments: argparse.Namespace) -> None:
+    """Where a feature space comes from the hub, ask it at once whether it is there: libraries are loaded meanwhile."""
+    given: list[str] = []
+    for name in ("backbone", "space"):
+        value = getattr(arguments, name, None) or []
+        given += [value] if isinstance(value, str) else value
+    if any(":" in name or name in PAPER_SPACES.split(", ") for name in given):
+        from labkit.data.hub import ask_hub
+
+        ask_hub()
+
+
+def given_words(words: str | None, least: int = 1) -> tuple[list[str] | None, Path | None]:
     """The vocabulary of --words, at least so many, and the file that it is from; None where there is none."""
     from labkit.own.files import read_words, words_file
 

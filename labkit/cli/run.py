@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
 
 from labkit.cli import options
-
-if TYPE_CHECKING:
-    pass
+from labkit.cli.parser import Parser, Several, examples
 
 
-def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Give the command to the parser of `labkit`."""
     parser = commands.add_parser(
         "run",
         help="run the notebook series and collect its results",
-        description="Run the notebooks one after another; write pages and results.json. Example: labkit run --only 04",
+        description="Run the notebooks one after another, and write pages and results.json into a folder.",
+        epilog=examples(
+            "labkit run",
+            "labkit run --only 04,05 --out runs/turtle",
+            "labkit run --profile standard        models and datasets for one small GPU",
+        ),
     )
     parser.add_argument("--profile", default="pocket", help="pocket (default), standard, paper or auto")
     parser.add_argument(
         "--out", default="runs/latest", type=options.path, help="folder for results (default: %(default)s)"
     )
-    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers of the notebooks to run: 02 03")
+    parser.add_argument(
+        "--only", nargs="+", action=Several, default=[], metavar="NN", help="numbers of the notebooks to run: 02,03"
+    )
     parser.set_defaults(run=run, when_stopped="The pages of the notebooks that had ended are in the output folder.")
 
 

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import os
-import re
 import shlex
 import urllib.parse
 from collections import Counter
@@ -68,8 +67,8 @@ def gallery_page(
         "n_images": len(clustering.paths),
         "n_clusters": len(data["clusters"]),
         "n_left_out": len(left_out),
-        "left_out": _by_reason(left_out),
-        "others": sorted(clustering.report.get("others", {}).items()),
+        "left_out": _by_reason(left_out, clustering.root),
+        "others": sorted(clustering.report.get("other_endings", {}).items()),
         "flags": _flag_counts(clustering),
         "note": _note(strips),
         "command": f"labkit apply ~/Downloads/review.json --to {shlex.quote(shown(out))}",
@@ -180,9 +179,8 @@ def link(path: Path, out: Path) -> str:
 
 
 def flag_kinds(flags: str) -> list[str]:
-    """The kinds of flags in their words: "blurred; near-duplicate of a.jpg" has two."""
-    kinds = [re.split(r" of |:", part)[0].strip() for part in re.split(r"[;,] ", flags)]
-    return list(dict.fromkeys(kind for kind in kinds if kind))
+    """The kinds of flags in their words: "blurred; near duplicate of a.jpg" has two."""
+    return [kind for kind in flags.split(" of ", 1)[0].split("; ") if kind]
 
 
 def _flag_counts(clustering: Clustering) -> list[dict[str, Any]]:
@@ -190,10 +188,11 @@ def _flag_counts(clustering: Clustering) -> list[dict[str, Any]]:
     return [{"name": name, "count": count} for name, count in sorted(counts.items())]
 
 
-def _by_reason(left_out: Mapping[str, str]) -> list[tuple[str, list[str]]]:
+def _by_reason(left_out: Mapping[str, str], root: Path) -> list[tuple[str, list[str]]]:
+    """Reasons, most frequent first, each with its files as they are called below the root."""
     reasons: dict[str, list[str]] = {}
     for file, reason in sorted(left_out.items()):
-        reasons.setdefault(reason, []).append(file)
+        reasons.setdefault(reason, []).append(file.removeprefix(f"{shown(root)}{os.sep}"))
     return sorted(reasons.items(), key=lambda item: (-len(item[1]), item[0]))
 
 

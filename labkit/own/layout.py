@@ -127,9 +127,7 @@ def _tsne(components: np.ndarray, rng: np.random.Generator, seed: int) -> np.nda
     return _beside(components, landmarks, placed, rng)
 
 
-def _beside(
-    components: np.ndarray, landmarks: np.ndarray, placed: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _beside(components: np.ndarray, landmarks: np.ndarray, placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Every image at the place of its nearest landmark, moved at random by no more than that one's nearest is away."""
     from sklearn.neighbors import NearestNeighbors
 

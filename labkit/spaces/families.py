@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from labkit import pocket
+from labkit.data.hub import cache_only_if_unreachable
 from labkit.errors import BackboneError
 from labkit.spaces.encoders import Backbone, ImageTower, Settings, freeze
 from labkit.spaces.geometry import Preprocess, Squash
 from labkit.spaces.papers import SPACES, Space
 from labkit.spaces.positions import resize_dinov2
-from labkit.spaces.weights import EFFICIENTNETS, cache_only_if_unreachable, expect_in_cache
+from labkit.spaces.weights import EFFICIENTNETS, expect_in_cache
 
 NAMES_HELP = ", ".join(f'"{name}"' for name in (*pocket.NAMES, *EFFICIENTNETS, "hog", "pixels", *SPACES, "timm:MODEL"))
 NAMES_HELP += ' or "open_clip:MODEL/PRETRAINED"'
