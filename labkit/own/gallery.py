@@ -20,7 +20,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-from markupsafe import Markup
 
 from labkit.errors import shown
 from labkit.own.clustering import REJECTED, Clustering
@@ -72,11 +71,11 @@ def gallery_page(
         "flags": _flag_counts(clustering),
         "note": _note(strips),
         "command": f"labkit apply ~/Downloads/review.json --to {shlex.quote(shown(out))}",
-        "style": Markup(style),
+        "style": style,
         "style_hash": _digest(style),
-        "script": Markup(script),
+        "script": script,
         "script_hash": _digest(script),
-        "data": Markup(_script_json(data)),
+        "data": _script_json(data),
     }
     return _templates().get_template("gallery.html.j2").render(values).encode("utf-8", "backslashreplace")
 
