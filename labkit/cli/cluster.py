@@ -86,22 +86,22 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         progress=True,
     )
-    _print(found, arguments)
+    _print(found, arguments.out)
     return 0
 
 
-def _print(found: Clustering, arguments: argparse.Namespace) -> None:
-    report, out = found.report, arguments.out
-    for file, reason in list(report["left_out"].items())[:20]:
+def _print(found: Clustering, out: Path) -> None:
+    left_out, others = found.report["left_out"], found.report["other_endings"]
+    for file, reason in list(left_out.items())[:MANY]:
         print(f"left out: {file}: {reason}")
-    if len(report["left_out"]) > 20:
-        print(f"left out: {len(report['left_out']) - 20} more, see {out / 'report.json'}")
-    if report["other_endings"]:
-        others = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in report["other_endings"].items())
-        print(f"no images, not opened: {others}")
-    flagged = int((found.images["flags"] != "").sum())
-    if flagged:
-        print(f"flagged: {flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
-    for row in found.clusters.itertuples():
-        name = f": {row.name_}" if row.name_ else ""
-        print(f"cluster {row.cluster}, {row.size} images{name}")
+    if len(left_out) > MANY:
+        print(f"left out: {len(left_out) - MANY} more, see {out / 'report.json'}")
+    if others:
+        print(f"not opened: {', '.join(f'{n} {ending}' for ending, n in others.items())}")
+    n_flagged = int((found.images["flags"] != "").sum())
+    if n_flagged:
+        print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
+    for line in cluster_lines(found):
+        print(line)
+    print(f"{len(found.paths)} images in {len(found.clusters)} clusters: {out / 'labels.csv'}")
+    print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")

@@ -25,7 +25,8 @@ T = TypeVar("T")
 
 DECODING = 2  # raised when the pixels that a file decodes to change, so that no features of the old ones are used
 MAX_PIXELS = 112_000_000  # of one image; decoding takes up to ten bytes each,
-MAX_PIXELS_OF = {"WEBP": 80_000_000}  # but of these formats more
+MAX_PIXELS_OF = {"AVIF": 80_000_000, "WEBP": 64_000_000, "JPEG2000": 44_000_000}  # but of these up to 14, 18 and 25,
+MAX_PIXELS_OF |= {"DDS": 1 << 24, "QOI": 1 << 24}  # and of these, which Python decodes, a minute for 16 million
 MAX_SIDE = 65_535  # in pixels
 HEADER = 1 << 16  # bytes in which a PPM has said its size
 MAX_BYTES = 1 << 30  # of the file of one image
@@ -99,8 +100,8 @@ def use_image(path: Path, use: Callable[[Image.Image], T], at_least: int | None 
     """What a function makes of an image file, decoded as 8-bit RGB, the right way up.
 
     Formats are those of `labkit.data.formats`, whatever the name of the file; of several images in one the first, of an
-    animation the first frame that is not empty. Peak memory is about ten bytes a pixel (of WebP 16), and no more than
-    32 million pixels are decoded at a time, larger images one by one. Pillow's warnings are silenced, here and
+    animation the first frame that is not empty. Peak memory is about ten bytes a pixel (of JPEG 2000 25), and no more
+    than 32 million pixels are decoded at a time, larger images one by one. Pillow's warnings are silenced, here and
     for the whole process: what they tell is either harmless or an error here.
 
     Args:

@@ -158,15 +158,19 @@ class _Walk:
     def images(self, base: Path) -> Iterator[Path]:
         """Image files below a folder; links to folders are followed last, and no folder is visited twice."""
         visited: set[tuple[int, int]] = set()
+        above = {_identity(folder) for folder in base.resolve().parents}
         todo: list[Path] = [base]
         links: list[Path] = []
         while todo or links:  # a loop, since folders may be nested deeper than calls
             folder = todo.pop() if todo else links.pop(0)
             try:
-                stat = folder.stat()
-                if (stat.st_dev, stat.st_ino) in visited:
+                identity = _identity(folder)
+                if identity in above:
+                    self.left_out[folder] = "the link leads to a folder that holds this one"
                     continue
-                visited.add((stat.st_dev, stat.st_ino))
+                if identity in visited:
+                    continue
+                visited.add(identity)
                 with os.scandir(folder) as entries:
                     visible = sorted((entry for entry in entries if _is_visible(entry.name)), key=lambda e: e.name)
             except OSError as error:
@@ -185,6 +189,11 @@ class _Walk:
                 else:
                     self.left_out[path] = kind
             todo += reversed(subfolders)
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    stat = folder.stat()
+    return stat.st_dev, stat.st_ino
 
 
 def _is_visible(name: str) -> bool:

@@ -22,7 +22,7 @@ BY_CONTENT = (
 BY_ENDING = {
     **dict.fromkeys((".tga", ".icb", ".vda", ".vst"), "TGA"),
     **dict.fromkeys((".sgi", ".rgb", ".rgba", ".bw"), "SGI"),
-    ".cur": "CUR", ".dcx": "DCX", ".dib": "DIB", ".im": "IM", ".msp": "MSP", ".pcx": "PCX", ".ras": "SUN",
+    ".cur": "CUR", ".dcx": "DCX", ".dib": "DIB", ".msp": "MSP", ".pcx": "PCX", ".ras": "SUN",
     ".xbm": "XBM", ".xpm": "XPM",
 }  # fmt: skip
 ENDINGS = frozenset(BY_ENDING) | {
@@ -32,6 +32,7 @@ ENDINGS = frozenset(BY_ENDING) | {
 }  # fmt: skip
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")  # brands of HEIF
 AVIF = (b"avif", b"avis")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
 EXTRA = 'Install it: pip install "labkit[photos]"'
 
 
@@ -58,9 +59,7 @@ def learn_format(file: BinaryIO) -> str:
     """
     from PIL import Image
 
-    start = file.read(12)
-    file.seek(0)
-    brand = start[8:12] if start[4:8] == b"ftyp" else b""
+    brand = _brand(_start(file))
     if brand in HEIC and "HEIF" not in Image.OPEN:
         try:
             from pillow_heif import register_heif_opener
@@ -73,6 +72,17 @@ def learn_format(file: BinaryIO) -> str:
         except ImportError:
             return f"it is an AVIF file, which this Pillow does not read. {EXTRA}"
     return ""
+
+
+def _start(file: BinaryIO) -> bytes:
+    start = file.read(12)
+    file.seek(0)
+    return start
+
+
+def _brand(start: bytes) -> bytes:
+    """Which of the formats in a box that is called "ftyp" a file says it has."""
+    return start[8:12] if start[4:8] == b"ftyp" else b""
 
 
 @functools.cache
@@ -91,7 +101,8 @@ def begins_like_an_image(path: Path) -> bool:
     from PIL import Image
 
     with open_regular(path) as file:
-        if learn_format(file):
+        start = _start(file)
+        if start.startswith(SIGNATURES) or _brand(start) in HEIC + AVIF:  # which may be damaged further on
             return True
         try:
             Image.open(file, formats=readable_formats(""))

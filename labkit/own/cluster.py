@@ -16,7 +16,18 @@ import pandas as pd
 import labkit
 from labkit.errors import DataError, shown
 from labkit.own.audit import audit, flags
-from labkit.own.clustering import GALLERY, LABELS, MAP, REPORT, SEEN, TABLE, TURTLE, Clustering, load_clustering
+from labkit.own.clustering import (
+    GALLERY,
+    LABELS,
+    MAP,
+    REPORT,
+    SEEN,
+    TABLE,
+    TURTLE,
+    Clustering,
+    load_clustering,
+    replacing,
+)
 from labkit.own.files import expect_places, write_file
 from labkit.own.gallery import gallery_page
 from labkit.own.later import save_seen
@@ -25,7 +36,8 @@ from labkit.own.map_page import map_page
 from labkit.own.names import FoundNames, name_found
 from labkit.own.reading import Reading, read_folder
 from labkit.spaces.backbones import Backbone, load_backbone
-from labkit.turtle import Turtle, estimate_n_clusters
+from labkit.turtle import Turtle
+from labkit.turtle.counting import estimate_n_clusters
 
 DEFAULT_SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
 PACKAGES = ("torch", "timm", "open_clip_torch", "scikit-learn", "numpy", "pillow")  # whose versions a report names
@@ -91,8 +103,8 @@ def cluster_folder(
         return kept
     if kept is not None and kept.report["review"]:
         raise DataError(
-            f"{shown(out)} holds clusters that were reviewed, of other images or settings. Choose another --out, so that "
-            "the review is not lost; or delete that folder."
+            f"{shown(out)} holds clusters that were reviewed, of other images or settings. Choose another --out, or "
+            "delete that folder and its review."
         )
     return _cluster(reading, out, run, settings, namer, progress)
 
@@ -169,10 +181,10 @@ def _cluster(
         "review": [],
     }
     clustering = Clustering(reading.root, reading.files, images, cluster_table(found, named), report)
-    (out / REPORT).unlink(missing_ok=True)  # until it is back, the folder holds no result
-    turtle.save(out / TURTLE)
-    save_seen(out, dict(zip(settings["backbones"], spaces, strict=True)), clustering)
-    write_clustering(out, clustering, reading)
+    with replacing(out) as folder:
+        turtle.save(folder / TURTLE)
+        save_seen(folder, dict(zip(settings["backbones"], spaces, strict=True)), clustering)
+        _write(folder, out, clustering, reading)
     return clustering
 
 
@@ -191,8 +203,14 @@ def cluster_table(found: np.ndarray, named: FoundNames | None) -> pd.DataFrame:
 
 
 def write_clustering(out: Path, clustering: Clustering, reading: Reading) -> None:
-    """Write the pages and tables of a clustering, its report last."""
-    write_file(out / GALLERY, gallery_page(clustering, reading.thumbnails, reading.features, out))
+    """Write the tables and pages of a clustering anew; the model for later images stays."""
+    with replacing(out) as folder:
+        _write(folder, out, clustering, reading)
+
+
+def _write(folder: Path, out: Path, clustering: Clustering, reading: Reading) -> None:
+    """Tables and pages into a folder; links in them are right in `out`."""
+    write_file(folder / GALLERY, gallery_page(clustering, reading.thumbnails, reading.features, out))
     positions = clustering.images[["x", "y"]].to_numpy(np.float32)
-    write_file(out / MAP, map_page(clustering, reading.thumbnails, positions, out))
-    clustering.save(out)
+    write_file(folder / MAP, map_page(clustering, reading.thumbnails, positions, out))
+    clustering.save(folder)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from labkit._files import open_regular, user_path
+from labkit._files import open_regular, temporary_folder, user_path
 from labkit.errors import DataError, quote, shown
-from labkit.own.files import file_cell, word_cell, write_file, write_table
+from labkit.own.files import explain_unwritable, file_cell, word_cell, write_file, write_table
 
 LABELS, TABLE, REPORT = "labels.csv", "labels.parquet", "report.json"
 GALLERY, MAP, TURTLE, SEEN = "clusters.html", "map.html", "turtle.safetensors", "seen.safetensors"
@@ -56,25 +58,45 @@ class Clustering:
         return rows[np.argsort(-self.images["confidence"].to_numpy()[rows], kind="stable")]
 
     def save(self, out: Path) -> None:
-        """Write labels.csv, labels.parquet and report.json into a folder, each atomically, the report last.
+        """Write labels.csv, labels.parquet and report.json into a folder, the report last.
 
         Raises:
             DataError: they cannot be written.
         """
         columns = ["file", "cluster", "confidence", "name", "flags"]
+        cells = zip(*(self.images[column] for column in columns[1:]), strict=True)
         rows = [
-            [file_cell(path, self.root), row.cluster, f"{row.confidence:.4f}", word_cell(row.name_), row.flags]
-            for path, row in zip(self.paths, self.images.rename(columns={"name": "name_"}).itertuples(), strict=True)
+            [file_cell(path, self.root), cluster, f"{confidence:.4f}", word_cell(name), word_cell(flags)]
+            for path, (cluster, confidence, name, flags) in zip(self.paths, cells, strict=True)
         ]
         write_table(out / LABELS, columns, rows)
         table = io.BytesIO()
         # bytes: a name of a file need not be text
-        self.images.assign(path=[os.fsencode(path.relative_to(self.root)) for path in self.paths]).to_parquet(
-            table, index=False
-        )
+        paths = [os.fsencode(path.relative_to(self.root)) for path in self.paths]
+        self.images.assign(path=paths).to_parquet(table, index=False)
         write_file(out / TABLE, table.getvalue())
         report = self.report | {"clusters": json.loads(self.clusters.to_json(orient="records"))}
         write_file(out / REPORT, (json.dumps(report, indent=1) + "\n").encode())
+
+
+@contextlib.contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A folder to write a result into, whose files replace those of `out` when the block ends well.
+
+    Where it does not, `out` is as it was. Where the process is killed while files are moved, `out` has no report, and
+    so no result.
+
+    Raises:
+        DataError: the files cannot be written.
+    """
+    with explain_unwritable(out):
+        out.mkdir(parents=True, exist_ok=True)
+        with temporary_folder(out, f".{REPORT}.") as folder:
+            yield folder
+            (out / REPORT).unlink(missing_ok=True)
+            for path in sorted(folder.iterdir(), key=lambda path: path.name == REPORT):
+                if not path.name.startswith("."):
+                    path.replace(out / path.name)
 
 
 def load_clustering(out: str | os.PathLike[str]) -> Clustering:

@@ -18,9 +18,11 @@ from labkit._inputs import is_whole
 from labkit.errors import DataError, quote
 
 N_DIMENSIONS = 50  # principal components that UMAP and t-SNE see
+EVENNESS = 0.5  # 0 keeps the distances of UMAP and t-SNE, with far islands in much empty space
 N_LANDMARKS = 5_000  # images that t-SNE places itself
 FEWEST = 12  # images, below which two principal components are the map
 NEIGHBORS = 15  # of an image, in UMAP
+MIN_DIST = 0.3  # of UMAP: images beside one another rather than one on another
 PERPLEXITY = 30.0  # of t-SNE, where there are enough images
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "two principal components"}
 
@@ -103,7 +105,7 @@ def _umap(components: np.ndarray, rng: np.random.Generator, seed: int) -> np.nda
 
         mapper = UMAP(
             n_neighbors=min(NEIGHBORS, len(components) - 1),
-            min_dist=0.1,
+            min_dist=MIN_DIST,
             init=_start(components, rng, 1.0),
             random_state=seed,
             n_jobs=1,
@@ -125,9 +127,7 @@ def _tsne(components: np.ndarray, rng: np.random.Generator, seed: int) -> np.nda
     return _beside(components, landmarks, placed, rng)
 
 
-def _beside(
-    components: np.ndarray, landmarks: np.ndarray, placed: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
+def _beside(components: np.ndarray, landmarks: np.ndarray, placed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Every image at the place of its nearest landmark, moved at random by no more than that one's nearest is away."""
     from sklearn.neighbors import NearestNeighbors
 
@@ -152,5 +152,13 @@ def _boxed(flat: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         turn = np.arange(len(members)) * math.pi * (3 - math.sqrt(5))  # a sunflower: even at any number
         radius = (size / 100 or 1.0) * np.sqrt(np.arange(len(members)) / len(members))
         flat[members] += np.stack([np.cos(turn), np.sin(turn)], 1) * radius[:, None]
+    flat = _even(flat)
     low, high = flat.min(0), flat.max(0)
     return ((flat - (low + high) / 2) * (2 / max(float((high - low).max()), 1e-12))).astype(np.float32)
+
+
+def _even(flat: np.ndarray) -> np.ndarray:
+    """Positions with less empty space between them: on either axis the mean of the coordinate and of its rank."""
+    n, size = len(flat), max(float(np.ptp(flat, axis=0).max()), 1e-12)
+    ranks = np.argsort(np.argsort(flat, axis=0, kind="stable"), axis=0, kind="stable")
+    return (1 - EVENNESS) * flat / size + EVENNESS * ranks * (np.ptp(flat, axis=0) / size) / max(n - 1, 1)

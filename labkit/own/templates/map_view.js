@@ -5,13 +5,14 @@ const dots = document.getElementById("dots"), images = document.getElementById("
 const dotPen = dots.getContext("2d", { alpha: false, willReadFrequently: true }), pen = images.getContext("2d");
 const view = { x: 0, y: 0, scale: 1, fit: 1, width: 1, height: 1 }; // center, pixels per unit
 const shown = { selected: new Uint8Array(n), matches: null, hidden: new Set(), lit: null }; // lit: a cluster of the legend
-const SMALLEST = 26, LARGEST = 112, GAP = 3; // pixels: of thumbnails, between them
-const HALF = REACH[ORDER[Math.floor((n - 1) / 2)]] || 1; // at a scale where this is t pixels, half of all fit with side t
+const SMALLEST = 32, LARGEST = 120, GAP = 3; // pixels: of thumbnails, between them
+const HALF = REACH[ORDER[Math.floor((n - 1) / 2)]] || 1; // where this is t pixels long, half of all fit with side t
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
-let pixels, image, stamps = new Map(), labels = [], queued = false, moving = 0, budget = 1500;
+let pixels, image, stamps = new Map(), labels = [], queued = false, moving = 0;
 let drawn = []; // images whose thumbnail is on the map now
-const speed = { last: 0, mean: 16, slow: false };
+const WHOLE = { thumbnails: 1500, dots: 1 }; // how many thumbnails at most, and the share of the dots
+const speed = { ...WHOLE, last: 0, mean: 16, drawing: 0, slow: "" };
 
 function resize() {
   const ratio = Math.min(devicePixelRatio || 1, 2), { width, height } = map.getBoundingClientRect();
@@ -39,34 +40,44 @@ function redraw() {
 function frame(now) {
   queued = false;
   const busy = moving && now - moving < 160;
-  if (busy && now - speed.last < 250) { // fewer thumbnails while a slow machine moves the map, all when it stands
-    speed.mean = 0.8 * speed.mean + 0.2 * (now - speed.last);
-    if (speed.mean > 24) budget = Math.max(0, Math.floor(budget * 0.8) - 1);
-    else if (speed.mean < 19) budget = Math.min(1500, budget + 12);
-    if (speed.mean > 33) speed.slow = true;
-  }
+  speed.start = performance.now();
+  if (busy && now - speed.last < 250) adapt(now - speed.last);
   speed.last = now;
-  draw(busy ? budget : Infinity);
+  draw(busy ? speed : WHOLE);
+  speed.drawing = 0.8 * speed.drawing + 0.2 * (performance.now() - speed.start);
   if (busy) setTimeout(() => performance.now() - moving >= 160 && redraw(), 170);
+  else if (speed.slow === "unsaid") {
+    speed.slow = "said";
+    note("Drawing is slow here, below 30 frames a second (no graphics card, or a busy machine): while it moves, the map shows fewer images.", 9);
+  }
+}
+
+function adapt(gap) { // on a slow machine a map that moves shows fewer thumbnails, then fewer dots; one that stands, all
+  speed.mean = 0.8 * speed.mean + 0.2 * gap;
+  if (speed.mean > 33) speed.slow ||= "unsaid";
+  if (speed.mean > 22 && speed.thumbnails) speed.thumbnails = Math.floor(speed.thumbnails * 0.75);
+  else if (speed.mean > 22 && speed.drawing > 5) speed.dots = Math.max(0.15, speed.dots * 0.93);
+  else if (speed.mean < 18 && speed.dots < 1) speed.dots = Math.min(1, speed.dots * 1.05);
+  else if (speed.mean < 18) speed.thumbnails = Math.min(WHOLE.thumbnails, speed.thumbnails + 8);
 }
 
 // ------------------------------------------------------------------------------------------------------------- drawing
 
-const thumbnailSide = () => Math.min(LARGEST, Math.max(SMALLEST, HALF * view.scale - GAP));
+const thumbnailSide = () => Math.min(LARGEST, Math.max(SMALLEST, 1.25 * HALF * view.scale - GAP));
 const showsThumbnails = () => HALF * view.scale >= 9;
 const isHidden = i => shown.hidden.has(cluster[i]);
 const isFaint = i => (shown.matches && !shown.matches[i]) || (shown.lit !== null && cluster[i] !== shown.lit);
 const screenX = i => (X[i] - view.x) * view.scale + view.width / 2;
 const screenY = i => (Y[i] - view.y) * view.scale + view.height / 2;
 
-function draw(most) {
+function draw({ thumbnails, dots: share }) {
   const { width, height, ratio } = view;
   drawn = [];
   const isDrawn = new Uint8Array(n);
   if (showsThumbnails()) {
     const apart = (thumbnailSide() + GAP) / view.scale, edge = LARGEST;
     for (const i of ORDER) {
-      if (REACH[i] < apart || drawn.length >= most) break;
+      if (REACH[i] < apart || drawn.length >= thumbnails) break;
       const x = screenX(i), y = screenY(i);
       if (x < -edge || y < -edge || x > width + edge || y > height + edge) continue;
       if (isHidden(i) || !sheets[Math.floor(i / perSheet)]) continue;
@@ -74,34 +85,32 @@ function draw(most) {
       isDrawn[i] = 1;
     }
   }
-  drawDots(isDrawn);
+  drawDots(isDrawn, Math.ceil(share * n));
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
   drawThumbnails();
-  drawLabels();
+  if (!drawn.length || thumbnailSide() < 48) drawLabels(); // further in, the images say it
   if (lasso.points) drawLasso();
 }
 
-function drawDots(skip) {
-  const back = rgba(cssColors.back), faint = cssColors.faint;
-  pixels.fill(back);
-  const radius = view.ratio * Math.min(5.5, Math.max(n > 5000 ? 1.9 : 2.6, 2.1 * Math.sqrt(view.scale / view.fit)));
-  const count = cluster.length, plain = !shown.matches && shown.lit === null;
-  const states = plain ? (selection.size ? 2 : 1) : 3; // faint ones first, selected ones last
-  for (let state = plain ? 1 : 0; state <= 2; state++) {
-    if (state === 2 && !selection.size) break;
-    for (let i = 0; i < count; i++) {
-      if (skip[i]) continue;
-      const mine = shown.selected[i] ? 2 : plain ? 1 : isFaint(i) ? 0 : 1;
-      if (mine !== state || shown.hidden.has(cluster[i])) continue;
-      const x = screenX(i) * view.ratio, y = screenY(i) * view.ratio;
+function drawDots(skip, most) { // the first of ORDER, which lie everywhere on the map
+  const ratio = view.ratio, plain = !shown.matches && shown.lit === null, faint = rgba(cssColors.faint);
+  const radius = ratio * Math.min(5.5, Math.max(n > 5000 ? 1.9 : 2.6, 2.1 * Math.sqrt(view.scale / view.fit)));
+  const masks = inside.map((_, symbol) => mask(symbol, radius)), halo = [mask(0, radius + 3.2 * ratio), mask(0, radius + 1.7 * ratio)];
+  const looks = new Map([...style].map(([c, { color, symbol }]) => [c, { color: rgba(color), mask: masks[symbol], hidden: shown.hidden.has(c) }]));
+  const rings = [rgba(cssColors.ink), rgba(cssColors.back)];
+  const zoom = view.scale * ratio, left = dots.width / 2 - view.x * zoom, top = dots.height / 2 - view.y * zoom;
+  pixels.fill(rings[1]);
+  for (let state = plain ? 1 : 0; state <= (selection.size ? 2 : 1); state++) { // faint ones first, selected ones last
+    for (let k = 0; k < most; k++) {
+      const i = ORDER[k];
+      if (skip[i] || (shown.selected[i] ? 2 : plain || !isFaint(i) ? 1 : 0) !== state) continue;
+      const x = X[i] * zoom + left, y = Y[i] * zoom + top;
       if (x < -20 || y < -20 || x > dots.width + 20 || y > dots.height + 20) continue;
-      const { color, symbol } = styleOf(cluster[i]);
-      if (state === 2) {
-        stamp(x, y, 0, radius + 3.2 * view.ratio, cssColors.ink);
-        stamp(x, y, 0, radius + 1.7 * view.ratio, cssColors.back);
-      }
-      stamp(x, y, symbol, radius, state === 0 ? faint : color);
+      const look = looks.get(cluster[i]);
+      if (look.hidden) continue;
+      if (state === 2) halo.forEach((ring, r) => stamp(x, y, ring, rings[r]));
+      stamp(x, y, look.mask, state ? look.color : faint);
     }
   }
   dotPen.putImageData(image, 0, 0);
@@ -111,21 +120,24 @@ const numbers = new Map(); // of colors
 function rgba(hex) {
   if (!numbers.has(hex)) {
     const full = hex.length === 4 ? hex.replace(/[0-9a-f]/gi, "$&$&") : hex, value = parseInt(full.slice(1), 16);
-    numbers.set(hex, (255 << 24 | (value & 255) << 16 | value & 0xff00 | value >> 16) >>> 0); // as the bytes lie in memory
+    numbers.set(hex, 0xff000000 | (value & 255) << 16 | value & 0xff00 | value >> 16); // as the bytes lie in memory
   }
   return numbers.get(hex);
 }
 
-function stamp(x, y, symbol, radius, hex) { // write a symbol into the pixels, smooth at its edge
-  const key = symbol * 1000 + Math.round(radius * 4);
-  let mask = stamps.get(key);
-  if (!mask) stamps.set(key, mask = coverage(inside[symbol], radius));
-  const { size, part } = mask, color = rgba(hex), width = dots.width, height = dots.height;
-  const left = Math.round(x - size / 2), top = Math.round(y - size / 2);
+function mask(symbol, radius) {
+  const key = symbol * 1000 + Math.round(radius * 8);
+  if (!stamps.has(key)) stamps.set(key, coverage(inside[symbol], Math.round(radius * 8) / 8));
+  return stamps.get(key);
+}
+
+function stamp(x, y, { size, part }, color) { // write a symbol into the pixels, smooth at its edge
+  const width = dots.width, left = Math.round(x - size / 2), top = Math.round(y - size / 2);
   const r = color & 255, g = color >> 8 & 255, b = color >> 16 & 255;
-  for (let v = Math.max(0, -top); v < size && top + v < height; v++) {
-    let at = (top + v) * width + left, from = Math.max(0, -left);
-    for (let u = from; u < size && left + u < width; u++) {
+  const from = Math.max(0, -left), to = Math.min(size, width - left), end = Math.min(size, dots.height - top);
+  for (let v = Math.max(0, -top); v < end; v++) {
+    const at = (top + v) * width + left;
+    for (let u = from; u < to; u++) {
       const a = part[v * size + u];
       if (a === 255) pixels[at + u] = color;
       else if (a) {

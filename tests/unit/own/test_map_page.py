@@ -39,17 +39,20 @@ class Page(HTMLParser):
     def __init__(self, content: bytes) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.parts: list[tuple[dict[str, str | None], list[str]]] = []
         self.text = content.decode()
         self.feed(self.text)
+        self.scripts = [(attrs, "".join(parts)) for attrs, parts in self.parts]
         self.data: dict[str, Any] = next(json.loads(text) for a, text in self.scripts if a.get("id") == "data")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.parts.append((dict(attrs), []))
 
     def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] == "script":
-            self.scripts.append((self.tags[-1][1], data))
+        if self.cdata_elem == "script":
+            self.parts[-1][1].append(data)
 
     @property
     def sheets(self) -> list[Image.Image]:

@@ -123,7 +123,7 @@ def test_a_merge_after_a_split_never_gives_a_number_twice(clustering: Clustering
     assert sizes(result) == {0: 2, 1: 2, 2: 3, 3: 4, 5: 1}
 
 
-# ------------------------------------------------------------------------------------------ always from what was found
+# ------------------------------------------------------------------------------------------- always from what was found
 
 OPERATIONS = [
     {"do": "merge", "clusters": [0, 1]},
