@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from labkit._saved import read_saved, write_saved
+from labkit.cli import main
 from labkit.errors import CheckpointError, DataError
 from labkit.own import later
-from labkit.own.clustering import SEEN
+from labkit.own.clustering import SEEN, TURTLE
 from labkit.own.later import Seen, load_seen, reviewed, save_seen, see
+from labkit.own.reading import read_folder
+from labkit.spaces.backbones import load_backbone
+from labkit.turtle import Turtle
 from tests.unit.own.results import make_result
 
 RNG = np.random.default_rng(0)
@@ -163,3 +169,72 @@ def test_a_part_of_which_nothing_is_kept_is_not_chosen(split: tuple[later.Cluste
         seen, rows=seen.rows[kept], spaces={name: (mean, units[kept]) for name, (mean, units) in seen.spaces.items()}
     )
     assert reviewed(np.zeros(10, int), result, fewer, {"x": two_sides(10, 1)}).tolist() == [0] * 10
+
+
+# -------------------------------------------------------------------------------------------------------- the command
+
+
+def make_images(folder: Path, shades: list[int], seed: int) -> None:
+    """Noisy gray images of these shades, with hostile names."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    for i, shade in enumerate(shades):
+        noise = rng.integers(0, 40, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(noise + np.uint8(shade)).save(folder / f"={i:02d}\n.png")
+
+
+@pytest.fixture
+def saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A result on dark and bright images, of which the cluster of the bright ones is named and the other rejected."""
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    make_images(tmp_path / "photos", [20] * 15 + [180] * 15, 0)
+    reading = read_folder(tmp_path / "photos", [load_backbone("pixels")])
+    turtle = Turtle(2, n_restarts=2, n_outer_steps=50, random_state=0).fit(list(reading.features.values()))
+    bright = int(turtle.labels_[-1])
+    labels = [int(label) if label == bright else -1 for label in turtle.labels_]
+    result = make_result(tmp_path / "made", [f"{i}.png" for i in range(30)], labels, {bright: "=bright"})
+    result = dataclasses.replace(result, root=reading.root, paths=reading.files)
+    result.images["found"] = turtle.labels_
+    result.report["settings"] = {"backbones": ["pixels"]}
+    out = tmp_path / "out"
+    result.save(out)
+    turtle.save(out / TURTLE)
+    save_seen(out, reading.features, result)
+    return out
+
+
+def test_later_images_get_reviewed_clusters(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_images(tmp_path / "new", [20] * 3 + [180] * 4, 1)
+    (tmp_path / "new" / "broken.png").write_bytes(b"no image")
+    checker = np.kron(np.indices((2, 2)).sum(0) % 2, np.full((8, 8), 255)).astype(np.uint8)
+    Image.fromarray(checker).save(tmp_path / "new" / "other.png")
+    for given in (saved, saved / TURTLE):
+        assert main(["predict", str(given), str(tmp_path / "new"), "--out", str(tmp_path / "new.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "left out: broken.png" in said
+    assert "(=bright): " in said
+    with (tmp_path / "new.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == [f"./={i:02d}\n.png" for i in range(7)] + ["other.png"]
+    assert {row["cluster"] for row in rows[:3]} == {"-1"}
+    assert {row["name"] for row in rows[:3]} == {""}
+    assert {row["name"] for row in rows[3:7]} == {"'=bright"}
+    assert "unlike anything seen" in rows[7]["flags"]
+    assert float(rows[7]["unlike"]) > 0.95
+    assert sum("unlike" in row["flags"] for row in rows[:7]) <= 1
+
+
+def test_what_cannot_be_predicted_is_said_first(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["predict", str(tmp_path / "nothing"), str(tmp_path / "photos")]) == 2
+    assert "holds no clusters" in capsys.readouterr().err
+    image = next((tmp_path / "photos").iterdir())
+    content = image.read_bytes()
+    assert main(["predict", str(saved), str(tmp_path / "photos"), "--out", str(image)]) == 2
+    assert image.read_bytes() == content
+    assert main(["predict", str(saved), str(tmp_path / "photos"), "--out", str(saved / TURTLE)]) == 2
+    assert "would replace" in capsys.readouterr().err
+    (saved / SEEN).unlink()
+    assert main(["predict", str(saved), str(tmp_path / "photos")]) == 2
+    assert "Run labkit cluster again" in capsys.readouterr().err
