@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -276,6 +277,28 @@ def test_a_link_back_to_the_images_loses_none(result: Clustering, tmp_path: Path
     (new / "shoes 2").symlink_to(result.root / "deep")
     undo_sort(new)
     assert tree(result.root) == before
+
+
+def test_a_copy_that_is_also_the_image_is_kept(result: Clustering, tmp_path: Path) -> None:
+    """Where the images' folder was replaced by a link to the copies, these are all that is left."""
+    new = tmp_path / "new"
+    carry_out(plan_sort(result, new, "copy"))
+    content = (result.root / "deep" / "c.jpg").read_bytes()
+    shutil.rmtree(result.root / "deep")
+    (result.root / "deep").symlink_to(new / "shoes 2")
+    assert new / "shoes 2" / "c.jpg" in undo_sort(new).left
+    assert (new / "shoes 2" / "c.jpg").read_bytes() == content
+
+
+def test_another_image_of_the_same_size_and_time_is_kept(result: Clustering, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    carry_out(plan_sort(result, new, "move"))
+    moved, before = new / "shoes" / "a.jpg", (new / "shoes" / "a.jpg").stat()
+    (result.root / "a.jpg").write_bytes(b"x" * before.st_size)
+    os.utime(result.root / "a.jpg", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert list(undo_sort(new).left) == [moved]
+    assert carry_out(plan_sort(result, new, "move")).left.keys() == {result.root / "a.jpg"}
+    assert moved.exists()
 
 
 def test_a_full_disk_is_said_before_the_work(
