@@ -156,7 +156,7 @@ class ImageDataset:
             digest.update(f"decoding {DECODING}".encode())
             root = self.root or os.path.commonpath([path.absolute().parent for path in self.files])
             for path in self.files:
-                digest.update(_file_identity(path, root))
+                digest.update(file_identity(path, root))
         elif len(self):
             digest.update(self.origin.encode())
             for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
@@ -251,7 +251,7 @@ def _expect_pixels(array: object) -> None:
         )
 
 
-def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
+def file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
     """Path below the root, size, time, and the content: all of up to 64 KiB, of more as much in sixteen places."""
     try:
         with open_regular(path) as file:

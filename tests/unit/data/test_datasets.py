@@ -538,6 +538,7 @@ def test_huggingface(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, label: str
         return Rows([{"img": Image.new("L", (2, 2), 7), "fine": k} for k in (1, 0)])
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load))
+    monkeypatch.setattr("labkit.data.hub.hub_answers", lambda: True)
     dataset = load_dataset(make_manifest(tmp_path, HUB | {"label": label, "revision": "abc"}, ["a", "b"], train=2))
     assert asked == [(("me/mine", None), {"split": "training", "revision": "abc"})]
     assert dataset.labels.tolist() == expected
@@ -549,6 +550,7 @@ def test_huggingface_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         raise ConnectionError("offline")
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load))
+    monkeypatch.setattr("labkit.data.hub.hub_answers", lambda: True)
     with pytest.raises(DataError, match=r"me/mine cannot be loaded .*offline.*Connect to the network once"):
         load_dataset(make_manifest(tmp_path, HUB, ["a", "b"], train=2))
 

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 
 import labkit
-from labkit import _parser, cli
+from labkit import cli
+from labkit.cli import options
 from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, FitError
 from labkit.must import MUST, PRESETS, MustConfig
@@ -50,7 +51,7 @@ def test_help_is_quick() -> None:
         "heavy = {'torch', 'sklearn', 'pandas', 'matplotlib', 'numpy'} & set(sys.modules)\nassert not heavy, heavy"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parents[1]
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(cli.__file__).parents[2]
     )
     assert done.returncode == 0, done.stderr
     for command in ("run", "cluster", "must", "datasets"):
@@ -61,7 +62,7 @@ def test_the_help_names_all_spaces_of_the_paper(capsys: pytest.CaptureFixture[st
     assert cli.main(["cluster", "--help"]) == 0
     said = "".join(capsys.readouterr().out.split())  # argparse breaks lines at hyphens, too
     assert all(name in said for name in SPACES)
-    assert sorted(SPACES) == sorted(_parser.PAPER_SPACES.split(", "))
+    assert sorted(SPACES) == sorted(options.PAPER_SPACES.split(", "))
 
 
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,7 +70,10 @@ def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[st
     epochs = ["must", "digits", "--epochs", "0"]
     for arguments in ([], ["sort"], ["cluster", "folder"], ["cluster", "folder", "--classes", "two"], seed, epochs):
         assert cli.main(arguments) == 2
-    assert "usage: labkit" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert said.startswith("labkit: ")
+        assert "--help" in said
+        assert said.count("\n") == 1
 
 
 def test_cluster_writes_a_table_and_a_sheet(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -414,7 +418,7 @@ def test_paths_may_begin_with_a_tilde(photos: Path, tmp_path: Path, monkeypatch:
     assert cli.main(command) == 0
     assert (tmp_path / "l.csv").exists()
     assert (tmp_path / "s.html").exists()
-    parse = _parser.make_parser(cli.WORK).parse_args
+    parse = cli.make_parser().parse_args
     parsed = parse(["must", "~/photos", "--out", "~/run"])
     assert (parsed.data, parsed.out) == (str(photos), tmp_path / "run")
     assert parse(["run", "--out", "~/run"]).out == tmp_path / "run"
@@ -487,13 +491,13 @@ def test_a_file_of_words_with_a_comma_in_its_name_is_a_file(photos: Path, tmp_pa
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["cluster", "", "--classes", "2"], "argument folder: it is empty"),
-        (["must", ""], "argument data: it is empty"),
-        (["run", "--out", ""], "argument --out: it is empty"),
-        (["cluster", ".", "--classes", "2.5"], "argument --classes: invalid int value: '2.5'"),
-        (["cluster", ".", "--classes", "2", "--seed", "x"], "argument --seed: 'x' is not a whole number from 0 to"),
-        (["cluster", ".", "--classes", "2", "--restarts", "0"], "argument --restarts: '0' is not a whole number of at"),
-        (["cluster", ".", "--classes", "2", "--restarts", "9" * 5000], "argument --restarts: '9999"),
+        (["cluster", "", "--classes", "2"], "folder: it is empty"),
+        (["must", ""], "data: it is empty"),
+        (["run", "--out", ""], "--out: it is empty"),
+        (["cluster", ".", "--classes", "2.5"], "--classes: '2.5' is not a"),
+        (["cluster", ".", "--classes", "2", "--seed", "x"], "--seed: 'x' is not a whole number from 0 to"),
+        (["cluster", ".", "--classes", "2", "--restarts", "0"], "--restarts: '0' is not a whole number of at"),
+        (["cluster", ".", "--classes", "2", "--restarts", "9" * 5000], "--restarts: '9999"),
     ],
 )
 def test_arguments_that_are_none_are_explained(
@@ -536,7 +540,7 @@ def test_a_sheet_that_fails_costs_no_table(
 def in_shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """A command line in which `labkit` is this one."""
     labkit_here = f"{sys.executable} -m labkit.cli "
-    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1]), "OMP_NUM_THREADS": "1", **environment}
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2]), "OMP_NUM_THREADS": "1", **environment}
     env["LABKIT_CACHE"] = environment.get("LABKIT_CACHE", str(folder / "cache"))
     full = command.replace("labkit ", labkit_here, 1)
     return subprocess.run(["bash", "-c", full], cwd=folder, env=env, capture_output=True, text=True, errors="replace")
