@@ -45,20 +45,24 @@ class _NotReadError(ValueError):
 
 
 class _Room:
-    """Room for so many pixels: who asks for some waits until others have left enough of it, or all."""
+    """Room for so many pixels: a thread that asks for some waits until others have left enough of it, or all."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = 0
+        self._own = threading.local()  # what a thread has, which may ask for more: it cannot wait for itself
 
     @contextlib.contextmanager
     def take(self, pixels: int) -> Iterator[None]:
+        own = getattr(self._own, "taken", 0)
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= ALONE)
+            self._changed.wait_for(lambda: own or not self._taken or self._taken + pixels <= ALONE)
             self._taken += pixels
+        self._own.taken = own + pixels
         try:
             yield
         finally:
+            self._own.taken = own
             with self._changed:
                 self._taken -= pixels
                 self._changed.notify_all()

@@ -420,6 +420,13 @@ def test_room_is_shared_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 0 < max(most) <= 10
 
 
+@pytest.mark.timeout(20)
+def test_who_looks_at_an_image_may_read_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(labkit.data.decoding, "ALONE", 10)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    assert use_image(tmp_path / "a.png", lambda image: read_image(tmp_path / "a.png").size) == (4, 4)
+
+
 # identity
 
 
