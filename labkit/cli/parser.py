@@ -45,8 +45,8 @@ class Parser(argparse.ArgumentParser):
 
     def add_subparsers(self, **named: Any) -> argparse._SubParsersAction[Parser]:  # type: ignore[override]
         action = super().add_subparsers(**named)
-        self.commands = action.choices  # type: ignore[assignment] # which commands are added to
-        return action  # type: ignore[return-value]
+        self.commands = action.choices
+        return action
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         given = list(sys.argv[1:] if args is None else args)
