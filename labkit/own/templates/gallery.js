@@ -150,14 +150,11 @@ function mark(number) {
 function askSplit(number) {
   const why = problem(state, { do: "split", cluster: number, into: 2 });
   if (why) { say(why); return; }
+  focusCluster(number); // it has the focus again when the dialog closes
   $("split-title").textContent = `Split ${called(number)}`;
   $("split-into").value = 2;
   $("split-into").max = Math.min(20, state.clusters.get(number).size);
-  $("split").returnValue = "";
-  $("split").onclose = () => {
-    if ($("split").returnValue === "split") act({ do: "split", cluster: number, into: Number($("split-into").value) });
-    focusCluster(number);
-  };
+  $("split-form").onsubmit = () => act({ do: "split", cluster: number, into: Number($("split-into").value) });
   $("split").showModal();
   $("split-into").select();
 }
@@ -425,6 +422,7 @@ function stepTile(article, from, step) {
 // ------------------------------------------------------------------------------------------------------------ originals
 
 let opened = null; // the tile whose original is shown
+let openedFrom = null; // the tile that had the focus; a browser gives it back
 
 function open(tile) {
   opened = tile;
@@ -446,7 +444,10 @@ function open(tile) {
   };
   picture.src = image.href;
   showSelect(row);
-  if (!$("original").open) $("original").showModal();
+  if (!$("original").open) {
+    openedFrom = tile;
+    $("original").showModal();
+  }
 }
 
 function showSelect(row) {
@@ -553,8 +554,7 @@ async function copy(text) {
 
 $("original").addEventListener("close", () => {
   if ($("original").open) return; // the next one was opened meanwhile
-  const focused = document.activeElement; // the tile that the dialog was opened from, or what the next key led to
-  if (focused === document.body || focused.closest(".tile")) opened.focus();
+  if (document.activeElement === openedFrom || document.activeElement === document.body) opened.focus();
   $("original-image").removeAttribute("src");
 });
 $("filter").addEventListener("input", filter);
