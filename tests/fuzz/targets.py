@@ -15,6 +15,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, features
 from safetensors.torch import save_file
@@ -28,7 +29,9 @@ from labkit.data.decoding import read_image
 from labkit.data.manifests import load_manifest
 from labkit.errors import LabkitError
 from labkit.must import MUST
+from labkit.own.clustering import Clustering
 from labkit.own.files import read_words
+from labkit.own.review import read_review, reviewed
 from labkit.spaces.cache import read_features, write_features
 from labkit.turtle import Turtle
 from labkit.zeroshot.prompts import Prompts, load_prompts
@@ -304,6 +307,29 @@ def run_into(path: Path) -> None:
         series.expect_replaceable(path.parent, [source])
 
 
+def reviews() -> list[bytes]:
+    operations = [
+        {"do": "merge", "clusters": [0, 1]},
+        {"do": "split", "cluster": 2, "into": 2},
+        {"do": "rename", "cluster": 0, "name": "球"},
+        {"do": "reject", "files": ["0.png", "5.png"]},
+        {"do": "move", "files": ["5.png"], "cluster": 3},
+        {"do": "reject", "cluster": 2},
+    ]
+    whole = {"labkit": "review", "version": 1, "run": "", "operations": operations}
+    return [json.dumps(whole | {"operations": operations[i : i + 4]}).encode() for i in range(3)]
+
+
+def carry_out(path: Path) -> None:
+    """A review of eight images in four clusters."""
+    found = [k // 2 for k in range(8)]
+    images = pd.DataFrame({"file": [f"{i}.png" for i in range(8)], "found": found, "cluster": found})
+    clusters = pd.DataFrame({"cluster": range(4), "size": 2, "name": "", "name_confidence": 0.5})
+    clusters["suggestions"] = [["cat"]] * 4
+    clustering = Clustering(Path(), [Path()] * 8, images, clusters, {"run": ""})
+    reviewed(clustering, read_review(path), {"pixels": np.eye(8, dtype=np.float32)})
+
+
 TARGETS = {
     "image": Target(".jpg", images, read_both_ways),
     "named-image": Target(".img", named_images, read_named),
@@ -315,5 +341,6 @@ TARGETS = {
     "results": Target(".jsonl", results, read_and_show_results),
     "idx": Target("", idx_files, lambda path: read_idx(path.parent, path.name)),
     "idx-gz": Target(".gz", lambda: [gzip.compress(content) for content in idx_files()], read_gz),
+    "review": Target(".json", reviews, carry_out),
     "notebook": Target(".ipynb", notebooks, run_into),
 }
