@@ -174,7 +174,7 @@ def _hash(text: str) -> str:
 
 @functools.cache
 def _asset(name: str) -> str:
-    return resources.files("labkit.own").joinpath("templates", name).read_text("utf-8")
+    return resources.files("labkit.own").joinpath("templates").joinpath(name).read_text("utf-8")
 
 
 @functools.cache

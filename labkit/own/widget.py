@@ -43,7 +43,7 @@ def review_widget(
     return ReviewWidget(clustering, thumbnails, features or {})
 
 
-class ReviewWidget(ipywidgets.VBox):  # type: ignore[misc]
+class ReviewWidget(ipywidgets.VBox):
     """The widget of `review_widget`.
 
     Attributes:
@@ -121,16 +121,13 @@ class ReviewWidget(ipywidgets.VBox):  # type: ignore[misc]
         """The name of an image."""
         return str(self._base.images["file"].iloc[row])
 
-    def thumbnail(self, row: int) -> bytes:
-        """Its thumbnail."""
-        return self._thumbnails[row]
+    def image(self, row: int) -> dict[str, str]:
+        """An image, for the template."""
+        return {"file": self.file(row), "jpeg": base64.b64encode(self._thumbnails[row]).decode()}
 
     def strip(self, cluster: int) -> list[dict[str, str]]:
         """The first images of a cluster, for the template."""
-        return [
-            {"file": self.file(row), "jpeg": base64.b64encode(self._thumbnails[row]).decode()}
-            for row in self.members(cluster)[:STRIP].tolist()
-        ]
+        return [self.image(row) for row in self.members(cluster)[:STRIP].tolist()]
 
     def _titles(self) -> dict[int, str]:
         numbers, names = self._now.clusters["cluster"].tolist(), self._now.clusters["name"]
@@ -169,7 +166,7 @@ class ReviewWidget(ipywidgets.VBox):  # type: ignore[misc]
         return bundle
 
 
-class _Bar(ipywidgets.HBox):  # type: ignore[misc]
+class _Bar(ipywidgets.HBox):
     """What there is, and Undo."""
 
     def __init__(self, undo: Callable[[], None], more: Callable[[], None]) -> None:
@@ -187,7 +184,7 @@ class _Bar(ipywidgets.HBox):  # type: ignore[misc]
         self.message.value = text
 
 
-class _Row(ipywidgets.VBox):  # type: ignore[misc]
+class _Row(ipywidgets.VBox):
     """A cluster: its first images, and what can be done with it."""
 
     def __init__(self, owner: ReviewWidget, cluster: int, name: str, size: int, can_split: bool) -> None:
@@ -204,11 +201,11 @@ class _Row(ipywidgets.VBox):  # type: ignore[misc]
         title = ipywidgets.Label(f"cluster {cluster}: {size} image{'s' if size != 1 else ''}")
         title.layout.width = "13em"
         controls = [title, self.name, self.merge, *([self.split] if can_split else []), self.reject, self.images]
-        strip = ipywidgets.HTML(_template().module.strip(owner.strip(cluster)))  # type: ignore[attr-defined]
+        strip = ipywidgets.HTML(_strip(owner.strip(cluster)))
         super().__init__([ipywidgets.HBox(controls, layout=_WRAP), strip])
 
 
-class _Opened(ipywidgets.VBox):  # type: ignore[misc]
+class _Opened(ipywidgets.VBox):
     """The images of a cluster, some of which can be picked, then moved or rejected."""
 
     def __init__(self, owner: ReviewWidget, cluster: int, page: int) -> None:
@@ -237,8 +234,7 @@ class _Opened(ipywidgets.VBox):  # type: ignore[misc]
     def _tile(self, owner: ReviewWidget, row: int, pick: ipywidgets.Checkbox) -> ipywidgets.VBox:
         file = owner.file(row)
         pick.tooltip = file
-        image = ipywidgets.Image(value=owner.thumbnail(row), format="jpeg", alt=file)
-        image.layout = ipywidgets.Layout(height="5.5em", object_fit="contain")
+        image = ipywidgets.HTML(_strip([owner.image(row)]))
         caption = ipywidgets.Label(PurePosixPath(file).name, layout=_TILE)
         return ipywidgets.VBox([image, caption, pick], layout=_TILE)
 
@@ -263,6 +259,12 @@ def _button(text: str, act: Callable[[], None], disabled: bool = False) -> ipywi
 def _renamed(cluster: int, name: str) -> dict[str, Any]:
     """The operation for a name as it was typed: one line, without what would steer a table."""
     return {"do": "rename", "cluster": cluster, "name": _CONTROL.sub(" ", name).strip()[:LONGEST_NAME].strip()}
+
+
+def _strip(images: list[dict[str, str]]) -> str:
+    """Images beside one another, as HTML."""
+    strip: str = _template().module.strip(images)  # type: ignore[attr-defined]
+    return strip
 
 
 @functools.cache
