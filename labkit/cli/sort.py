@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
+from labkit.cli.parser import examples
 from labkit.errors import DataError, printable, shown
 
 if TYPE_CHECKING:
@@ -21,7 +22,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="put the images into a folder for each cluster, or back",
         description="Copy, link or move the images of a result into a folder for each cluster, named by the cluster's "
         "name; images that a review rejected go to the folder rejected. Shows first what it would do, and asks. "
-        "Nothing is replaced, and --undo puts all back. Example: labkit sort clusters --to sorted --copy",
+        "Nothing is replaced, and --undo puts all back.",
+        epilog=examples(
+            "labkit sort clusters --to sorted --copy",
+            "labkit sort clusters --to sorted --move --yes",
+            "labkit sort --undo sorted",
+        ),
     )
     parser.add_argument("out", nargs="?", type=options.path, help="the folder that `labkit cluster` wrote")
     parser.add_argument("--to", type=options.path, metavar="NEW", help="a folder that is new or empty")
