@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from labkit._files import cache_dir, locked_folder, own_dir
+from labkit._files import cache_dir, locked_folder, own_dir, sweep
 from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError, DataError, shown
 from labkit.own.facts import Facts
@@ -177,6 +177,19 @@ def part_folders(root: Path) -> list[Path]:
     return list(dict.fromkeys(base / "readings" / name for base in bases))
 
 
+def tidy(folder: Path) -> None:
+    """Take away what killed processes left in a folder of parts, unless another process is at work there."""
+    if not os.access(folder, os.W_OK) or not any(path.name.startswith(".") for path in folder.iterdir()):
+        return
+    with contextlib.suppress(OSError), locked_folder(folder, wait=False):
+        _sweep_all(folder)
+
+
+def _sweep_all(folder: Path) -> None:
+    for left in list(folder.glob(".*.????????")):  # what `atomic_write` calls its temporary folders
+        sweep(folder / left.name[1:-9])
+
+
 @contextlib.contextmanager
 def writable_folder(folders: Sequence[Path]) -> Iterator[Path]:
     """The first of these folders that this user may write to; within the block no other process does.
@@ -189,6 +202,7 @@ def writable_folder(folders: Sequence[Path]) -> Iterator[Path]:
             try:
                 with explain_unwritable(folder):
                     _lock(folder, held)
+                    _sweep_all(folder)
                 break
             except DataError as error:
                 if folder == folders[-1] or not _is_denied(error.__cause__):

@@ -36,6 +36,7 @@ from labkit.own.kept import (
     make_part,
     part_folders,
     take_parts,
+    tidy,
     writable_folder,
     write_part,
 )
@@ -124,6 +125,8 @@ def read_folder(root: Path, backbones: Sequence[Backbone], *, strict: bool = Fal
         with writable_folder(folders) as folder:
             take_parts([folder], found)  # another process has read them while this one waited
             _read_missing(files, found, columns, folder, progress)
+    else:
+        tidy(folders[0])
     left_out |= {files[row]: why for row, why in found.failed.items()}
     if strict and left_out:
         raise DataError(_all_left_out(left_out, root))

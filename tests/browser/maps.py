@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ def opened(path: Path, **options: Any) -> Iterator[Any]:
             browser.close()
     if wrong:
         raise AssertionError(f"the page said {wrong}")
+
+
+def until(page: Any, condition: str) -> None:
+    """Wait until JavaScript is true. The page's policy forbids what Playwright's own function for it does."""
+    deadline = time.monotonic() + WAIT / 1000
+    while not page.evaluate(condition):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it did not become true that {condition}")
+        time.sleep(0.03)
 
 
 def frames_a_second(page: Any, seconds: float) -> dict[str, float]:

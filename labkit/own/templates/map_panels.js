@@ -64,7 +64,7 @@ function search() {
   const titles = new Map([...names.keys(), REJECTED].map(c => [c, clusterText(c).toLowerCase()]));
   shown.matches = words.length ? Uint8Array.from(lower, (file, i) => words.every(word => file.includes(word) || titles.get(cluster[i])?.includes(word))) : null;
   const count = shown.matches ? shown.matches.reduce((a, b) => a + b, 0) : 0;
-  $("matches").textContent = words.length ? `${count.toLocaleString()} of ${n.toLocaleString()}` : "";
+  $("found").textContent = words.length ? `${count.toLocaleString()} of ${n.toLocaleString()}` : "";
   $("select-matches").hidden = !count;
   redraw();
 }

@@ -56,8 +56,8 @@ function adapt(gap) { // on a slow machine a map that moves shows fewer thumbnai
   speed.mean = 0.8 * speed.mean + 0.2 * gap;
   if (speed.mean > 33) speed.slow ||= "unsaid";
   if (speed.mean > 22 && speed.thumbnails) speed.thumbnails = Math.floor(speed.thumbnails * 0.75);
-  else if (speed.mean > 22 && speed.drawing > 5) speed.dots = Math.max(0.15, speed.dots * 0.93);
-  else if (speed.mean < 18 && speed.dots < 1) speed.dots = Math.min(1, speed.dots * 1.05);
+  else if (speed.mean > 22 && speed.drawing > 5) speed.dots = Math.max(0.15, speed.dots * 0.8);
+  else if (speed.mean < 18 && speed.dots < 1) speed.dots = Math.min(1, speed.dots * 1.03);
   else if (speed.mean < 18) speed.thumbnails = Math.min(WHOLE.thumbnails, speed.thumbnails + 8);
 }
 
