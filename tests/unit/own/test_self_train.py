@@ -89,6 +89,13 @@ def test_a_run_with_too_few_steps_is_said_before_and_after(
     assert plan(str(photos), tiny.NAME, words=["dark", "bright"], batch_size=8, epochs=needed).warning == ""
 
 
+def test_images_that_a_batch_leaves_out_are_said(photos: Path) -> None:
+    lines = plan(str(photos), "pocket-vit", words=["dark", "bright"], batch_size=15, epochs=3).settings
+    assert lines[-1] == "  3 steps, 1 in an epoch of 24 images, of which each leaves out 9: --batch 12 would use all"
+    lines = plan(str(photos), "pocket-vit", words=["dark", "bright"], batch_size=12, epochs=3).settings
+    assert lines[-1] == "  6 steps, 2 in an epoch of 24 images"
+
+
 def test_the_words_and_where_they_are_from_are_said(photos: Path, tmp_path: Path) -> None:
     given = plan(str(photos), "pocket-vit", words=["dark", "bright"])
     assert given.settings[0] == "classes: dark, bright (2, from --words)"
