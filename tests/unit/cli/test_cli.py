@@ -21,7 +21,8 @@ from labkit import cli
 from labkit.cli import options
 from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, FitError
-from labkit.must import MUST, PRESETS, MustConfig
+from labkit.must import MUST, PRESETS
+from labkit.own.self_train import Plan
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.papers import SPACES
 from labkit.turtle import Turtle
@@ -344,12 +345,11 @@ def test_must_takes_the_settings_of_its_dataset_and_model(
 ) -> None:
     given = []
 
-    def must(backbone: str, prompts: object, config: MustConfig, random_state: int, progress: bool) -> None:
-        given.append(config)
+    def self_train(plan: Plan, **options: object) -> None:
+        given.append(plan.config)
         raise FitError("seen enough")
 
-    monkeypatch.setattr("labkit.own.self_train.MUST", must)
-    monkeypatch.setattr("labkit.own.self_train.load_dataset", lambda manifest, split: None)
+    monkeypatch.setattr("labkit.own.self_train.self_train", self_train)
     assert cli.main(["must", *arguments, "--out", str(tmp_path)]) == 2
     assert given == [PRESETS[row].replace(**changes)]
 
