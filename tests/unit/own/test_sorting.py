@@ -15,6 +15,7 @@ from labkit.cli import main
 from labkit.errors import DataError
 from labkit.own.arrangement import arrange, cluster_folders, folder_name
 from labkit.own.clustering import Clustering
+from labkit.own.exports import export
 from labkit.own.sorting import carry_out, plan_sort, undo_sort
 from labkit.own.undo_file import UNDO
 from tests.unit.own.results import make_result
@@ -134,6 +135,24 @@ def test_sorted_and_put_back(result: Clustering, tmp_path: Path, how: str) -> No
     assert (undone.done, undone.left) == (len(FILES), {})
     assert tree(result.root) == before
     assert not new.exists()
+
+
+def test_a_result_of_a_folder_beside_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = make_result(Path("photos"), FILES, LABELS, NAMES)
+    for how in ("copy", "link", "move"):
+        before = tree(Path("photos"))
+        assert carry_out(plan_sort(result, Path("new"), how)).left == {}
+        assert all(Path("new", target).read_bytes() for target in SORTED)
+        if how == "move":
+            with pytest.raises(DataError, match=r"none of the 5 images is where it was"):
+                export(result, Path("new export"), "fiftyone")
+        else:
+            assert export(result, Path(f"new {how}"), "fiftyone") == {}
+        monkeypatch.chdir(tmp_path / "new")
+        assert undo_sort(Path("../new")).left == {}
+        monkeypatch.chdir(tmp_path)
+        assert tree(Path("photos")) == before
 
 
 def test_links_are_relative_and_survive_a_move_of_both(result: Clustering, tmp_path: Path) -> None:
