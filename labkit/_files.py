@@ -132,7 +132,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target, before = _target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(target.parent, _prefix(target)) as folder:
+    with _spoken_of(target), temporary_folder(target.parent, _prefix(target)) as folder:
         temporary = folder / target.name
         temporary.touch(exist_ok=False)
         mode = (before or temporary.stat()).st_mode
@@ -151,8 +151,19 @@ def expect_writable(path: str | os.PathLike[str]) -> None:
     """Raise the OSError that `atomic_write` would raise, before the work that is to be written."""
     target, _ = _target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with temporary_folder(target.parent, _prefix(target)) as folder:
+    with _spoken_of(target), temporary_folder(target.parent, _prefix(target)) as folder:
         (folder / target.name).touch()  # its name may be too long
+
+
+@contextlib.contextmanager
+def _spoken_of(target: Path) -> Iterator[None]:
+    """Errors of the temporary file name the file that it would become, which is the one that a person knows."""
+    try:
+        yield
+    except OSError as error:
+        if str(error.filename).startswith(str(target.parent / _prefix(target))):
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise
 
 
 def sweep(path: str | os.PathLike[str]) -> None:

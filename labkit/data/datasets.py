@@ -23,6 +23,7 @@ from PIL import Image
 from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
 from labkit.data.folders import data_dir
+from labkit.data.hub import cache_only_if_unreachable
 from labkit.data.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Builtin, HuggingFace, Manifest, Torchvision
@@ -291,7 +292,8 @@ def _huggingface(manifest: Manifest, source: HuggingFace, split: str) -> ImageDa
     untrusted = inspect.signature(datasets.load_dataset).parameters.keys() & {"trust_remote_code"}
     options = {"split": source.splits[split], "revision": source.revision, **dict.fromkeys(untrusted, False)}
     try:
-        rows = datasets.load_dataset(source.repo, source.config, **options)
+        with cache_only_if_unreachable():
+            rows = datasets.load_dataset(source.repo, source.config, **options)
         labels = np.full(len(rows), -1) if source.label is None else np.array(rows[source.label])
         labels = labels.astype(np.int64)
     except Exception as error:  # offline, no such repository, split or column

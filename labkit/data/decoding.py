@@ -7,15 +7,17 @@ import io
 import os
 import re
 import struct
+import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 
 from labkit._files import open_regular
+from labkit.data.formats import ending, learn_format, readable_formats, silence_pillow
+from labkit.data.levels import bands, gray_of_levels, scale_colors
 from labkit.errors import DataError, shorten, shown
 
 if TYPE_CHECKING:
@@ -23,96 +25,109 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # those of Pillow that the suffixes stand for
+DECODING = 2  # raised when the pixels that a file decodes to change, so that no features of the old ones are used
 MAX_PIXELS = 112_000_000  # of one image; decoding takes up to ten bytes each,
-MAX_PIXELS_WEBP = 80_000_000  # but of this format sixteen
+MAX_PIXELS_OF = {"AVIF": 80_000_000, "WEBP": 64_000_000, "JPEG2000": 44_000_000}  # but of these up to 14, 18 and 25,
+MAX_PIXELS_OF |= {"DDS": 1 << 24, "QOI": 1 << 24}  # and of these, which Python decodes, a minute for 16 million
 MAX_SIDE = 65_535  # in pixels
 HEADER = 1 << 16  # bytes in which a PPM has said its size
 MAX_BYTES = 1 << 30  # of the file of one image
-ALONE = 32_000_000  # images of more pixels are decoded one at a time, so that threads do not add up
-BAND = 1 << 20  # pixels of an image that are converted at a time
+ALONE = 32_000_000  # pixels of all images that are decoded at a time; one of more is decoded alone
+FRAMES = 16  # of an animation that are looked at for one that is not empty
+ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
+HIDDEN_SIZE = ("CUR", "ICNS", "ICO")  # their header does not say how large the image in it is
 PNG = b"\x89PNG\r\n\x1a\n"  # how such a file begins
 XMP = b"XML:com.adobe.xmp\0\0"  # how a text begins that may say which way is up
-
-_large = threading.RLock()  # a PNG may be tried twice
 
 
 class _NotReadError(ValueError):
     """The image may be whole, but it is not one that labkit reads; the message says why and what to do."""
 
 
+class _Room:
+    """Room for so many pixels: a thread that asks for some waits until others have left enough of it, or all."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._taken = 0
+        self._own = threading.local()  # what a thread has, which may ask for more: it cannot wait for itself
+
+    @contextlib.contextmanager
+    def take(self, pixels: int) -> Iterator[None]:
+        own = getattr(self._own, "taken", 0)
+        with self._changed:
+            self._changed.wait_for(lambda: own or not self._taken or self._taken + pixels <= ALONE)
+            self._taken += pixels
+        self._own.taken = own + pixels
+        try:
+            yield
+        finally:
+            self._own.taken = own
+            with self._changed:
+                self._taken -= pixels
+                self._changed.notify_all()
+
+
+_room = _Room()
+
+
 def plain_image(image: Image.Image) -> Image.Image:
-    """Any image as 8-bit gray ("L") or "RGB": what is transparent becomes white, 16-bit gray is scaled.
+    """Any image as 8-bit gray ("L") or "RGB": what is transparent becomes white, more levels become 256.
 
-    Memory: what the image holds, what the result holds, and a few MB.
-
-    Raises:
-        ValueError: its levels are floating-point numbers of unknown range.
+    Which level is white `labkit.data.levels` says. Memory: what the image holds, what the result holds, and a few MB.
     """
-    if image.mode.startswith("I"):  # 16 bits of gray, which PIL would clip at 255 instead of scaling
-        return _scaled_to_8_bits(image)
-    if image.mode == "F":
-        raise ValueError("floating-point levels have no known range; save it with 8 or 16 bits")
+    if image.mode.startswith("I") or image.mode == "F":  # which PIL would clip at 255 instead of scaling
+        return gray_of_levels(image)
     if image.has_transparency_data:
         return _on_white(image)
     return image if image.mode in ("L", "RGB") else image.convert("RGB")
-
-
-def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
-    """An image in parts of its whole width: (top, part)."""
-    rows = max(1, BAND // image.width)
-    for top in range(0, image.height, rows):
-        yield top, image.crop((0, top, image.width, min(top + rows, image.height)))
-
-
-def _scaled_to_8_bits(image: Image.Image) -> Image.Image:
-    from PIL import Image
-
-    levels = np.empty((image.height, image.width), np.uint8)
-    for top, part in _bands(image):
-        levels[top : top + part.height] = np.rint(np.asarray(part).clip(0, 65535) / 257)
-    return Image.fromarray(levels)
 
 
 def _on_white(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     white = Image.new("RGB", image.size, "white")
-    for top, part in _bands(image):
+    for top, part in bands(image):
         colors = part.convert("RGBA")
         white.paste(colors, (0, top), mask=colors)
     return white
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, at_least: int | None = None) -> Image.Image:
     """Decode an image file as 8-bit RGB, the right way up (see `plain_image` and `use_image`).
 
     Raises:
         DataError: the file is missing, truncated, too large or not an image.
     """
-    return use_image(path, lambda image: image)
+    return use_image(path, lambda image: image, at_least)
 
 
-def use_image(path: Path, use: Callable[[Image.Image], T]) -> T:
+def use_image(path: Path, use: Callable[[Image.Image], T], at_least: int | None = None) -> T:
     """What a function makes of an image file, decoded as 8-bit RGB, the right way up.
 
-    Formats are those of `FORMATS`, whatever the name of the file. Peak memory is about ten bytes a pixel (of WebP 16),
-    and images of more than 32 million pixels wait until others have been used. Pillow's warnings are silenced, here and
+    Formats are those of `labkit.data.formats`, whatever the name of the file; of several images in one the first, of an
+    animation the first frame that is not empty. Peak memory is about ten bytes a pixel (of JPEG 2000 25), and no more
+    than 32 million pixels are decoded at a time, larger images one by one. Pillow's warnings are silenced, here and
     for the whole process: what they tell is either harmless or an error here.
+
+    Args:
+        use: what is done with the image, before another one may take its memory.
+        at_least: pixels that its shorter side must keep, where it has them. A JPEG is then decoded at 1/2, 1/4 or 1/8
+            of its size, which takes a fraction of time and memory; other formats are decoded as they are.
 
     Raises:
         DataError: the file is missing, truncated, too large or not an image.
     """
     with contextlib.ExitStack() as held:
-        return use(_read(path, held))
+        return use(_read(path, held, at_least))
 
 
-def _read(path: Path, held: contextlib.ExitStack) -> Image.Image:
-    """Decode an image; where it is large, the lock of large ones goes into `held`."""
-    _silence_pillow()
+def _read(path: Path, held: contextlib.ExitStack, at_least: int | None) -> Image.Image:
+    """Decode an image; the room that it takes goes into `held`."""
+    silence_pillow()
     try:
         with open_regular(path) as file:
-            return _decode(file, held)
+            return _decode(file, held, ending(path.name), at_least)
     except _NotReadError as error:
         raise DataError(f"the image {shown(path)} cannot be read: {error}") from error
     except Exception as error:  # decoders raise whatever comes to their mind
@@ -123,26 +138,27 @@ def _read(path: Path, held: contextlib.ExitStack) -> Image.Image:
         ) from error
 
 
-def _silence_pillow() -> None:
-    """Warnings of Pillow become neither noise nor, under -W error, exceptions (threads share catch_warnings)."""
-    ours = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-    if ours not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-
-
-def _decode(file: BinaryIO, held: contextlib.ExitStack) -> Image.Image:
-    if os.fstat(file.fileno()).st_size > MAX_BYTES:
+def _decode(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at_least: int | None) -> Image.Image:
+    size = os.fstat(file.fileno()).st_size
+    if not size:
+        raise _NotReadError("the file is empty. Replace it or take it away.")
+    if size > MAX_BYTES:
         raise _NotReadError(f"the file has more than {MAX_BYTES:,} bytes. Save it smaller, or take it away.")
     _expect_short_header(file)
+    if missing := learn_format(file):
+        raise _NotReadError(missing)
     try:
-        return _decode_as_it_is(file, held)
+        with contextlib.ExitStack() as taken:
+            image = _decode_as_it_is(file, taken, suffix, at_least)
+            held.push(taken.pop_all())
+            return image
     except _NotReadError:
         raise
     except ValueError:  # there may be more text in it than Pillow takes
         file.seek(0)
         if file.read(len(PNG)) != PNG:
             raise
-    return _decode_as_it_is(_png_without_text(file), held)
+    return _decode_as_it_is(_png_without_text(file), held, suffix, at_least)
 
 
 def _expect_short_header(file: BinaryIO) -> None:
@@ -155,23 +171,85 @@ def _expect_short_header(file: BinaryIO) -> None:
             raise _NotReadError("its header has no end. It is damaged or not an image: replace it or take it away.")
 
 
-def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack) -> Image.Image:
+def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at_least: int | None) -> Image.Image:
     from PIL import Image, ImageFile, UnidentifiedImageError
 
     try:
-        image: Image.Image = Image.open(file, formats=FORMATS)
+        image: Image.Image = Image.open(file, formats=readable_formats(suffix))
     except UnidentifiedImageError:
-        raise _NotReadError(_why_not_identified(file)) from None
-    _check_size(image.size, MAX_PIXELS_WEBP if image.format == "WEBP" else MAX_PIXELS)
-    if image.width * image.height > ALONE:
-        held.enter_context(_large)
+        raise _NotReadError(_why_not_identified(file, suffix)) from None
+    limit = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
+    _check_size(image.size, limit)
+    held.enter_context(_room.take(_pixels_of_decoding(image, limit, at_least)))
+    deep = image.mode in ("RGB", "RGBA") and any(";16" in _raw_mode(tile) for tile in image.tile)  # type: ignore[attr-defined]
     image.load()
+    _check_size(image.size, limit)  # some formats say it only now
+    if deep and np.max(image.getextrema()[:3]) < 1 << 6:
+        scale_colors(image, _lower_bits(file, suffix))
+    if image.format in ANIMATED:
+        _seek_what_is_to_be_seen(image)
     turn = _turn(image)
     image = plain_image(image)  # each step lets go of the image before
     image = image if turn is None else image.transpose(turn)
     if image.mode != "RGB":
         return image.convert("RGB")
     return image.copy() if isinstance(image, ImageFile.ImageFile) else image  # lets go of its decoder
+
+
+def _pixels_of_decoding(image: Image.Image, limit: int, at_least: int | None) -> int:
+    """How many pixels of room an image takes, once it has been asked to decode no larger than is needed."""
+    pixels = image.width * image.height
+    if image.format in ("JPEG", "MPO"):
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
+        if not image.info.get("progressive"):  # of which the decoder holds the whole
+            pixels = image.width * image.height
+    if image.format in HIDDEN_SIZE:
+        return limit
+    return pixels * MAX_PIXELS // limit
+
+
+def _raw_mode(tile: tuple[Any, ...]) -> str:
+    """How the pixels of a part of an image lie in the file, such as "RGB;16B"."""
+    return str(tile[3] if isinstance(tile[3], str) or not tile[3] else tile[3][0])
+
+
+def _lower_bits(file: BinaryIO, suffix: str) -> Image.Image:
+    """The lower 8 of the 16 bits that an image has in each color: Pillow keeps the first byte, so they are swapped."""
+    from PIL import Image
+
+    file.seek(0)
+    image: Any = Image.open(file, formats=readable_formats(suffix))
+    swap = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+    tiles = []
+    for tile in image.tile:
+        mode = _raw_mode(tile)
+        swapped = mode[:-4] + swap[mode[-4:]]
+        tiles.append((*tile[:3], swapped if isinstance(tile[3], str) else (swapped, *tile[3][1:])))
+    image.tile = tiles
+    image.load()
+    return image
+
+
+def _seek_what_is_to_be_seen(image: Image.Image) -> None:
+    """Go to the first frame that is not transparent all over; where there is none, to the first."""
+    for frame in range(1, FRAMES):
+        if not _is_empty(image):
+            return
+        try:
+            image.seek(frame)
+        except EOFError:
+            break
+        image.load()
+    if _is_empty(image):
+        image.seek(0)
+        image.load()
+
+
+def _is_empty(image: Image.Image) -> bool:
+    if not image.has_transparency_data:
+        return False
+    return all(part.convert("RGBA").getchannel("A").getextrema() == (0, 0) for _, part in bands(image))
 
 
 def _check_size(size: tuple[int, int], limit: int) -> None:
@@ -203,19 +281,18 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _why_not_identified(file: BinaryIO) -> str:
-    """Which format a file seems to have that none of `FORMATS` could open."""
+def _why_not_identified(file: BinaryIO, suffix: str) -> str:
+    """Which format a file seems to have that is not read."""
     from PIL import Image
 
     file.seek(0)
-    start = file.read(16)
-    Image.init()
+    start, tried = file.read(16), readable_formats(suffix)
     for name, (_, accept) in Image.OPEN.items():
         with contextlib.suppress(Exception):  # some cannot take so few bytes
-            if accept is not None and accept(start) and name not in FORMATS:
+            if accept is not None and accept(start) and name not in tried:
                 return (
-                    f"its format seems to be {name}, expected one of {', '.join(FORMATS)}. Save it as PNG or JPEG, or "
-                    "take it away."
+                    f"its format seems to be {name}, which labkit does not read. Save it as PNG or JPEG, or take it "
+                    "away."
                 )
     return "it is damaged or not an image. Replace it or take it away."
 

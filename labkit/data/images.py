@@ -16,7 +16,7 @@ from PIL import Image
 
 from labkit._files import open_regular, user_path
 from labkit._inputs import plain_array
-from labkit.data.decoding import plain_image, read_image, use_image
+from labkit.data.decoding import DECODING, plain_image, read_image, use_image
 from labkit.errors import DataError, quote, shorten, shown
 
 T = TypeVar("T")
@@ -153,9 +153,10 @@ class ImageDataset:
             digest.update(str(self.array.shape).encode())
             digest.update(np.ascontiguousarray(self.array).data)
         elif self.files:
+            digest.update(f"decoding {DECODING}".encode())
             root = self.root or os.path.commonpath([path.absolute().parent for path in self.files])
             for path in self.files:
-                digest.update(_file_identity(path, root))
+                digest.update(file_identity(path, root))
         elif len(self):
             digest.update(self.origin.encode())
             for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
@@ -195,11 +196,14 @@ class ImageDataset:
     def use(self, i: int, function: Callable[[Image.Image], T]) -> T:
         """What a function makes of image i; of a large file no other one is decoded meanwhile.
 
+        Where the function has an attribute `at_least`, as `Preprocess` has, it is the number of pixels that the shorter
+        side must keep: a larger JPEG is then decoded smaller (see `labkit.data.decoding.use_image`).
+
         Raises:
             DataError: the image is missing, truncated or not an image.
         """
         if self.array is None and self.files is not None:
-            return use_image(self.files[i], function)
+            return use_image(self.files[i], function, getattr(function, "at_least", None))
         return function(self._image(i))
 
     def _image(self, i: int) -> Image.Image:
@@ -247,7 +251,7 @@ def _expect_pixels(array: object) -> None:
         )
 
 
-def _file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
+def file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
     """Path below the root, size, time, and the content: all of up to 64 KiB, of more as much in sixteen places."""
     try:
         with open_regular(path) as file:

@@ -1,114 +1,219 @@
-"""A folder of images sorted into classes: scan, feature spaces, clusters, names, files."""
+"""A folder of images sorted into clusters: scan, audit, feature spaces, clusters, names, files."""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
+import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 
-from labkit.data.manifests import load_manifest
-from labkit.errors import DataError
-from labkit.own.files import expect_places, file_cell, image_files, name_unreadable, word_cell, write_file, write_table
-from labkit.own.sheet import make_sheet
-from labkit.spaces.backbones import load_backbone
-from labkit.spaces.features import extract_features
+import labkit
+from labkit.errors import DataError, shown
+from labkit.own.audit import audit, flags
+from labkit.own.clustering import (
+    GALLERY,
+    LABELS,
+    MAP,
+    REPORT,
+    SEEN,
+    TABLE,
+    TURTLE,
+    Clustering,
+    load_clustering,
+    replacing,
+)
+from labkit.own.files import expect_places, write_file
+from labkit.own.gallery import gallery_page
+from labkit.own.later import save_seen
+from labkit.own.layout import layout
+from labkit.own.map_page import map_page
+from labkit.own.names import FoundNames, name_found
+from labkit.own.reading import Reading, read_folder
+from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.turtle import Turtle
-
-if TYPE_CHECKING:
-    from labkit.data.schema import Manifest
-    from labkit.spaces.backbones import Backbone
-    from labkit.zeroshot.naming import Names
-
+from labkit.turtle.counting import estimate_n_clusters
 
 DEFAULT_SPACES = ("efficientnet-lite0",)  # where TURTLE looks for classes unless told otherwise
-
-
-@dataclass(frozen=True)
-class Clustered:
-    """What `cluster_folder` found: how many images in how many clusters that are not empty, and their names."""
-
-    n_images: int
-    n_clusters: int
-    names: Names | None
+PACKAGES = ("torch", "timm", "open_clip_torch", "scikit-learn", "numpy", "pillow")  # whose versions a report names
+NAMED_BY = "pocket-clip"  # unless one of the spaces is that of an image-text model
+FILES = (LABELS, TABLE, GALLERY, MAP, TURTLE, SEEN, REPORT)
 
 
 def cluster_folder(
     folder: Path,
-    n_classes: int,
-    *,
-    backbones: Sequence[str] | None = None,
     out: Path,
-    sheet: Path | None = None,
-    words: list[str] | None = None,
+    *,
+    n_classes: int | Literal["auto"] = "auto",
+    prior: str = "estimated",
+    backbones: Sequence[str] | None = None,
+    words: Sequence[str] | None = None,
     words_file: Path | None = None,
-    n_restarts: int,
-    seed: int,
-) -> Clustered:
-    """Cluster the images of a folder with TURTLE, and write a table of them and a contact sheet.
+    strict: bool = False,
+    n_restarts: int = 8,
+    seed: int = 0,
+    progress: bool = False,
+) -> Clustering:
+    """Cluster the images of a folder with TURTLE, and keep tables, pages and the model in another.
+
+    Features are kept in labkit's cache as they are made. The same call on the same images changes nothing: it reads
+    what `out` holds.
 
     Args:
-        folder: the images.
-        n_classes: how many classes to look for.
+        folder: the images, at any depth below it.
+        out: the folder to write: labels.csv and labels.parquet (a row an image), clusters.html (to review them),
+            map.html, turtle.safetensors and seen.safetensors (for later images), report.json.
+        n_classes: how many classes to look for; "auto" estimates it.
+        prior: "even" or "estimated", as in `Turtle`.
         backbones: names of the feature spaces; None is `DEFAULT_SPACES`.
-        out: the CSV to write.
-        sheet: the contact sheet to write, .html or .png.
-        words: a vocabulary; the clusters are named with its words.
+        words: a vocabulary to name the clusters with; without, there are suggestions only.
         words_file: where the words are from, which is not to be replaced.
+        strict: raise where an image cannot be read, instead of leaving it out.
         n_restarts: runs of TURTLE; the most confident is kept.
         seed: of random numbers.
+        progress: show progress bars.
 
     Raises:
-        LabkitError: anything that does not work, before the work where it can be known. The table is written first.
+        LabkitError: anything that does not work, before the work where it can be known.
     """
-    manifest = load_manifest(folder)
-    paths = image_files(manifest)
-    if n_classes > len(paths):
-        raise DataError(f"--classes is {n_classes}, but {folder} holds {len(paths)} images. Ask for fewer.")
     expect_places(
-        {"--out": out} | ({} if sheet is None else {"--sheet": sheet}),
-        {"one of the images": paths, "the file of words": [] if words_file is None else [words_file]},
+        {f"--out ({name})": out / name for name in FILES},
+        {"the file of words": [] if words_file is None else [words_file]},
     )
-    if sheet is not None and sheet.suffix == ".png" and Path(os.path.realpath(sheet)).is_relative_to(folder.resolve()):
-        raise DataError(f"the contact sheet {sheet} would be an image of {folder} next time. Choose another folder.")
-    loaded = [load_backbone(name) for name in backbones or DEFAULT_SPACES]
-    image_text = load_backbone("pocket-clip") if words else None  # before the work, for it may be missing
-    with name_unreadable(manifest):
-        spaces = [_extract(backbone, manifest) for backbone in loaded]
-    turtle = Turtle(n_classes, n_restarts=n_restarts, random_state=seed, progress=True)
+    settings: dict[str, Any] = {
+        "n_classes": n_classes,
+        "prior": prior,
+        "backbones": list(dict.fromkeys(backbones or DEFAULT_SPACES)),
+        "words": None if words is None else list(words),
+        "n_restarts": n_restarts,
+        "seed": seed,
+    }
+    loaded = {name: load_backbone(name) for name in settings["backbones"]}
+    namer = _namer(loaded)
+    every = loaded | {namer.name: namer}
+    reading = read_folder(folder, list(every.values()), strict=strict, progress=progress)
+    run = _digest([labkit.__version__, reading.identity, settings, [b.fingerprint for b in every.values()]])
+    kept = _kept(out)
+    if kept is not None and kept.report["run"] == run:
+        return kept
+    if kept is not None and kept.report["review"]:
+        raise DataError(
+            f"{shown(out)} holds clusters that were reviewed, of other images or settings. Choose another --out, or "
+            "delete that folder and its review."
+        )
+    return _cluster(reading, out, run, settings, namer, progress)
+
+
+def _namer(loaded: dict[str, Backbone]) -> Backbone:
+    """The image-text model that names clusters: one of the spaces where it is one, else `NAMED_BY`."""
+    known = [backbone for backbone in loaded.values() if backbone.tokenize is not None]
+    return known[0] if known else load_backbone(NAMED_BY)
+
+
+def _digest(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _kept(out: Path) -> Clustering | None:
+    """The result in a folder; None where there is none, or not all of it."""
+    if not all((out / name).is_file() for name in FILES):
+        return None
+    return load_clustering(out)
+
+
+def _cluster(
+    reading: Reading,
+    out: Path,
+    run: str,
+    settings: dict[str, Any],
+    namer: Backbone,
+    progress: bool,
+) -> Clustering:
+    """Fit, name and write; what `out` holds is complete when it has a report again."""
+    n, n_classes, seed = len(reading.files), settings["n_classes"], settings["seed"]
+    spaces = [reading.features[name] for name in settings["backbones"]]
+    if n_classes != "auto" and n_classes > n:
+        raise DataError(f"--classes is {n_classes}, but {reading.root} holds {n} images that can be read.")
+    interval = None
+    if n_classes == "auto":
+        count = estimate_n_clusters(spaces, random_state=seed, progress=progress)
+        n_classes, interval = count.estimate, list(count.interval)
+    turtle = Turtle(
+        n_classes, prior=settings["prior"], n_restarts=settings["n_restarts"], random_state=seed, progress=progress
+    )
     probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
-    named = _name(probs, image_text, _extract(image_text, manifest), words) if words and image_text else None
-    if image_files(manifest) != paths:
-        raise DataError(f"images came or went in {folder} while it was read. Run the command again.")
+    found = probs.argmax(1)
+    named = name_found(probs, namer, reading.features[namer.name], settings["words"])
+    positions = layout(spaces, seed)  # (n, 2)
+    images = pd.DataFrame(
+        {
+            "file": [_below(path, reading.root) for path in reading.files],
+            "cluster": found.astype(np.int64),
+            "confidence": probs.max(1).astype(np.float64),
+            "name": [named.names[cluster] for cluster in found],
+            "flags": [flags(row) for row in audit(reading).itertuples()],
+            "found": found.astype(np.int64),
+            "x": positions[:, 0],
+            "y": positions[:, 1],
+        }
+    )
+    report = {
+        "labkit": "clusters",
+        "format": 1,
+        "run": run,
+        "version": labkit.__version__,
+        "python": platform.python_version(),
+        "packages": {package: metadata.version(package) for package in PACKAGES},
+        "root": str(reading.root),
+        "settings": settings,
+        "n_images": n,
+        "n_classes": {"used": n_classes, "interval": interval},
+        "prior": [round(float(share), 4) for share in turtle.prior_],
+        "left_out": {_below(path, reading.root): reason for path, reason in reading.left_out.items()},
+        "other_endings": reading.others,
+        "review": [],
+    }
+    clustering = Clustering(reading.root, reading.files, images, cluster_table(found, named), report)
+    with replacing(out) as folder:
+        turtle.save(folder / TURTLE)
+        save_seen(folder, dict(zip(settings["backbones"], spaces, strict=True)), clustering)
+        _write(folder, out, clustering, reading)
+    return clustering
 
-    labels, confidence = probs.argmax(1), probs.max(1)
-    names = [words[i] for i in named.assignment] if named and words else None
-    rows = [
-        [file_cell(path, folder.resolve()), label, f"{c:.4f}", *([word_cell(names[label])] if names else [])]
-        for path, label, c in zip(paths, labels, confidence, strict=True)
-    ]
-    write_table(out, ["file", "cluster", "confidence", *(["name"] if names else [])], rows)
-    if sheet is not None:
-        try:
-            write_file(sheet, make_sheet(sheet.suffix, paths, labels, confidence, names))
-        except DataError as error:
-            raise DataError(f"{error} The clusters are in {out}.") from error
-    return Clustered(len(paths), len(np.unique(labels)), named)
+
+def _below(path: Path, root: Path) -> str:
+    """A path as text, below the folder of the images where it is."""
+    return shown((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
 
 
-def _extract(backbone: Backbone, manifest: Manifest) -> np.ndarray:
-    """Features of all splits, one after another."""
-    return np.concatenate(
-        [extract_features(backbone, manifest, split=split, progress=True) for split in manifest.splits]
+def cluster_table(found: np.ndarray, named: FoundNames) -> pd.DataFrame:
+    """A row for each cluster that has images, as in `Clustering.clusters`."""
+    clusters, sizes = np.unique(found, return_counts=True)
+    return pd.DataFrame(
+        {
+            "cluster": clusters,
+            "size": sizes,
+            "name": [named.names[k] for k in clusters],
+            "name_confidence": [float(named.confidence[k]) for k in clusters],
+            "suggestions": [named.suggestions[k] for k in clusters],
+        }
     )
 
 
-def _name(probs: np.ndarray, backbone: Backbone, features: np.ndarray, words: list[str]) -> Names:
-    """A word for each cluster of the labeling `probs` (n, C)."""
-    from labkit.zeroshot.naming import name_by_model
-    from labkit.zeroshot.prompts import Prompts
+def write_clustering(out: Path, clustering: Clustering, reading: Reading) -> None:
+    """Write the tables and pages of a clustering anew; the model for later images stays."""
+    with replacing(out) as folder:
+        _write(folder, out, clustering, reading)
 
-    return name_by_model(probs, backbone, features, Prompts.from_words(words, templates=("{}", "a photo of a {}.")))
+
+def _write(folder: Path, out: Path, clustering: Clustering, reading: Reading) -> None:
+    """Tables and pages into a folder; links in them are right in `out`."""
+    write_file(folder / GALLERY, gallery_page(clustering, reading.thumbnails, reading.features, out))
+    positions = clustering.images[["x", "y"]].to_numpy(np.float32)
+    write_file(folder / MAP, map_page(clustering, reading.thumbnails, positions, out))
+    clustering.save(folder)

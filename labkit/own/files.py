@@ -29,8 +29,8 @@ def words_file(given: str) -> Path | None:
     return path if path is not None and os.path.lexists(path) else None
 
 
-def read_words(given: str, n_clusters: int) -> list[str]:
-    """The vocabulary in a file, a word a line, or in a comma list; at least a word for each cluster."""
+def read_words(given: str, least: int) -> list[str]:
+    """The vocabulary in a file, a word a line, or in a comma list; at least so many different words."""
     path = words_file(given)
     if path is not None:
         lines = _read_lines(path)
@@ -38,18 +38,15 @@ def read_words(given: str, n_clusters: int) -> list[str]:
         lines = given.split(",")
     else:
         raise DataError(
-            f"--words is {quote(given)}, which is neither a list nor a file. Expected at least {n_clusters} words with "
-            "commas between them, such as cat,dog,bird, or a file with a word a line."
+            f"--words is {quote(given)}, which is neither a list nor a file. Expected words with commas "
+            "between them, such as cat,dog,bird, or a file with a word a line."
         )
     words = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     odd = [word for word in words if word != shown(word)]
     if odd:
         raise DataError(f"the word {shown(odd[0])} is not UTF-8. Expected words in UTF-8.")
-    if len(words) < n_clusters:
-        raise DataError(
-            f"there are {len(words)} different words for {n_clusters} clusters. Expected at least one for each: add "
-            "words, or ask for fewer classes."
-        )
+    if len(words) < least:
+        raise DataError(f"--words has {len(words)} different words. Expected at least {least}: add some.")
     return words
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 LONGEST = 16  # times its shorter side an image may be long, before a resize of the shorter side
+SMALLEST = 256  # pixels of the shorter side below which no image is decoded smaller
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos")
 
 
@@ -91,6 +92,23 @@ class Squash:
         return image.resize((self.side, self.side), Image.Resampling.BILINEAR)
 
 
+def least_side(geometry: object) -> int | None:
+    """Pixels of an image's shorter side from which on a geometry hardly sees a difference; None where it needs all.
+
+    Twice what it is resized to, so that an image which was decoded smaller is resampled by at least that once more; and
+    no fewer than 256, where decoding even smaller saves little.
+    """
+    steps = getattr(geometry, "transforms", None)
+    first = next((step for step in steps if not isinstance(step, Middle)), None) if steps is not None else geometry
+    if isinstance(first, Geometry | Squash):
+        return max(SMALLEST, 2 * (first.resize if isinstance(first, Geometry) else first.side))
+    if type(first).__name__ not in ("Resize", "ResizeKeepRatio"):  # any other step may count pixels
+        return None
+    size = getattr(first, "size", None)
+    sizes = [size] if isinstance(size, int) else list(size or ())
+    return max(SMALLEST, *(2 * n for n in sizes)) if sizes and all(isinstance(n, int) for n in sizes) else None
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """The part of a model's preprocessing that works on one image: resize and crop; PIL image -> uint8 (h, w, c).
@@ -102,6 +120,11 @@ class Preprocess:
 
     geometry: Callable[[Image.Image], Image.Image]
     modes: tuple[str, ...] = ("RGB",)  # that the geometry takes; any other image becomes the last
+
+    @property
+    def at_least(self) -> int | None:
+        """Pixels that the shorter side of an image must keep, so that it may be decoded smaller; None is all."""
+        return least_side(self.geometry)
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         image = plain_image(image)

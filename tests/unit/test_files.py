@@ -43,6 +43,20 @@ def names(folder: Path) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- writing
 
 
+def test_an_error_names_the_file_that_was_asked_for_and_no_temporary_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with pytest.raises(PermissionError) as caught, atomic_write(path) as temporary:
+        raise PermissionError(13, "Permission denied", str(temporary))
+    assert str(caught.value) == f"[Errno 13] Permission denied: '{path}'"
+    with pytest.raises(OSError, match="another") as caught, atomic_write(path):
+        raise OSError(5, "of another file", str(tmp_path / "b.csv"))
+    assert caught.value.filename == str(tmp_path / "b.csv")
+    long = tmp_path / ("x" * 300 + ".csv")
+    with pytest.raises(OSError, match="too long") as caught:
+        expect_writable(long)
+    assert caught.value.filename == str(long)
+
+
 def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
     path = tmp_path / "new" / "folder" / "a.txt"
     with atomic_write(path) as temporary:

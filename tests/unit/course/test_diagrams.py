@@ -13,7 +13,7 @@ import pytest
 import labkit as lk
 from labkit.course import diagrams
 
-NAMES = ("clip", "must", "transfer", "turtle", "map-00", "map-07")
+NAMES = ("clip", "must", "transfer", "turtle", "map-00", "map-07", "map-09")
 
 
 @pytest.fixture

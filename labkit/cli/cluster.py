@@ -1,0 +1,121 @@
+"""`labkit cluster`: a folder of images sorted into clusters, without labels."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labkit.cli import options
+from labkit.cli.parser import Several
+from labkit.errors import DataError, quote
+
+if TYPE_CHECKING:
+    from labkit.own.clustering import Clustering
+
+MANY = 20  # files that are left out and named on the terminal; report.json has all
+EXAMPLES = """examples:
+  labkit cluster photos                                    how many classes is estimated; results in ./clusters
+  labkit cluster photos --classes 8 --out runs/pets
+  labkit cluster photos --words cat,dog,horse              and a name for each cluster
+  labkit cluster photos --backbone clip-vit-b32,dinov2-vit-b14
+"""
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Give the command to the parser of `labkit`."""
+    parser = commands.add_parser(
+        "cluster",
+        help="sort a folder of images into classes, without labels",
+        description="Look through a folder of images, cluster those that can be read with TURTLE, and write tables, "
+        "pages to review, and a model for later images. Nothing in the folder is changed.",
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("folder", type=options.path, help="images, at any depth")
+    parser.add_argument(
+        "--classes", type=_classes, default="auto", metavar="N|auto", help="how many classes (default: estimated)"
+    )
+    parser.add_argument(
+        "--prior",
+        choices=("estimated", "even"),
+        default="estimated",
+        help="sizes of the classes: estimated (default), or even",
+    )
+    parser.add_argument("--words", metavar="WORDS", help="name the clusters: a,comma,list or a file with a word a line")
+    parser.add_argument(
+        "--backbone",
+        action=Several,
+        metavar="NAME",
+        help=f"feature space (default: efficientnet-lite0): {options.SPACES}; several with commas",
+    )
+    parser.add_argument(
+        "--out", default="clusters", type=options.path, metavar="DIR", help="folder of results (default: %(default)s)"
+    )
+    parser.add_argument("--strict", action="store_true", help="stop where an image cannot be read")
+    parser.add_argument("--seed", type=options.seed, default=0, metavar="N", help=options.SEED)
+    parser.add_argument(
+        "--restarts",
+        type=options.positive,
+        default=8,
+        metavar="N",
+        help="runs; the most confident is kept (default: %(default)s)",
+    )
+    parser.set_defaults(run=run, when_stopped="Features are kept: the same command is quicker now.")
+
+
+def _classes(text: str) -> int | str:
+    return text if text == "auto" else options.whole(text, 2, "of at least 2, or auto")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Cluster the folder, and say what was found and where it is."""
+    if not os.path.isdir(arguments.folder):  # noqa: PTH112 (says no where pathlib raises)
+        raise DataError(f"{quote(str(arguments.folder))} is not a folder. Expected a folder of images.")
+    words, file = options.given_words(arguments.words)
+    from labkit.own.cluster import cluster_folder
+
+    found = cluster_folder(
+        arguments.folder,
+        arguments.out,
+        n_classes=arguments.classes,
+        prior=arguments.prior,
+        backbones=arguments.backbone,
+        words=words,
+        words_file=file,
+        strict=arguments.strict,
+        n_restarts=arguments.restarts,
+        seed=arguments.seed,
+        progress=True,
+    )
+    _print(found, arguments.out)
+    return 0
+
+
+def _print(found: Clustering, out: Path) -> None:
+    left_out, others = found.report["left_out"], found.report["other_endings"]
+    for file, reason in list(left_out.items())[:MANY]:
+        print(f"left out: {file}: {reason}")
+    if len(left_out) > MANY:
+        print(f"left out: {len(left_out) - MANY} more, see {out / 'report.json'}")
+    if others:
+        print(f"not opened: {', '.join(f'{n} {ending}' for ending, n in others.items())}")
+    n_flagged = int((found.images["flags"] != "").sum())
+    if n_flagged:
+        print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
+    for line in _lines(found):
+        print(line)
+    print(f"{len(found.paths)} images in {len(found.clusters)} clusters: {out / 'labels.csv'}")
+    print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")
+
+
+def _lines(found: Clustering) -> Iterator[str]:
+    """A line for each cluster: its size, and its name or what it may be."""
+    columns = ("cluster", "size", "name", "name_confidence", "suggestions")
+    given = bool(found.report["settings"]["words"])
+    for cluster, size, name, confidence, ideas in zip(*(found.clusters[column] for column in columns), strict=True):
+        parts = ["none of these" if given and not name else name, f"confidence {confidence:.2f}" if name else ""]
+        parts.append("perhaps " + ", ".join(ideas) if len(ideas) and not name else "")
+        told = ", ".join(part for part in parts if part)
+        yield f"cluster {cluster}, {size:,} {'image' if size == 1 else 'images'}{told and ': '}{told}"

@@ -1,0 +1,72 @@
+"""The Hugging Face hub: whether it answers at all, and its cache alone while it does not."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+PATIENCE = 4.0  # seconds that the hub has to answer before it counts as out of reach
+STANDS = 60.0  # seconds that an answer stands, for the next model of the same command
+
+
+class _Question:
+    """A question to the hub, asked in a thread: looking up a name may take longer than any timeout of the request."""
+
+    def __init__(self, endpoint: str) -> None:
+        self.endpoint, self.asked = endpoint, time.monotonic()
+        self._answered = threading.Event()
+        self._thread = threading.Thread(target=self._ask, daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        from huggingface_hub import get_session
+
+        with contextlib.suppress(Exception):  # no name, no route, refused, too slow: kinds of several libraries
+            get_session().head(self.endpoint, timeout=PATIENCE)
+            self._answered.set()
+
+    def answer(self) -> bool:
+        self._thread.join(max(0.0, self.asked + PATIENCE - time.monotonic()))
+        return self._answered.is_set()
+
+    def stands(self, endpoint: str) -> bool:
+        return self.endpoint == endpoint and time.monotonic() - self.asked < STANDS
+
+
+_last: list[_Question] = []  # at most one
+
+
+def ask_hub() -> None:
+    """Ask the hub whether it is there and go on at once: `hub_answers` then knows it the sooner."""
+    from huggingface_hub import constants
+
+    if not constants.HF_HUB_OFFLINE and not (_last and _last[0].stands(constants.ENDPOINT)):
+        _last[:] = [_Question(constants.ENDPOINT)]
+
+
+def hub_answers() -> bool:
+    """Whether the hub answers within `PATIENCE` seconds of the question, which may have been asked before."""
+    ask_hub()
+    return bool(_last) and _last[0].answer()
+
+
+@contextlib.contextmanager
+def cache_only_if_unreachable() -> Iterator[None]:
+    """While the hub is out of reach, look into its cache alone: else each file is asked for six times, for a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE or hub_answers():
+        yield
+        return
+    # as the user would set it; open_clip, timm and datasets have no argument for it
+    switches = [constants, *(sys.modules[name] for name in ("datasets.config",) if name in sys.modules)]
+    for switch in switches:
+        switch.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for switch in switches:
+            switch.HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
