@@ -56,7 +56,8 @@ def name_found(
     The first call with a backbone embeds the nouns: about three seconds of one core for Pocket CLIP, a minute or
     more for a model of the size of CLIP ViT-B/32. They are kept in the cache.
 
-    Confidence is calibrated on images of several kinds. Where all images show much the same thing, there is little that
+    Confidence is calibrated on other datasets, and too high where a word that is akin to the right one, which is
+    missing, fits well: look at names below 0.8 before you use them. Where all images show much the same thing, there is little that
     one cluster is more than another, and fewer clusters get names.
 
     Raises:

@@ -12,7 +12,11 @@ z_i / Σ_i τ_k(x_i) the center of cluster k, w_v a word and b_j the nouns:
 
 The confidence that v is the word of the class that most images of k belong to is a logistic function of these (Platt,
 Probabilistic Outputs for Support Vector Machines, 1999), with constants for all models, datasets and numbers of words.
-`tests/benchmarks/bench_names.py` fitted them on other datasets than it reports them on.
+`tests/benchmarks/bench_names.py` fitted them on six developer sets: with each of these left out in turn, names of a
+confidence of at least 0.8 were right in 69 to 98 of 100 cases, and the expected calibration error was 0.03 to 0.13.
+It does not hold everywhere. On Caltech-101 in CLIP ViT-B/32, on which nothing was fitted, and where the vocabulary
+lacked the word of most clusters, names of at least 0.8 were right in 77 of 100 cases, but those from 0.5 to 0.8 in 23
+only (calibration error 0.25): words of things that are akin to the class count as wrong there, and are often given.
 """
 
 from __future__ import annotations
