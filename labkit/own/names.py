@@ -57,8 +57,8 @@ def name_found(
     more for a model of the size of CLIP ViT-B/32. They are kept in the cache.
 
     Confidence is calibrated on other datasets, and too high where a word that is akin to the right one, which is
-    missing, fits well: look at names below 0.8 before you use them. Where all images show much the same thing, there is little that
-    one cluster is more than another, and fewer clusters get names.
+    missing, fits well: look at names below 0.8 before you use them. Where all images show much the
+    same thing, there is little that one cluster is more than another, and fewer clusters get names.
 
     Raises:
         BackboneError: the backbone has no text tower.
