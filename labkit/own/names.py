@@ -53,17 +53,18 @@ def name_found(
         features: its features of the same images, (n, d).
         words: the vocabulary, as many words as you like; None to have suggestions only, from the shipped nouns.
 
-    The first call with a backbone embeds the nouns: about three seconds of one core for Pocket CLIP, a minute or more
-    for a model of the size of CLIP ViT-B/32. They are kept in the cache.
+    The first call with a backbone embeds the nouns: about three seconds of one core for Pocket CLIP, a minute or
+    more for a model of the size of CLIP ViT-B/32. They are kept in the cache.
 
-    Confidence is calibrated on images of several kinds. Where all images show much the same thing, there is little that
-    one cluster is more than another, and fewer clusters get names.
+    Confidence is calibrated on other datasets, and too high where a word that is akin to the right one, which is
+    missing, fits well: look at names below 0.8 before you use them. Where all images show much the
+    same thing, there is little that one cluster is more than another, and fewer clusters get names.
 
     Raises:
         BackboneError: the backbone has no text tower.
         DataError: the arrays are not of the same images, or the words are no list of different texts.
     """
-    nouns = read_nouns()
+    nouns, n_everyday = read_nouns()
     background = text_classifier(backbone, Prompts.from_words(nouns, TEMPLATES))
     vocabulary = [] if words is None else Prompts.from_words(words, TEMPLATES).classes
     weights = text_classifier(backbone, Prompts.from_words(words, TEMPLATES)) if words else background[:0]
@@ -77,6 +78,8 @@ def name_found(
             best = int(given[k].argmax())
             if given[k, best] >= LEAST:
                 names[k], confidence[k] = vocabulary[best], given[k, best]
-    suggestions = [[nouns[j] for j in row] if filled[k] else [] for k, row in enumerate(evidence.suggestions())]
+    suggestions = [
+        [nouns[j] for j in row] if filled[k] else [] for k, row in enumerate(evidence.suggestions(n_everyday))
+    ]
     sizes = np.bincount(np.asarray(probs).argmax(1), minlength=n_clusters)
     return FoundNames(names, confidence, suggestions, sizes, words is not None)

@@ -139,6 +139,7 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("choice", []),
         ("real", []),
         ("text", []),
+        ("names", []),
         ("folder", ["--backbone", "pixels"]),
     ],
 )
