@@ -259,6 +259,18 @@ def test_a_review_survives_a_reload_and_other_storage_does_no_harm(out: Path, op
         assert operations(page) == []
 
 
+def test_images_that_are_not_shown_are_counted(tmp_path: Path, opened: Opened) -> None:
+    clustering = make_clustering(tmp_path / "photos", [0] * 60 + [1] * 9)
+    page = opened.goto(write(clustering, tmp_path / "out"))
+    hidden = page.evaluate("elsewhere.map(image => image.file)")
+    operation = {"do": "move", "files": hidden[:2], "cluster": 1}  # as the map may
+    page.evaluate("kept => localStorage.setItem('labkit-review:run-1', kept)", json.dumps([operation]))
+    page = opened.goto(tmp_path / "out")
+    assert operations(page) == ["Move 2 images to cluster 1"]
+    assert "58 images" in page.locator("#cluster-0 .facts").inner_text()
+    assert "11 images" in page.locator("#cluster-1 .facts").inner_text()
+
+
 def test_without_storage(out: Path, opened: Opened) -> None:
     opened.context.add_init_script(
         "Object.defineProperty(window, 'localStorage', {get() { throw new Error('no storage'); }})"
