@@ -202,6 +202,9 @@ def test_split_undo_escape_and_help(out: Path, opened: Opened) -> None:
     assert page.locator("#help").is_visible()
     opened.keys("Escape")
     assert page.locator("#help").is_hidden()
+    opened.keys("x", "x", "x", "x")
+    assert len(operations(page)) == 3
+    assert "last cluster" in page.locator("#message").inner_text()
 
 
 def test_buttons_do_what_keys_do(out: Path, opened: Opened) -> None:
@@ -368,6 +371,8 @@ def test_the_page_and_python_do_the_same(tmp_path: Path, opened: Opened) -> None
             "[...s.clusters.values()].filter(c => c.size).map(c => [c.number, c.size, c.name, c.nameConfidence])} }",
             chosen,
         )
+        if -1 in state["labels"] and len(set(state["labels"])) == 1:
+            continue  # Python refuses a review that keeps nothing
         result = reviewed(clustering, Review("run-1", chosen), {})
         table = result.clusters.astype(object).where(result.clusters.notna(), None)
         assert state["labels"] == result.labels.tolist()

@@ -201,11 +201,6 @@ def test_a_page_after_a_review_begins_with_it(clustering: Clustering, tmp_path: 
     assert [data["images"][row]["cluster"] for row in data["rejectedRows"]["all"]] == [-1] * 5
 
 
-def test_all_rejected(clustering: Clustering, tmp_path: Path) -> None:
-    result = reviewed(clustering, Review("run-1", [{"do": "reject", "cluster": k} for k in range(3)]), {})
-    assert data_of(make_page(result, tmp_path))["clusters"] == []
-
-
 # ----------------------------------------------------------------------------------------------------- counts and flags
 
 
