@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from labkit.cli import options
 from labkit.cli.parser import Several
-from labkit.errors import DataError, quote
+from labkit.errors import DataError, printable, quote
 
 if TYPE_CHECKING:
     from labkit.own.clustering import Clustering
@@ -96,16 +96,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(found: Clustering, out: Path) -> None:
     left_out, others = found.report["left_out"], found.report["other_endings"]
     for file, reason in list(left_out.items())[:MANY]:
-        print(f"left out: {file}: {reason}")
+        print(printable(f"left out: {file}: {reason}"))
     if len(left_out) > MANY:
         print(f"left out: {len(left_out) - MANY} more, see {out / 'report.json'}")
     if others:
-        print(f"not opened: {', '.join(f'{n} {ending}' for ending, n in others.items())}")
+        print(printable(f"not opened: {', '.join(f'{n} {ending}' for ending, n in others.items())}"))
     n_flagged = int((found.images["flags"] != "").sum())
     if n_flagged:
         print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
     for line in _lines(found):
-        print(line)
+        print(printable(line))
     print(f"{len(found.paths)} images in {len(found.clusters)} clusters: {out / 'labels.csv'}")
     print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")
 
