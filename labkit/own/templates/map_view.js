@@ -63,7 +63,7 @@ function adapt(gap) { // on a slow machine a map that moves shows fewer thumbnai
 
 // ------------------------------------------------------------------------------------------------------------- drawing
 
-const thumbnailSide = () => Math.min(LARGEST, Math.max(SMALLEST, 1.25 * HALF * view.scale - GAP));
+const thumbnailSide = () => Math.min(LARGEST, Math.max(SMALLEST, 1.6 * HALF * view.scale - GAP));
 const showsThumbnails = () => HALF * view.scale >= 9;
 const isHidden = i => shown.hidden.has(cluster[i]);
 const isFaint = i => (shown.matches && !shown.matches[i]) || (shown.lit !== null && cluster[i] !== shown.lit);
@@ -89,7 +89,7 @@ function draw({ thumbnails, dots: share }) {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
   drawThumbnails();
-  if (!drawn.length || thumbnailSide() < 48) drawLabels(); // further in, the images say it
+  if (!drawn.length || thumbnailSide() < 46) drawLabels(); // further in, the images say it
   if (lasso.points) drawLasso();
 }
 
