@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 
 from labkit.cli import options
 from labkit.cli.parser import Parser, Several, examples
@@ -91,6 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if int(os.environ.get("RANK", "0")) == 0:  # of several processes, which accelerate numbers, one speaks
         print(*planned.settings, sep="\n", flush=True)
+        if planned.warning:
+            print(f"labkit: warning: {planned.warning}", file=sys.stderr, flush=True)
     trained = self_train(
         planned,
         out=arguments.out,

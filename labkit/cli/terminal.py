@@ -76,7 +76,7 @@ class _Lines(logging.Handler):
         _say(name.partition(".")[0], record.getMessage())
 
 
-def _show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+def _show(message: Warning | str, category: type[Warning], filename: str, *_: Any, **__: Any) -> None:
     # a warning of ours may name the line of ours, or of a library, that called
     ours = category.__module__.partition(".")[0] == "labkit"
     _say("labkit" if ours else _package(filename), str(message))

@@ -48,7 +48,7 @@ class Checkpointer:
             raise CheckpointError(f"{path} says nothing of the run it belongs to. Delete it to begin anew.")
         other = [name for name in ours if ours[name] != theirs.get(name)]
         if other:
-            shown = ", ".join(f"{n} ({_difference(theirs.get(n), ours[n])})" for n in other)
+            shown = ", ".join(_other(n, theirs.get(n), ours[n]) for n in other)
             raise CheckpointError(
                 f"{path} belongs to a run with other settings: {shown}. Choose another folder for this run, or delete "
                 "that checkpoint to begin anew."
@@ -176,6 +176,11 @@ def interruptible(wanted: bool) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _other(name: str, there: Any, now: Any) -> str:
+    """A setting that differs; of images only that they do, since digests tell nobody anything."""
+    return "other images" if name == "images" else f"{name} ({_difference(there, now)})"
 
 
 def _difference(there: Any, now: Any) -> str:

@@ -40,10 +40,13 @@ def gallery_page(
     Args:
         clustering: n images and their clusters; the operations of an applied review are in its report.
         thumbnails: n JPEGs; an empty one leaves a blank tile.
-        features: n rows in each space; none, and odd images are the unconfident ones.
+        features: n rows in each space; not looked at where the images have a column `distance` (as
+            `center_distances`). Without both, odd images are the unconfident ones.
         out: the folder that the page is for: the links to the originals are relative to it.
     """
-    strips, rows = _fitting(clustering, thumbnails, features)
+    known = clustering.images.get("distance")
+    distance = center_distances(clustering.labels, features) if known is None else known.to_numpy()
+    strips, rows = _fitting(clustering, thumbnails, distance)
     place = {row: i for i, row in enumerate(rows)}
     images = list(_images(clustering, rows, thumbnails, out))
     strips = {
@@ -70,7 +73,7 @@ def gallery_page(
         "others": sorted(clustering.report.get("other_endings", {}).items()),
         "flags": _flag_counts(clustering),
         "note": _note(strips),
-        "command": f"labkit apply ~/Downloads/review.json --to {shlex.quote(shown(out))}",
+        "command": ["labkit apply", "~/Downloads/review.json", "--to", shlex.quote(shown(out))],
         "style": style,
         "style_hash": _digest(style),
         "script": script,
@@ -83,11 +86,29 @@ def gallery_page(
 # ------------------------------------------------------------------------------------------------- which images to show
 
 
+def center_distances(labels: np.ndarray, features: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How far each image is from the mean of its cluster: cosine distance, the mean over spaces, (n,) float64.
+
+    Args:
+        labels: the cluster of each of n images.
+        features: n rows in each space; without any, all distances are 0.
+    """
+    distances = np.zeros(len(labels))
+    for cluster in np.unique(labels):
+        members = np.flatnonzero(labels == cluster)
+        for space in features.values():
+            rows = space[members].astype(np.float64)
+            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            center = rows.mean(0)
+            distances[members] += 1 - rows @ center / max(float(np.linalg.norm(center)), 1e-12)
+    return distances / max(len(features), 1)
+
+
 def _fitting(
-    clustering: Clustering, thumbnails: Sequence[bytes], features: Mapping[str, np.ndarray]
+    clustering: Clustering, thumbnails: Sequence[bytes], distance: np.ndarray
 ) -> tuple[dict[int, dict[str, list[int]]], list[int]]:
     """The strips of each cluster with as many images as fit in the page, and all rows that are shown, sorted."""
-    orders = {cluster: _orders(clustering, cluster, features) for cluster in np.unique(clustering.labels).tolist()}
+    orders = {cluster: _orders(clustering, cluster, distance) for cluster in np.unique(clustering.labels).tolist()}
     sizes: dict[int, int] = {}
     for n in PER_STRIP:
         strips = {cluster: _cut(order, n) for cluster, order in orders.items()}
@@ -99,17 +120,16 @@ def _fitting(
     return strips, rows
 
 
-def _orders(clustering: Clustering, cluster: int, features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _orders(clustering: Clustering, cluster: int, distance: np.ndarray) -> dict[str, np.ndarray]:
     """The first images of a cluster in each order: confident, random, odd."""
     members, most = clustering.members(cluster), PER_STRIP[0]
-    confidence = clustering.images["confidence"].to_numpy()[members]
-    oddity = _ranks(-confidence)
-    if features:
-        oddity = oddity + np.mean([_ranks(_distances(space[members])) for space in features.values()], axis=0)
-    shuffled = np.random.default_rng([SEED, cluster - REJECTED]).permutation(members)
-    odd = members[np.argsort(-oddity, kind="stable")]
-    whole = members[: most + 1]  # one more tells whether all of them fit
-    return {"confident": whole, "random": shuffled[: most + 1], "odd": odd[: most + 1]}
+    oddity = _ranks(-clustering.images["confidence"].to_numpy()[members]) + _ranks(distance[members])
+    orders = {
+        "confident": members,
+        "random": np.random.default_rng([SEED, cluster - REJECTED]).permutation(members),
+        "odd": members[np.argsort(-oddity, kind="stable")],
+    }
+    return {name: order[: most + 1] for name, order in orders.items()}  # one more tells whether all of them fit
 
 
 def _cut(orders: Mapping[str, np.ndarray], n: int) -> dict[str, list[int]]:
@@ -117,12 +137,6 @@ def _cut(orders: Mapping[str, np.ndarray], n: int) -> dict[str, list[int]]:
     if len(orders["confident"]) <= n:
         return {"all": orders["confident"].tolist()}
     return {name: order[:n].tolist() for name, order in orders.items()}
-
-
-def _distances(rows: np.ndarray) -> np.ndarray:
-    """Cosine distance of each row (m, d) from the mean direction, (m,)."""
-    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return 1 - rows @ rows.mean(0)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

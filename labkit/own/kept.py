@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from labkit._files import cache_dir, locked_folder, own_dir
+from labkit._files import cache_dir, locked_folder, own_dir, sweep
 from labkit._saved import read_saved, write_saved
 from labkit.errors import CheckpointError, DataError, shown
 from labkit.own.facts import Facts
@@ -153,16 +153,26 @@ def write_part(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, 
     return path
 
 
-def take_parts(folders: Sequence[Path], found: Found) -> None:
-    """Take all parts that lie in these folders; a damaged one is passed over, which is said."""
+def take_parts(folders: Sequence[Path], found: Found, *, mend: bool = False) -> None:
+    """Take all parts that lie in these folders; a damaged one is passed over, which is said.
+
+    Args:
+        folders: some may be missing.
+        found: where what they hold goes.
+        mend: whether this process holds the folders, so that it may take damaged parts away.
+    """
     for folder in folders:
         for path in sorted(folder.glob("*.safetensors")) if os.access(folder, os.R_OK | os.X_OK) else ():
             try:
                 found.take(path, *read_saved(path, KIND, ADVICE))
+                continue
             except CheckpointError as error:
                 logger.warning("%s", error)
             except Exception as error:  # content that a digest of its own belongs to, and that is still no part
                 logger.warning("%s is no part of a reading (%r). %s", path, error, ADVICE)
+            if mend:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 # -------------------------------------------------------------------------------------------------------------- folders
@@ -177,6 +187,19 @@ def part_folders(root: Path) -> list[Path]:
     return list(dict.fromkeys(base / "readings" / name for base in bases))
 
 
+def tidy(folder: Path) -> None:
+    """Take away what killed processes left in a folder of parts, unless another process is at work there."""
+    if not os.access(folder, os.W_OK) or not any(path.name.startswith(".") for path in folder.iterdir()):
+        return
+    with contextlib.suppress(OSError), locked_folder(folder, wait=False):
+        _sweep_all(folder)
+
+
+def _sweep_all(folder: Path) -> None:
+    for left in list(folder.glob(".*.????????")):  # what `atomic_write` calls its temporary folders
+        sweep(folder / left.name[1:-9])
+
+
 @contextlib.contextmanager
 def writable_folder(folders: Sequence[Path]) -> Iterator[Path]:
     """The first of these folders that this user may write to; within the block no other process does.
@@ -189,6 +212,7 @@ def writable_folder(folders: Sequence[Path]) -> Iterator[Path]:
             try:
                 with explain_unwritable(folder):
                     _lock(folder, held)
+                    _sweep_all(folder)
                 break
             except DataError as error:
                 if folder == folders[-1] or not _is_denied(error.__cause__):

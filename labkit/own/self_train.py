@@ -41,7 +41,8 @@ class Plan:
     Attributes:
         data: as it was given, the name of a dataset or the path of a folder.
         split: of the data that it trains on, the first.
-        settings: the settings, and what speaks against them, in lines for people.
+        settings: the settings, in lines for people.
+        warning: what speaks against them; "" is nothing.
         words_file: where the class names are from, which is not to be replaced.
     """
 
@@ -52,6 +53,7 @@ class Plan:
     backbone: str
     config: MustConfig
     settings: list[str]
+    warning: str
     words_file: Path | None
 
 
@@ -113,10 +115,12 @@ def plan(
         config = config.replace(batch_size=n, accumulate=1)
     length = length_of(config, n)
     settings += [f"  {line}" for line in describe(config)]
-    settings.append(f"  {length.steps:,} steps, {length.per_epoch:,} in an epoch of {n:,} images")
-    if length.is_too_short:
-        settings.append(f"warning: {_too_short(length)}, so it can hardly change anything. {_cure(config, n)}")
-    return Plan(data, manifest, split, prompts, backbone, config, settings, words_file)
+    rest = ""
+    if length.unused > n // 4:
+        rest = f", of which each leaves out {length.unused:,}: --batch {n // (length.per_epoch + 1):,} would use all"
+    settings.append(f"  {length.steps:,} steps, {length.per_epoch:,} in an epoch of {n:,} images{rest}")
+    short = f"{_too_short(length)}, so it can hardly change anything. {_cure(config, n)}" if length.is_too_short else ""
+    return Plan(data, manifest, split, prompts, backbone, config, settings, short, words_file)
 
 
 def _classes(
@@ -141,7 +145,8 @@ def _classes(
 
 def _too_short(length: Length) -> str:
     steps = "1 step" if length.steps == 1 else f"{length.steps:,} steps"
-    return f"this run has {steps}, after which the model that predicts is still {length.left:.0%} the one it began with"
+    still = f"{length.left:.0%}" if length.left < 0.995 else "almost wholly"
+    return f"this run has {steps}, after which the model that predicts is still {still} the one it began with"
 
 
 def _cure(config: MustConfig, n: int) -> str:

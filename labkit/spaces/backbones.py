@@ -11,9 +11,10 @@ from labkit import pocket
 from labkit.devices import pick_device
 from labkit.errors import BackboneError, quote
 from labkit.spaces.encoders import Backbone, Settings
-from labkit.spaces.families import NAMES_HELP, open_clip_model, paper_space, timm_model, without_network
+from labkit.spaces.families import KNOWN, NAMES_HELP, open_clip_model, paper_space, timm_model, without_network
 from labkit.spaces.geometry import Geometry, Preprocess
 from labkit.spaces.hog import CELL, HOG
+from labkit.spaces.nearest import did_you_mean
 from labkit.spaces.papers import SPACES
 from labkit.spaces.weights import EFFICIENTNETS, efficientnet_state
 
@@ -81,4 +82,4 @@ def load_backbone(
     if kind == "open_clip" and rest.count("/") >= 1:
         model, _, pretrained = rest.partition("/")
         return open_clip_model(name, model, pretrained, settings)
-    raise BackboneError(f"backbone {quote(name)} is unknown. Expected {NAMES_HELP}.")
+    raise BackboneError(f"backbone {quote(name)} is unknown.{did_you_mean(name, KNOWN)} Expected {NAMES_HELP}.")

@@ -57,7 +57,7 @@ class Names:
         return probs
 
     def _read(self, labeling_probs: ArrayLike) -> np.ndarray:
-        probs = _probabilities("labeling_probs", labeling_probs)
+        probs = read_probabilities("labeling_probs", labeling_probs)
         if probs.shape[1] != len(self.assignment):
             raise DataError(
                 f"labeling_probs has {probs.shape[1]} clusters. Expected the {len(self.assignment)} named ones."
@@ -82,8 +82,8 @@ def name_clusters(labeling_probs: ArrayLike, zero_shot_probs: ArrayLike, *, n_ev
     """
     if not is_whole(n_evidence, 0):
         raise DataError(f"n_evidence is {quote(n_evidence)}. Expected a whole number from 0 to {LARGEST_COUNT:,}.")
-    labeling = _probabilities("labeling_probs", labeling_probs)
-    zero_shot = _probabilities("zero_shot_probs", zero_shot_probs)
+    labeling = read_probabilities("labeling_probs", labeling_probs)
+    zero_shot = read_probabilities("zero_shot_probs", zero_shot_probs)
     if len(labeling) != len(zero_shot):
         raise DataError(
             f"labeling_probs has {len(labeling)} rows and zero_shot_probs {len(zero_shot)}. Expected the same images "
@@ -115,7 +115,7 @@ def name_by_model(labeling_probs: ArrayLike, backbone: Backbone, features: Array
     return name_clusters(labeling_probs, zero_shot.predict_proba(features))
 
 
-def _probabilities(name: str, given: ArrayLike) -> np.ndarray:
+def read_probabilities(name: str, given: ArrayLike) -> np.ndarray:
     """An array of probabilities as float64 (n, c), or a DataError that says what is wrong."""
     expected = "Expected a row of probabilities for each image, (n, c)."
     array = real_array(name, given, expected, DataError).astype(np.float64)

@@ -18,8 +18,10 @@ from safetensors import safe_open
 
 import labkit as lk
 from labkit import cli
+from labkit._files import atomic_write
 from labkit.course.series import run_series
 from labkit.must import checkpoint, estimator
+from labkit.own import reading
 from labkit.spaces import features
 from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
@@ -60,7 +62,8 @@ def enter(folder: Path, tiny_files: Path) -> None:
     os.environ["LABKIT_CACHE"] = str(folder / "cache")
     tempfile.tempdir = str(folder / "tmp")
     os.environ["TMPDIR"] = str(folder / "tmp")
-    features.PART = 5
+    features.PART = reading.PART = 5
+    reading.BATCH = 2
     estimator.LOG_EVERY, checkpoint.SAVE_EVERY = 1, -1.0
     tiny.use_model(tiny_files)
     logging.disable(logging.CRITICAL)
@@ -70,6 +73,21 @@ def extraction(folder: Path) -> None:
     manifest = lk.load_manifest(folder / "photos")
     for name in ("pixels", tiny.NAME):
         extract_features(lk.load_backbone(name, device="cpu"), manifest, batch_size=2)
+
+
+def read(folder: Path) -> None:
+    """All that is read of a folder of photographs, of which two are broken, for two spaces."""
+    (folder / "photos" / "empty.png").touch()
+    (folder / "photos" / "cut.png").write_bytes((folder / "photos" / "00.png").read_bytes()[:200])
+    for name in ("empty.png", "cut.png"):
+        os.utime(folder / "photos" / name, (10**9, 10**9))
+    found = reading.read_folder(folder / "photos", [lk.load_backbone(name, device="cpu") for name in ("pixels", "hog")])
+    features = {name: features.tobytes().hex() for name, features in found.features.items()}
+    thumbnails = [thumbnail.hex() for thumbnail in found.thumbnails]
+    left_out = [str(path) for path in found.left_out]
+    report = [found.facts.to_dict("list"), thumbnails, features, left_out, found.identity]
+    with atomic_write(folder / "out" / "reading.json") as temporary:
+        temporary.write_text(json.dumps(report), "utf-8")
 
 
 def cluster(folder: Path) -> None:
@@ -106,6 +124,7 @@ def chain(folder: Path) -> None:
 
 SCENARIOS: dict[str, Callable[[Path], None]] = {
     "extraction": extraction,
+    "read": read,
     "cluster": cluster,
     "must": must,
     "chain": chain,

@@ -126,6 +126,29 @@ def test_odd_images_weigh_confidence_and_distance_alike(tmp_path: Path) -> None:
     assert ranked == sorted(score, reverse=True)[: len(ranked)]
 
 
+def test_distances_are_cosine_and_can_be_kept(clustering: Clustering, tmp_path: Path) -> None:
+    features = make_features(clustering)
+    distance = gallery.center_distances(clustering.labels, features)
+    for i in (0, 39, 47, 64):
+        expected = 0.0
+        for space in features.values():
+            unit = [row / np.sqrt((row**2).sum()) for row in space[clustering.labels == clustering.labels[i]]]
+            center = sum(unit) / len(unit)
+            row = space[i] / np.sqrt((space[i] ** 2).sum())
+            expected += (1 - row @ center / np.sqrt((center**2).sum())) / 2
+        assert distance[i] == pytest.approx(expected, abs=1e-6)
+    kept = Clustering(
+        clustering.root,
+        clustering.paths,
+        clustering.images.assign(distance=distance),
+        clustering.clusters,
+        clustering.report,
+    )
+    thumbnails = make_thumbnails(clustering)
+    assert gallery_page(kept, thumbnails, {}, tmp_path) == gallery_page(clustering, thumbnails, features, tmp_path)
+    assert not gallery.center_distances(clustering.labels, {}).any()
+
+
 def test_the_same_clusters_make_the_same_page(clustering: Clustering, tmp_path: Path) -> None:
     assert make_page(clustering, tmp_path) == make_page(clustering, tmp_path)
 

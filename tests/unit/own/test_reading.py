@@ -18,6 +18,9 @@ from PIL import Image, ImageFilter
 from scipy.ndimage import convolve
 
 import labkit as lk
+from labkit._files import locked_folder
+from labkit._saved import write_saved
+from labkit.data import decoding
 from labkit.errors import DataError
 from labkit.own import facts, kept, reading
 from labkit.own.reading import Reading, read_folder
@@ -40,7 +43,7 @@ def backbones() -> list[Backbone]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Which files are decoded, in any order."""
     seen: list[Path] = []
-    use_image = reading.use_image
+    use_image = decoding.use_image
 
     def noting(path: Path, *args: Any, **kwargs: Any) -> Any:
         seen.append(path)
@@ -242,6 +245,9 @@ def test_a_damaged_part_is_made_again(
     assert "It is made again." in caplog.text
     assert 2 <= len(decoded) <= 4
     assert parts(own_cache).keys() == before.keys()
+    caplog.clear()
+    assert content(read_folder(root, backbones)) == first
+    assert not caplog.text
 
 
 def test_a_part_with_a_digest_but_without_sense_is_passed_over(
@@ -250,7 +256,7 @@ def test_a_part_with_a_digest_but_without_sense_is_passed_over(
     root = folder_of(tmp_path / "photos", 3)
     first = content(read_folder(root, backbones))
     (path,) = own_cache.rglob("*.safetensors")
-    kept.write_saved(path.with_name("odd.safetensors"), kept.KIND, {"read": 3}, {})
+    write_saved(path.with_name("odd.safetensors"), kept.KIND, {"read": 3}, {})
     assert content(read_folder(root, backbones)) == first
     assert "no part of a reading" in caplog.text
 
@@ -286,7 +292,7 @@ def test_a_cache_that_may_only_be_read_serves(
             raise PermissionError(13, "not yours", str(folder))
         return locked(folder, wait=wait)
 
-    locked = kept.locked_folder
+    locked = locked_folder
     monkeypatch.setattr(kept, "locked_folder", refuse)
     assert len(read_folder(root, backbones).files) == 5
     assert len(read_folder(root, backbones).files) == 5
@@ -358,7 +364,7 @@ def test_what_memory_or_a_disk_refused_is_tried_again(
     tmp_path: Path, backbones: list[Backbone], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     root = folder_of(tmp_path / "photos", 4)
-    use_image = reading.use_image
+    use_image = decoding.use_image
 
     def failing(path: Path, use: Callable[[Image.Image], Any], *args: Any, **kwargs: Any) -> Any:
         if path.name == "002.png":

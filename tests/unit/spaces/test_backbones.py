@@ -279,10 +279,10 @@ def test_missing_weights_are_explained(offline_hub: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("resnet", "unknown. Expected"),
+        ("resnet", "unknown. Did you mean timm:resnet50"),
         ("timm:", "unknown. Expected"),
         ("timm:no_such_model", "cannot be built"),
-        ("open_clip:ViT-B-32", "unknown. Expected"),
+        ("open_clip:ViT-B-32", "unknown. Did you mean"),
         ("open_clip:ViT-Z-99/openai", "open_clip has no model"),
         ("open_clip:ViT-B-32/no_such_tag", "cannot be built"),
     ],
