@@ -53,11 +53,11 @@ function frame(now) {
 }
 
 function adapt(gap) { // on a slow machine a map that moves shows fewer thumbnails, then fewer dots; one that stands, all
-  speed.mean = 0.8 * speed.mean + 0.2 * gap;
+  speed.mean = 0.7 * speed.mean + 0.3 * gap;
   if (speed.mean > 33) speed.slow ||= "unsaid";
-  if (speed.mean > 22 && speed.thumbnails) speed.thumbnails = Math.floor(speed.thumbnails * 0.75);
-  else if (speed.mean > 22 && speed.drawing > 5) speed.dots = Math.max(0.15, speed.dots * 0.8);
-  else if (speed.mean < 18 && speed.dots < 1) speed.dots = Math.min(1, speed.dots * 1.03);
+  if (speed.mean > 22 && drawn.length) speed.thumbnails = Math.floor(0.6 * Math.min(speed.thumbnails, drawn.length));
+  else if (speed.mean > 22 && speed.drawing > 4) speed.dots = Math.max(0.12, 0.7 * speed.dots);
+  else if (speed.mean < 18 && speed.dots < 1) speed.dots = Math.min(1, 1.03 * speed.dots);
   else if (speed.mean < 18) speed.thumbnails = Math.min(WHOLE.thumbnails, speed.thumbnails + 8);
 }
 
