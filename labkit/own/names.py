@@ -15,6 +15,8 @@ from labkit.zeroshot.nouns import read_nouns
 from labkit.zeroshot.prompts import Prompts
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from labkit.spaces.backbones import Backbone
 
 TEMPLATES = ("{}", "a photo of a {}.")  # the constants of the confidence are fitted with these
@@ -31,15 +33,11 @@ class FoundNames:
             clusters without a name.
         suggestions: for each cluster up to three of the shipped nouns, best first: those that fit its images more than
             all images. They are ideas for a name and often wrong; none for a cluster without images.
-        sizes: images of each cluster, (K,).
-        given: whether there were words to choose from.
     """
 
     names: list[str]
     confidence: np.ndarray
     suggestions: list[list[str]]
-    sizes: np.ndarray
-    given: bool
 
 
 def name_found(
@@ -81,5 +79,25 @@ def name_found(
     suggestions = [
         [nouns[j] for j in row] if filled[k] else [] for k, row in enumerate(evidence.suggestions(n_everyday))
     ]
-    sizes = np.bincount(np.asarray(probs).argmax(1), minlength=n_clusters)
-    return FoundNames(names, confidence, suggestions, sizes, words is not None)
+    return FoundNames(names, confidence, suggestions)
+
+
+def lines(clusters: pd.DataFrame, given: bool) -> list[str]:
+    """A line of text about each cluster, for the terminal.
+
+    Args:
+        clusters: those of a `Clustering`.
+        given: whether there were words to choose from.
+    """
+    columns = ("cluster", "size", "name", "name_confidence", "suggestions")
+    return [
+        f"cluster {cluster} ({size:,} {'image' if size == 1 else 'images'}): {_told(name, confidence, ideas, given)}"
+        for cluster, size, name, confidence, ideas in zip(*(clusters[column] for column in columns), strict=True)
+    ]
+
+
+def _told(name: str, confidence: float, ideas: Sequence[str], given: bool) -> str:
+    if name:
+        return f"{name}, confidence {confidence:.2f}" if confidence == confidence else name  # NaN: a person named it
+    perhaps = f"perhaps {', '.join(ideas)}" if len(ideas) else "no name"
+    return f"none of these; {perhaps}" if given else perhaps

@@ -140,6 +140,7 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("real", []),
         ("text", []),
         ("names", []),
+        ("map", []),
         ("folder", ["--backbone", "pixels"]),
     ],
 )

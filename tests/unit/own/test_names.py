@@ -6,11 +6,12 @@ import re
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from labkit.errors import BackboneError, DataError
-from labkit.own.names import FoundNames, lines, name_found
+from labkit.own.names import lines, name_found
 from labkit.spaces.backbones import load_backbone
 from labkit.zeroshot.nouns import read_nouns
 
@@ -67,7 +68,6 @@ def test_none_of_these(model: Any) -> None:
     assert found.names == ["dog", "", ""]
     assert np.isnan(found.confidence).tolist() == [False, True, True]
     assert found.suggestions[1][0] == "shoe"
-    assert lines(found)[1].startswith("cluster 1 (12 images): none of these; perhaps shoe, ")
 
 
 def test_without_words_there_are_suggestions_only(model: Any) -> None:
@@ -78,7 +78,6 @@ def test_without_words_there_are_suggestions_only(model: Any) -> None:
     assert [len(ideas) for ideas in found.suggestions] == [3, 3]
     assert [ideas[0] for ideas in found.suggestions] == ["dog", "tadpole"]
     assert all(set(ideas) <= set(NOUNS) for ideas in found.suggestions)
-    assert lines(found)[0].startswith("cluster 0 (12 images): perhaps dog, ")
 
 
 def test_an_empty_cluster_has_nothing(model: Any) -> None:
@@ -86,22 +85,25 @@ def test_an_empty_cluster_has_nothing(model: Any) -> None:
     found = name_found(np.insert(probs, 1, 0.0, axis=1), model, features, ["dog", "shoe"])
     assert found.names == ["dog", "", "shoe"]
     assert found.suggestions[1] == []
-    assert [line[:9] for line in lines(found)] == ["cluster 0", "cluster 2"]
 
 
 def test_the_lines() -> None:
-    found = FoundNames(
-        ["dog", "", "cat"],
-        np.array([0.834, np.nan, 0.5]),
-        [["dog"], ["lizard", "frog", "newt"], []],
-        np.array([1056, 12, 1]),
-        True,
+    clusters = pd.DataFrame(
+        {
+            "cluster": [0, 1, 2, 4],
+            "size": [1056, 12, 1, 3],
+            "name": ["dog", "", "cat", "mine"],
+            "name_confidence": [0.834, np.nan, 0.5, np.nan],
+            "suggestions": [["dog"], ["lizard", "frog", "newt"], [], []],
+        }
     )
-    assert lines(found) == [
+    assert lines(clusters, True) == [
         "cluster 0 (1,056 images): dog, confidence 0.83",
         "cluster 1 (12 images): none of these; perhaps lizard, frog, newt",
         "cluster 2 (1 image): cat, confidence 0.50",
+        "cluster 4 (3 images): mine",
     ]
+    assert lines(clusters[1:2], False) == ["cluster 1 (12 images): perhaps lizard, frog, newt"]
 
 
 def test_errors(model: Any) -> None:
