@@ -29,7 +29,7 @@ from labkit.own.clustering import (
     replacing,
 )
 from labkit.own.files import expect_places, write_file
-from labkit.own.gallery import gallery_page
+from labkit.own.gallery import center_distances, gallery_page
 from labkit.own.later import save_seen
 from labkit.own.layout import layout
 from labkit.own.map_page import map_page
@@ -158,6 +158,7 @@ def _cluster(
             "name": [named.names[cluster] for cluster in found],
             "flags": [flags(row) for row in audit(reading).itertuples()],
             "found": found.astype(np.int64),
+            "distance": center_distances(found, dict(zip(settings["backbones"], spaces, strict=True))),
             "x": positions[:, 0],
             "y": positions[:, 1],
         }

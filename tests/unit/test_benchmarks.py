@@ -140,6 +140,8 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("real", []),
         ("text", []),
         ("later", []),
+        ("names", []),
+        ("map", []),
         ("folder", ["--backbone", "pixels"]),
     ],
 )
