@@ -31,7 +31,7 @@ from labkit.own.clustering import (
 from labkit.own.files import expect_places, write_file
 from labkit.own.gallery import center_distances, gallery_page
 from labkit.own.later import save_seen
-from labkit.own.layout import layout
+from labkit.own.layout import layout, layout_method
 from labkit.own.map_page import map_page
 from labkit.own.names import FoundNames, name_found
 from labkit.own.reading import Reading, read_folder
@@ -85,6 +85,7 @@ def cluster_folder(
         {f"--out ({name})": out / name for name in FILES},
         {"the file of words": [] if words_file is None else [words_file]},
     )
+    folder = Path(folder).absolute()  # so that the result can be used from anywhere
     settings: dict[str, Any] = {
         "n_classes": n_classes,
         "prior": prior,
@@ -175,6 +176,7 @@ def _cluster(
         "n_images": n,
         "n_classes": {"used": n_classes, "interval": interval},
         "prior": [round(float(share), 4) for share in turtle.prior_],
+        "layout": layout_method(n),
         "left_out": {_below(path, reading.root): reason for path, reason in reading.left_out.items()},
         "other_endings": reading.others,
         "review": [],
