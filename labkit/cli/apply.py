@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from labkit.cli import options
+from labkit.cli.parser import examples
 from labkit.errors import DataError
 
 
@@ -15,7 +16,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="carry out a review of clusters",
         description="Carry out the review.json that clusters.html saves: merge, split, rename and reject clusters. "
         "Tables and pages are written anew, images stay as they are. A review begins with the clusters as they were "
-        "found, so one without operations undoes all. Example: labkit apply ~/Downloads/review.json --to OUT",
+        "found, so one without operations undoes all.",
+        epilog=examples("labkit apply ~/Downloads/review.json --to clusters", "labkit apply clusters/review.json"),
     )
     parser.add_argument("review", type=options.path, help="the review.json that the page saved")
     parser.add_argument(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
@@ -13,6 +15,7 @@ from labkit.errors import DataError, quote
 if TYPE_CHECKING:
     from labkit.own.clustering import Clustering
 
+MANY = 20  # files that are left out and named on the terminal; report.json has all
 EXAMPLES = """examples:
   labkit cluster photos                                    how many classes is estimated; results in ./clusters
   labkit cluster photos --classes 8 --out runs/pets
@@ -101,7 +104,18 @@ def _print(found: Clustering, out: Path) -> None:
     n_flagged = int((found.images["flags"] != "").sum())
     if n_flagged:
         print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
-    for line in cluster_lines(found):
+    for line in _lines(found):
         print(line)
     print(f"{len(found.paths)} images in {len(found.clusters)} clusters: {out / 'labels.csv'}")
     print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")
+
+
+def _lines(found: Clustering) -> Iterator[str]:
+    """A line for each cluster: its size, and its name or what it may be."""
+    columns = ("cluster", "size", "name", "name_confidence", "suggestions")
+    given = bool(found.report["settings"]["words"])
+    for cluster, size, name, confidence, ideas in zip(*(found.clusters[column] for column in columns), strict=True):
+        parts = ["none of these" if given and not name else name, f"confidence {confidence:.2f}" if name else ""]
+        parts.append("perhaps " + ", ".join(ideas) if len(ideas) and not name else "")
+        told = ", ".join(part for part in parts if part)
+        yield f"cluster {cluster}, {size:,} {'image' if size == 1 else 'images'}{told and ': '}{told}"

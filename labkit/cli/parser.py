@@ -31,17 +31,15 @@ class Parser(argparse.ArgumentParser):
     """The parser of `labkit` and, as argparse makes them of the same class, of its commands."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
-        self.options: list[str] = []
         self.commands: dict[str, Parser] = {}
         named.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         if named.get("description"):
             named["description"] = textwrap.fill(named["description"], WIDTH, break_on_hyphens=False)
         super().__init__(*args, **named)
 
-    def add_argument(self, *args: Any, **named: Any) -> argparse.Action:
-        action = super().add_argument(*args, **named)
-        self.options += action.option_strings
-        return action
+    @property
+    def options(self) -> list[str]:
+        return list(self._option_string_actions)  # those of groups as well
 
     def add_subparsers(self, **named: Any) -> argparse._SubParsersAction[Parser]:  # type: ignore[override]
         action = super().add_subparsers(**named)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
+from labkit.cli.parser import examples
 from labkit.errors import DataError, printable, shown
 
 if TYPE_CHECKING:
@@ -21,15 +22,19 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="put the images into a folder for each cluster, or back",
         description="Copy, link or move the images of a result into a folder for each cluster, named by the cluster's "
         "name; images that a review rejected go to the folder rejected. Shows first what it would do, and asks. "
-        "Nothing is replaced, and --undo puts all back. Example: labkit sort clusters --to sorted --copy",
+        "Nothing is replaced, and --undo puts all back.",
+        epilog=examples(
+            "labkit sort clusters --to sorted --copy",
+            "labkit sort clusters --to sorted --move --yes",
+            "labkit sort --undo sorted",
+        ),
     )
     parser.add_argument("out", nargs="?", type=options.path, help="the folder that `labkit cluster` wrote")
     parser.add_argument("--to", type=options.path, metavar="NEW", help="a folder that is new or empty")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--copy", dest="how", action="store_const", const="copy", help="copies; the images stay")
-    how.add_argument("--link", dest="how", action="store_const", const="link", help="symbolic links to the images")
-    how.add_argument("--move", dest="how", action="store_const", const="move", help="the images themselves")
-    how.add_argument("--undo", type=options.path, metavar="NEW", help="put back what was sorted into this folder")
+    parser.add_argument("--copy", dest="how", action="append_const", const="copy", help="copies; the images stay")
+    parser.add_argument("--link", dest="how", action="append_const", const="link", help="symbolic links to the images")
+    parser.add_argument("--move", dest="how", action="append_const", const="move", help="the images themselves")
+    parser.add_argument("--undo", type=options.path, metavar="NEW", help="put back what was sorted into this folder")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.set_defaults(run=run, when_stopped="The same command goes on from there; labkit sort --undo puts all back.")
 
@@ -37,7 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.undo is not None:
         return _undo(arguments)
-    if arguments.out is None or arguments.to is None or arguments.how is None:
+    if arguments.out is None or arguments.to is None or len(arguments.how or []) != 1:
         raise DataError(
             "sort needs the folder that `labkit cluster` wrote, --to NEW, and one of --copy, --link and --move; or "
             "--undo NEW. Example: labkit sort clusters --to sorted --copy"
@@ -45,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     from labkit.own.clustering import load_clustering
     from labkit.own.sorting import carry_out, plan_sort
 
-    plan = plan_sort(load_clustering(arguments.out), arguments.to, arguments.how)
+    plan = plan_sort(load_clustering(arguments.out), arguments.to, arguments.how[0])
     if not arguments.yes:
         print(*map(printable, plan.preview()), sep="\n", flush=True)
         if not sys.stdin.isatty():
@@ -61,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _undo(arguments: argparse.Namespace) -> int:
-    if arguments.out is not None or arguments.to is not None:
+    if arguments.out is not None or arguments.to is not None or arguments.how is not None:
         raise DataError("--undo takes the folder that was sorted into, and nothing else: labkit sort --undo NEW")
     from labkit.own.sorting import undo_sort
 

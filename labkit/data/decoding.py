@@ -7,15 +7,17 @@ import io
 import os
 import re
 import struct
+import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+import numpy as np
 
 from labkit._files import open_regular
-from labkit.data.formats import ending, learn_format, readable_formats
-from labkit.data.levels import bands, gray_of_levels
+from labkit.data.formats import ending, learn_format, readable_formats, silence_pillow
+from labkit.data.levels import bands, gray_of_levels, scale_colors
 from labkit.errors import DataError, shorten, shown
 
 if TYPE_CHECKING:
@@ -43,20 +45,24 @@ class _NotReadError(ValueError):
 
 
 class _Room:
-    """Room for so many pixels: who asks for some waits until others have left enough of it, or all."""
+    """Room for so many pixels: a thread that asks for some waits until others have left enough of it, or all."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._taken = 0
+        self._own = threading.local()  # what a thread has, which may ask for more: it cannot wait for itself
 
     @contextlib.contextmanager
     def take(self, pixels: int) -> Iterator[None]:
+        own = getattr(self._own, "taken", 0)
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + pixels <= ALONE)
+            self._changed.wait_for(lambda: own or not self._taken or self._taken + pixels <= ALONE)
             self._taken += pixels
+        self._own.taken = own + pixels
         try:
             yield
         finally:
+            self._own.taken = own
             with self._changed:
                 self._taken -= pixels
                 self._changed.notify_all()
@@ -118,7 +124,7 @@ def use_image(path: Path, use: Callable[[Image.Image], T], at_least: int | None 
 
 def _read(path: Path, held: contextlib.ExitStack, at_least: int | None) -> Image.Image:
     """Decode an image; the room that it takes goes into `held`."""
-    _silence_pillow()
+    silence_pillow()
     try:
         with open_regular(path) as file:
             return _decode(file, held, ending(path.name), at_least)
@@ -130,13 +136,6 @@ def _read(path: Path, held: contextlib.ExitStack, at_least: int | None) -> Image
             f"the image {shown(path)} cannot be read ({reason}). It is damaged or not an image: replace it or take it "
             "away."
         ) from error
-
-
-def _silence_pillow() -> None:
-    """Warnings of Pillow become neither noise nor, under -W error, exceptions (threads share catch_warnings)."""
-    ours = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
-    if ours not in warnings.filters:
-        warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def _decode(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at_least: int | None) -> Image.Image:
@@ -182,8 +181,11 @@ def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at
     limit = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
     _check_size(image.size, limit)
     held.enter_context(_room.take(_pixels_of_decoding(image, limit, at_least)))
+    deep = image.mode in ("RGB", "RGBA") and any(";16" in _raw_mode(tile) for tile in image.tile)  # type: ignore[attr-defined]
     image.load()
     _check_size(image.size, limit)  # some formats say it only now
+    if deep and np.max(image.getextrema()[:3]) < 1 << 6:
+        scale_colors(image, _lower_bits(file, suffix))
     if image.format in ANIMATED:
         _seek_what_is_to_be_seen(image)
     turn = _turn(image)
@@ -205,6 +207,28 @@ def _pixels_of_decoding(image: Image.Image, limit: int, at_least: int | None) ->
     if image.format in HIDDEN_SIZE:
         return limit
     return pixels * MAX_PIXELS // limit
+
+
+def _raw_mode(tile: tuple[Any, ...]) -> str:
+    """How the pixels of a part of an image lie in the file, such as "RGB;16B"."""
+    return str(tile[3] if isinstance(tile[3], str) or not tile[3] else tile[3][0])
+
+
+def _lower_bits(file: BinaryIO, suffix: str) -> Image.Image:
+    """The lower 8 of the 16 bits that an image has in each color: Pillow keeps the first byte, so they are swapped."""
+    from PIL import Image
+
+    file.seek(0)
+    image: Any = Image.open(file, formats=readable_formats(suffix))
+    swap = {";16B": ";16L", ";16L": ";16B", ";16N": ";16B" if sys.byteorder == "little" else ";16L"}
+    tiles = []
+    for tile in image.tile:
+        mode = _raw_mode(tile)
+        swapped = mode[:-4] + swap[mode[-4:]]
+        tiles.append((*tile[:3], swapped if isinstance(tile[3], str) else (swapped, *tile[3][1:])))
+    image.tile = tiles
+    image.load()
+    return image
 
 
 def _seek_what_is_to_be_seen(image: Image.Image) -> None:

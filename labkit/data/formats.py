@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,6 +41,13 @@ def ending(name: str) -> str:
     """How a name ends, in lower case, such as ".jpg"; "" where that is no ending, as in "at 10.21.33"."""
     suffix = Path(name).suffix.lower()
     return suffix if re.fullmatch(r"\.(?=.*[a-z])[a-z0-9_+~-]{1,12}", suffix) else ""
+
+
+def silence_pillow() -> None:
+    """Warnings of Pillow become neither noise nor, under -W error, exceptions (threads share catch_warnings)."""
+    ours = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+    if ours not in warnings.filters:
+        warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def readable_formats(suffix: str) -> tuple[str, ...]:
@@ -100,6 +108,7 @@ def begins_like_an_image(path: Path) -> bool:
     """
     from PIL import Image
 
+    silence_pillow()
     with open_regular(path) as file:
         start = _start(file)
         if start.startswith(SIGNATURES) or _brand(start) in HEIC + AVIF:  # which may be damaged further on

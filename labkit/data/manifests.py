@@ -36,8 +36,8 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
 
     Args:
         name_or_path: one of `list_manifests()`, or the path of a YAML file, or the path of a folder of images, whose
-            sub-folders are then the classes (a flat folder has no labels) of a split "train"; or train/, val/ and
-            test/ that each hold such a folder.
+            sub-folders are then the classes (images beside them have none) of a split "train"; or train/, val/ and
+            test/ that each hold such a folder (see `labkit.data.folders.scan_folder`).
 
     Raises:
         ManifestError: there is no such manifest, or it breaks a rule; the message names file, key and cure.

@@ -43,7 +43,7 @@ def arrange(clustering: Clustering, *, rejected: bool) -> list[tuple[Path, PureP
         if cluster == REJECTED and not rejected:
             continue
         folder = folders[int(cluster)]
-        name = _free_name(path.name, taken.setdefault(folder, set()))
+        name = free_name(path.name, taken.setdefault(folder, set()))
         places.append((clustering.root / path, PurePosixPath(folder, name)))
     return places
 
@@ -61,19 +61,20 @@ def cluster_folders(clustering: Clustering) -> dict[int, str]:
 def folder_name(name: str) -> str:
     """A name that a folder can have on Linux, macOS and Windows; "" where nothing of it can be kept.
 
-    Not hidden, no option and no home folder for a shell, no device for Windows, at most 100 bytes.
+    Not hidden, no option or home folder for a shell, no formula for a spreadsheet, no device for Windows, at most 100
+    bytes.
     """
     text = unicodedata.normalize("NFC", " ".join(name.split()))
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    text = "".join("_" if c in NOT_IN_NAMES else c for c in text).lstrip(" .-~")
+    text = "".join("_" if c in NOT_IN_NAMES else c for c in text).lstrip(" .-~=+@")
     while len(text.encode()) > LONGEST_FOLDER:
         text = text[:-1]
     text = text.rstrip(" .")
     return f"_{text}" if text.split(".")[0].rstrip().upper() in DEVICES else text
 
 
-def _free_name(name: str, taken: set[str]) -> str:
-    """The file's name, or with the first free number before its ending."""
+def free_name(name: str, taken: set[str]) -> str:
+    """A file's name, or with the first free number before its ending, which is then taken."""
     stem, ending = Path(name).stem, Path(name).suffix
 
     def numbered(k: int) -> str:

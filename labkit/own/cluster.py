@@ -71,7 +71,7 @@ def cluster_folder(
         n_classes: how many classes to look for; "auto" estimates it.
         prior: "even" or "estimated", as in `Turtle`.
         backbones: names of the feature spaces; None is `DEFAULT_SPACES`.
-        words: a vocabulary to name the clusters with.
+        words: a vocabulary to name the clusters with; without, there are suggestions only.
         words_file: where the words are from, which is not to be replaced.
         strict: raise where an image cannot be read, instead of leaving it out.
         n_restarts: runs of TURTLE; the most confident is kept.
@@ -94,8 +94,8 @@ def cluster_folder(
         "seed": seed,
     }
     loaded = {name: load_backbone(name) for name in settings["backbones"]}
-    namer = _namer(loaded) if words else None
-    every = loaded if namer is None else loaded | {namer.name: namer}
+    namer = _namer(loaded)
+    every = loaded | {namer.name: namer}
     reading = read_folder(folder, list(every.values()), strict=strict, progress=progress)
     run = _digest([labkit.__version__, reading.identity, settings, [b.fingerprint for b in every.values()]])
     kept = _kept(out)
@@ -131,7 +131,7 @@ def _cluster(
     out: Path,
     run: str,
     settings: dict[str, Any],
-    namer: Backbone | None,
+    namer: Backbone,
     progress: bool,
 ) -> Clustering:
     """Fit, name and write; what `out` holds is complete when it has a report again."""
@@ -148,16 +148,14 @@ def _cluster(
     )
     probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
     found = probs.argmax(1)
-    named = None
-    if namer is not None:
-        named = name_found(probs, namer, reading.features[namer.name], settings["words"])
+    named = name_found(probs, namer, reading.features[namer.name], settings["words"])
     positions = layout(spaces, seed)  # (n, 2)
     images = pd.DataFrame(
         {
-            "file": [shown(path.relative_to(reading.root).as_posix()) for path in reading.files],
+            "file": [_below(path, reading.root) for path in reading.files],
             "cluster": found.astype(np.int64),
             "confidence": probs.max(1).astype(np.float64),
-            "name": [named.names[cluster] if named else "" for cluster in found],
+            "name": [named.names[cluster] for cluster in found],
             "flags": [flags(row) for row in audit(reading).itertuples()],
             "found": found.astype(np.int64),
             "x": positions[:, 0],
@@ -176,7 +174,7 @@ def _cluster(
         "n_images": n,
         "n_classes": {"used": n_classes, "interval": interval},
         "prior": [round(float(share), 4) for share in turtle.prior_],
-        "left_out": {shown(path): reason for path, reason in reading.left_out.items()},
+        "left_out": {_below(path, reading.root): reason for path, reason in reading.left_out.items()},
         "other_endings": reading.others,
         "review": [],
     }
@@ -188,16 +186,21 @@ def _cluster(
     return clustering
 
 
-def cluster_table(found: np.ndarray, named: FoundNames | None) -> pd.DataFrame:
+def _below(path: Path, root: Path) -> str:
+    """A path as text, below the folder of the images where it is."""
+    return shown((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
+
+
+def cluster_table(found: np.ndarray, named: FoundNames) -> pd.DataFrame:
     """A row for each cluster that has images, as in `Clustering.clusters`."""
     clusters, sizes = np.unique(found, return_counts=True)
     return pd.DataFrame(
         {
             "cluster": clusters,
             "size": sizes,
-            "name": [named.names[k] if named else "" for k in clusters],
-            "name_confidence": [float(named.confidence[k]) if named else np.nan for k in clusters],
-            "suggestions": [named.suggestions[k] if named else [] for k in clusters],
+            "name": [named.names[k] for k in clusters],
+            "name_confidence": [float(named.confidence[k]) for k in clusters],
+            "suggestions": [named.suggestions[k] for k in clusters],
         }
     )
 

@@ -73,7 +73,7 @@ def gallery_page(
         "others": sorted(clustering.report.get("other_endings", {}).items()),
         "flags": _flag_counts(clustering),
         "note": _note(strips),
-        "command": f"labkit apply ~/Downloads/review.json --to {shlex.quote(shown(out))}",
+        "command": ["labkit apply", "~/Downloads/review.json", "--to", shlex.quote(shown(out))],
         "style": style,
         "style_hash": _digest(style),
         "script": script,

@@ -153,16 +153,26 @@ def write_part(folder: Path, settings: Mapping[str, Any], tensors: Mapping[str, 
     return path
 
 
-def take_parts(folders: Sequence[Path], found: Found) -> None:
-    """Take all parts that lie in these folders; a damaged one is passed over, which is said."""
+def take_parts(folders: Sequence[Path], found: Found, *, mend: bool = False) -> None:
+    """Take all parts that lie in these folders; a damaged one is passed over, which is said.
+
+    Args:
+        folders: some may be missing.
+        found: where what they hold goes.
+        mend: whether this process holds the folders, so that it may take damaged parts away.
+    """
     for folder in folders:
         for path in sorted(folder.glob("*.safetensors")) if os.access(folder, os.R_OK | os.X_OK) else ():
             try:
                 found.take(path, *read_saved(path, KIND, ADVICE))
+                continue
             except CheckpointError as error:
                 logger.warning("%s", error)
             except Exception as error:  # content that a digest of its own belongs to, and that is still no part
                 logger.warning("%s is no part of a reading (%r). %s", path, error, ADVICE)
+            if mend:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
 # -------------------------------------------------------------------------------------------------------------- folders

@@ -16,7 +16,6 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import jinja2
-import markupsafe
 import numpy as np
 
 from labkit.errors import DataError, quote, shown
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 SIDES = (96, 64, 48, 32, 16)  # of a thumbnail in pixels: whole blocks of a JPEG, so that neighbors do not mix
 MOST_PIXELS = 47_000_000  # of all thumbnails: 20,000 have a side of 48 pixels, and the page about 20 MB
 PER_SHEET = 32  # thumbnails in a row and in a column of a sheet
+BLANK = "#999999"
 QUALITY = 72  # of the JPEGs
 FINE = 1_000_000  # steps from one side of the map to the other
 SCRIPTS = ("review.js", "map_data.js", "map_view.js", "map_panels.js")
@@ -40,7 +40,7 @@ def map_page(clustering: Clustering, thumbnails: Sequence[bytes], positions: np.
 
     Args:
         clustering: of n images. What its report says of "layout" and "run" is shown and kept.
-        thumbnails: a JPEG of each image, n.
+        thumbnails: a JPEG of each image, n; an empty one leaves a gray tile.
         positions: from `layout`, (n, 2).
         out: the folder that the page is for: it links to the images from there.
 
@@ -62,8 +62,8 @@ def map_page(clustering: Clustering, thumbnails: Sequence[bytes], positions: np.
         folder=shown(clustering.root.name),
         n=n,
         layout=clustering.report.get("layout", ""),
-        style=markupsafe.Markup(style),
-        script=markupsafe.Markup(script),
+        style=style,
+        script=script,
         style_hash=_hash(style),
         script_hash=_hash(script),
         data=_json(data),
@@ -125,14 +125,14 @@ def reach(places: np.ndarray) -> np.ndarray:
 
 
 def _sheets(thumbnails: Sequence[bytes], side: int) -> tuple[list[bytes], list[list[int]]]:
-    """JPEGs of PER_SHEET² thumbnails each, and width and height of each thumbnail: it is at the top left of its cell."""
+    """JPEGs of PER_SHEET² thumbnails each, and width and height of each thumbnail at the top left of its cell."""
     from PIL import Image
 
     sheets, boxes = [], []
     for start in range(0, len(thumbnails), PER_SHEET**2):
         batch = range(start, min(start + PER_SHEET**2, len(thumbnails)))
         rows = -(-len(batch) // PER_SHEET)
-        sheet = Image.new("RGB", (PER_SHEET * side, rows * side), "#888")
+        sheet = Image.new("RGB", (PER_SHEET * side, rows * side), BLANK)
         for place, small in enumerate(_small(thumbnails, batch, side)):
             sheet.paste(small, (place % PER_SHEET * side, place // PER_SHEET * side))
             boxes.append(list(small.size))
@@ -147,6 +147,9 @@ def _small(thumbnails: Sequence[bytes], batch: range, side: int) -> Iterator[Any
     from PIL import Image
 
     for i in batch:
+        if not thumbnails[i]:
+            yield Image.new("RGB", (side, side), BLANK)
+            continue
         with Image.open(io.BytesIO(thumbnails[i])) as image:
             image.draft("RGB", (side, side))
             small = image.convert("RGB")
@@ -158,10 +161,10 @@ def _small(thumbnails: Sequence[bytes], batch: range, side: int) -> Iterator[Any
 # ------------------------------------------------------------------------------------------------------------ template
 
 
-def _json(data: dict[str, Any]) -> markupsafe.Markup:
+def _json(data: dict[str, Any]) -> str:
     """JSON that may stand in a <script> element: nothing in it ends the element or opens a comment."""
     text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return markupsafe.Markup(text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _hash(text: str) -> str:
@@ -171,7 +174,7 @@ def _hash(text: str) -> str:
 
 @functools.cache
 def _asset(name: str) -> str:
-    return resources.files("labkit.own").joinpath("templates", name).read_text("utf-8")
+    return resources.files("labkit.own").joinpath("templates").joinpath(name).read_text("utf-8")
 
 
 @functools.cache

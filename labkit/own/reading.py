@@ -123,10 +123,11 @@ def read_folder(root: Path, backbones: Sequence[Backbone], *, strict: bool = Fal
     take_parts(folders, found)
     if any(found.missing(row) for row in range(len(files))):
         with writable_folder(folders) as folder:
-            take_parts([folder], found)  # another process has read them while this one waited
+            take_parts([folder], found, mend=True)  # another process has read them while this one waited
             _read_missing(files, found, columns, folder, progress)
     else:
-        tidy(folders[0])
+        for folder in folders:
+            tidy(folder)
     left_out |= {files[row]: why for row, why in found.failed.items()}
     if strict and left_out:
         raise DataError(_all_left_out(left_out, root))

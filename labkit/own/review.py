@@ -7,6 +7,8 @@ gives what once gave, and a review without operations undoes all others.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import io
 import json
 import os
 import unicodedata
@@ -213,7 +215,7 @@ def apply_review(out: Path, review: Review, *, progress: bool = False) -> Cluste
 
 
 def _of_images(reading: Reading, clustering: Clustering) -> Reading:
-    """What was read now of the n images that were clustered; of those that are gone a thumbnail is empty."""
+    """What was read now of the n images that were clustered; of those that are gone a thumbnail is gray."""
     row_of = {path: row for row, path in enumerate(reading.files)}
     rows = [row_of.get(path) for path in clustering.paths]
     missing = [path for path, row in zip(clustering.paths, rows, strict=True) if row is None]
@@ -241,4 +243,14 @@ class _Chosen(Sequence[bytes]):
         if isinstance(i, slice):
             return [self[k] for k in range(len(self))[i]]
         row = self._rows[i]
-        return b"" if row is None else self._thumbnails[row]
+        return _blank() if row is None else self._thumbnails[row]
+
+
+@functools.cache
+def _blank() -> bytes:
+    """The thumbnail of an image that is gone: a gray square, as JPEG."""
+    from PIL import Image
+
+    jpeg = io.BytesIO()
+    Image.new("RGB", (16, 16), (127, 127, 127)).save(jpeg, "JPEG")
+    return jpeg.getvalue()

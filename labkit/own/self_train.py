@@ -115,7 +115,10 @@ def plan(
         config = config.replace(batch_size=n, accumulate=1)
     length = length_of(config, n)
     settings += [f"  {line}" for line in describe(config)]
-    settings.append(f"  {length.steps:,} steps, {length.per_epoch:,} in an epoch of {n:,} images")
+    rest = ""
+    if length.unused > n // 4:
+        rest = f", of which each leaves out {length.unused:,}: --batch {n // (length.per_epoch + 1):,} would use all"
+    settings.append(f"  {length.steps:,} steps, {length.per_epoch:,} in an epoch of {n:,} images{rest}")
     short = f"{_too_short(length)}, so it can hardly change anything. {_cure(config, n)}" if length.is_too_short else ""
     return Plan(data, manifest, split, prompts, backbone, config, settings, short, words_file)
 

@@ -14,40 +14,12 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
 FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
 WAIT = 90_000  # milliseconds; a busy machine needs them, an idle one a few seconds
 
-# Every frame sends what a hand would: the map is dragged to and fro, zoomed in, dragged, and zoomed out again.
-MOVE = """seconds => new Promise(resolve => {
-  const canvas = document.getElementById("images"), { width, height } = canvas.getBoundingClientRect(), stamps = [], parts = {};
-  const point = (type, x, y) => canvas.dispatchEvent(Object.defineProperties(new PointerEvent(type, { pointerId: 1, bubbles: true }), { offsetX: { value: x }, offsetY: { value: y } }));
-  const wheel = turn => canvas.dispatchEvent(Object.defineProperties(new WheelEvent("wheel", { deltaY: turn, cancelable: true }), { offsetX: { value: width / 2 }, offsetY: { value: height / 2 } }));
-  canvas.setPointerCapture = () => {};
-  const start = performance.now();
-  let k = 0, held = false;
-  const step = now => {
-    const t = (performance.now() - start) / 1000 / seconds;
-    const part = t < 0.3 ? "pan" : t < 0.5 ? "zoom in" : t < 0.8 ? "pan near" : "zoom out";
-    (parts[part] ??= []).push(now);
-    const dragged = part.startsWith("pan");
-    const x = width / 2 + 200 * Math.sin(k / 15), y = height / 2 + 100 * Math.cos(k / 23);
-    if (dragged && !held) point("pointerdown", x, y);
-    if (!dragged && held) point("pointerup", x, y);
-    held = dragged;
-    if (dragged) point("pointermove", x, y);
-    else wheel(part === "zoom in" ? -24 : 24);
-    k++;
-    if (t < 1) requestAnimationFrame(step);
-    else {
-      if (held) point("pointerup", x, y);
-      const rate = times => times.length > 1 ? 1000 * (times.length - 1) / (times.at(-1) - times[0]) : 0;
-      resolve(Object.fromEntries(Object.entries({ ...parts, all: Object.values(parts).flat() }).map(([name, times]) => [name, rate(times)])));
-    }
-  };
-  requestAnimationFrame(step);
-})"""
+MOVE = (Path(__file__).parent / "move_map.js").read_text("utf-8")
 
 
 @contextlib.contextmanager
 def opened(path: Path, **options: Any) -> Iterator[Any]:
-    """A page from disk in a browser that has no network; what it logs as an error, or asks the network for, is raised."""
+    """A page from disk in a browser without a network; an error that it logs, or an address it asks for, is raised."""
     from playwright.sync_api import sync_playwright
 
     wrong: list[str] = []

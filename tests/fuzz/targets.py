@@ -15,6 +15,7 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import pandas as pd
 import torch
 from PIL import Image, features
 from safetensors.torch import save_file
@@ -28,7 +29,9 @@ from labkit.data.decoding import read_image
 from labkit.data.manifests import load_manifest
 from labkit.errors import LabkitError
 from labkit.must import MUST
+from labkit.own.clustering import Clustering
 from labkit.own.files import read_words
+from labkit.own.review import read_review, reviewed
 from labkit.spaces.cache import read_features, write_features
 from labkit.turtle import Turtle
 from labkit.zeroshot.prompts import Prompts, load_prompts
@@ -59,6 +62,10 @@ def picture(mode: str = "RGB", size: tuple[int, int] = (19, 13)) -> Image.Image:
 
 def images() -> list[bytes]:
     """Images of every format and mode that is read, and of some that are not."""
+    with contextlib.suppress(ImportError):  # it comes with the extra "photos"
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
     wanted = [("PNG", m, {}) for m in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")]
     wanted += [("JPEG", m, {}) for m in ("RGB", "L", "CMYK")] + [("JPEG", "RGB", {"progressive": True})]
     wanted += [("TIFF", m, {"compression": c}) for m in ("RGB", "L") for c in (None, "tiff_lzw", "tiff_adobe_deflate")]
@@ -66,18 +73,55 @@ def images() -> list[bytes]:
     wanted += [("BMP", m, {}) for m in ("RGB", "L", "P", "1")] + [("PPM", m, {}) for m in ("RGB", "L", "1")]
     wanted += [("GIF", m, {}) for m in ("RGB", "L")] + [("ICO", "RGBA", {}), ("DDS", "RGBA", {}), ("EPS", "RGB", {})]
     wanted += [("TGA", "RGB", {}), ("PCX", "RGB", {}), ("SGI", "RGB", {}), ("PDF", "RGB", {})]
+    wanted += [("ICNS", "RGBA", {}), ("QOI", "RGB", {}), ("MPO", "RGB", {})]
     wanted += [(name, "RGB", {}) for name, has in (("WEBP", "webp"), ("JPEG2000", "jpg_2000")) if features.check(has)]
+    wanted += [(name, "RGB", {}) for name in ("AVIF", "HEIF") if name in Image.SAVE]
     found = []
     exif = Image.Exif()
     exif[0x0112] = 6
     for name, mode, options in wanted:
         file = io.BytesIO()
         more = {"exif": exif} if name in ("PNG", "JPEG", "WEBP") else {}
-        picture(mode, (32, 32) if name in ("ICO", "DDS") else (19, 13)).save(file, name, **options, **more)
+        picture(mode, (32, 32) if name in ("ICO", "DDS", "ICNS") else (19, 13)).save(file, name, **options, **more)
         found.append(file.getvalue())
     frames = io.BytesIO()
     picture("P").save(frames, "GIF", save_all=True, append_images=[picture("L").convert("P")] * 2, duration=50)
     return [*found, frames.getvalue()]
+
+
+NAMED = (
+    "tga",
+    "pcx",
+    "sgi",
+    "dib",
+    "msp",
+    "xbm",
+)  # formats that only the name of a file tells, and that can be written
+
+
+def named_images() -> list[bytes]:
+    """Such images, each after a byte that says its name."""
+    found = []
+    for number, suffix in enumerate((*NAMED, "tga", "pcx")):
+        file = io.BytesIO()
+        name = Image.registered_extensions()[f".{suffix}"]
+        picture("1" if suffix in ("msp", "xbm") else "L" if number >= len(NAMED) else "RGB").save(file, name)
+        found.append(bytes([number]) + file.getvalue())
+    return [*found, bytes([len(NAMED)]) + b'/* XPM */ "2 1 2 1", "a c #ff0000", "b c #00ff00", "ab"']
+
+
+def read_named(path: Path) -> None:
+    content, suffixes = path.read_bytes() or b"\0", (*NAMED, "xpm", "cur", "dcx", "ras")
+    path = path.with_suffix(f".{suffixes[content[0] % len(suffixes)]}")
+    path.write_bytes(content[1:])
+    read_image(path)
+
+
+def read_both_ways(path: Path) -> None:
+    """An image at its own size, and where a small one is enough."""
+    with contextlib.suppress(LabkitError):
+        read_image(path, at_least=3)
+    read_image(path)
 
 
 MANIFEST = """id: things
@@ -263,8 +307,32 @@ def run_into(path: Path) -> None:
         series.expect_replaceable(path.parent, [source])
 
 
+def reviews() -> list[bytes]:
+    operations = [
+        {"do": "merge", "clusters": [0, 1]},
+        {"do": "split", "cluster": 2, "into": 2},
+        {"do": "rename", "cluster": 0, "name": "球"},
+        {"do": "reject", "files": ["0.png", "5.png"]},
+        {"do": "move", "files": ["5.png"], "cluster": 3},
+        {"do": "reject", "cluster": 2},
+    ]
+    whole = {"labkit": "review", "version": 1, "run": "", "operations": operations}
+    return [json.dumps(whole | {"operations": operations[i : i + 4]}).encode() for i in range(3)]
+
+
+def carry_out(path: Path) -> None:
+    """A review of eight images in four clusters."""
+    found = [k // 2 for k in range(8)]
+    images = pd.DataFrame({"file": [f"{i}.png" for i in range(8)], "found": found, "cluster": found})
+    clusters = pd.DataFrame({"cluster": range(4), "size": 2, "name": "", "name_confidence": 0.5})
+    clusters["suggestions"] = [["cat"]] * 4
+    clustering = Clustering(Path(), [Path()] * 8, images, clusters, {"run": ""})
+    reviewed(clustering, read_review(path), {"pixels": np.eye(8, dtype=np.float32)})
+
+
 TARGETS = {
-    "image": Target(".jpg", images, read_image),
+    "image": Target(".jpg", images, read_both_ways),
+    "named-image": Target(".img", named_images, read_named),
     "manifest": Target(".yaml", manifests, load_manifest),
     "prompts": Target(".yaml", prompt_files, read_prompts),
     "words": Target(".txt", lambda: ["cat\ndog\n球\n".encode("utf-8-sig"), b"a\r\nb"], lambda p: read_words(str(p), 2)),
@@ -273,5 +341,6 @@ TARGETS = {
     "results": Target(".jsonl", results, read_and_show_results),
     "idx": Target("", idx_files, lambda path: read_idx(path.parent, path.name)),
     "idx-gz": Target(".gz", lambda: [gzip.compress(content) for content in idx_files()], read_gz),
+    "review": Target(".json", reviews, carry_out),
     "notebook": Target(".ipynb", notebooks, run_into),
 }

@@ -141,7 +141,8 @@ function rename(number, text) {
 function mark(number) {
   if (state.clusters.get(number)?.split) { say(`Cluster ${number} will be split: apply the review first, or undo.`); return; }
   if (!marked.delete(number)) marked.add(number);
-  refresh();
+  describe(articles.get(number), state.clusters.get(number));
+  refreshTray();
   const n = marked.size;
   say(n > 1 ? `${plural(n, "cluster")} marked. Shift+M merges them.` : n ? `Marked ${called(number)}. Mark another to merge.` : "No cluster is marked.");
 }
@@ -149,21 +150,19 @@ function mark(number) {
 function askSplit(number) {
   const why = problem(state, { do: "split", cluster: number, into: 2 });
   if (why) { say(why); return; }
+  focusCluster(number); // it has the focus again when the dialog closes
   $("split-title").textContent = `Split ${called(number)}`;
   $("split-into").value = 2;
   $("split-into").max = Math.min(20, state.clusters.get(number).size);
-  $("split").returnValue = "";
-  $("split").onclose = () => {
-    if ($("split").returnValue === "split") act({ do: "split", cluster: number, into: Number($("split-into").value) });
-    focusCluster(number);
-  };
+  $("split-form").onsubmit = () => act({ do: "split", cluster: number, into: Number($("split-into").value) });
   $("split").showModal();
   $("split-into").select();
 }
 
 function select(row, announce = true) {
   if (!selected.delete(row)) selected.add(row);
-  refresh();
+  for (const tile of tiles) if (tile.row === row) tile.element.setAttribute("aria-selected", selected.has(row));
+  refreshTray();
   if (announce) say(selected.size ? `${plural(selected.size, "image")} selected. x rejects, v moves.` : "No image is selected.");
 }
 
@@ -187,6 +186,7 @@ function makeArticle(number, suggestions) {
   const title = make("h2", { id: `${id}-title`, textContent: number === REJECTED ? "Rejected images" : `Cluster ${number}` });
   const facts = make("p", { className: "facts" });
   const element = make("article", { id, className: "cluster", tabIndex: -1, "aria-labelledby": `${id}-title ${id}-name` });
+  element.dataset.number = number;
   const words = make("div", {}, title);
   const head = make("div", { className: "head" }, words);
   const article = { element, facts, number, strips: {} };
@@ -284,6 +284,7 @@ function refresh() {
   }
   filter();
   refreshReview();
+  refreshTargets();
   refreshTray();
 }
 
@@ -362,6 +363,9 @@ function refreshTray() {
   $("marked-text").textContent = `${plural(marked.size, "cluster")} marked`;
   $("merge").disabled = marked.size < 2;
   $("selected-text").textContent = `${plural(selected.size, "image")} selected`;
+}
+
+function refreshTargets() {
   const chosen = $("move-to").value;
   const option = (cluster) => make("option", { value: cluster.number, textContent: cluster.name ? `${cluster.number} · ${cluster.name}` : `cluster ${cluster.number}` });
   $("move-to").replaceChildren(...[...state.clusters.values()].map(option));
@@ -371,7 +375,7 @@ function refreshTray() {
 // ---------------------------------------------------------------------------------------------------------------- focus
 
 const shownNumbers = () => Array.from($("clusters").querySelectorAll("article:not([hidden])"), (element) => numberOf(element));
-const numberOf = (element) => [...articles.values()].find((article) => article.element === element)?.number ?? null;
+const numberOf = (element) => Number(element.dataset.number);
 const shownTiles = (article) => Array.from(article.element.querySelectorAll(".strip:not([hidden]) .tile:not([hidden])"));
 
 function neighbor(number, step) {
@@ -418,6 +422,7 @@ function stepTile(article, from, step) {
 // ------------------------------------------------------------------------------------------------------------ originals
 
 let opened = null; // the tile whose original is shown
+let openedFrom = null; // the tile that had the focus; a browser gives it back
 
 function open(tile) {
   opened = tile;
@@ -439,7 +444,10 @@ function open(tile) {
   };
   picture.src = image.href;
   showSelect(row);
-  if (!$("original").open) $("original").showModal();
+  if (!$("original").open) {
+    openedFrom = tile;
+    $("original").showModal();
+  }
 }
 
 function showSelect(row) {
@@ -544,7 +552,11 @@ async function copy(text) {
   say("Copied: paste it into a file review.json.");
 }
 
-$("original").addEventListener("close", () => { opened.focus(); $("original-image").removeAttribute("src"); });
+$("original").addEventListener("close", () => {
+  if ($("original").open) return; // the next one was opened meanwhile
+  if (document.activeElement === openedFrom || document.activeElement === document.body) opened.focus();
+  $("original-image").removeAttribute("src");
+});
 $("filter").addEventListener("input", filter);
 $("flags").addEventListener("change", filter);
 $("sort").addEventListener("change", sort);

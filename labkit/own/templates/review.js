@@ -102,7 +102,7 @@ function problem(state, operation) {
 function inWords(operation) {
   const count = (files) => (files.length === 1 ? "1 image" : `${files.length} images`);
   switch (operation.do) {
-    case "merge": return `Merge clusters ${operation.clusters.join(" and ")}`;
+    case "merge": return `Merge clusters ${operation.clusters.slice(0, -1).join(", ")} and ${operation.clusters.at(-1)}`;
     case "split": return `Split cluster ${operation.cluster} into ${operation.into}`;
     case "rename": return operation.name
       ? `Name cluster ${operation.cluster} “${operation.name}”` : `Take the name of cluster ${operation.cluster} away`;

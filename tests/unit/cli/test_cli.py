@@ -21,7 +21,8 @@ from labkit import cli
 from labkit.cli import options
 from labkit.data.datasets import load_dataset
 from labkit.errors import DataError, FitError
-from labkit.must import MUST, PRESETS, MustConfig
+from labkit.must import MUST, PRESETS
+from labkit.own.self_train import Plan
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.papers import SPACES
 from labkit.turtle import Turtle
@@ -76,33 +77,80 @@ def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[st
         assert said.count("\n") == 1
 
 
-def test_cluster_writes_a_table_and_a_sheet(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out, sheet = tmp_path / "labels.csv", tmp_path / "sheet.html"
-    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "2"]
-    assert cli.main([*arguments, "--out", str(out), "--sheet", str(sheet)]) == 0
-    assert capsys.readouterr().out == f"24 images in 2 clusters: {out}\ncontact sheet: {sheet}\n"
-    first = out.read_bytes()
-    rows = list(csv.DictReader(out.open()))
-    assert list(rows[0]) == ["file", "cluster", "confidence"]
+def test_cluster_writes_a_folder_of_results(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    arguments = ["cluster", str(photos), *CLUSTER, "--out", str(out)]
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert f"24 images in 2 clusters: {out / 'labels.csv'}" in said
+    assert {path.name for path in out.iterdir()} == set(FILES)
+    rows = list(csv.DictReader((out / "labels.csv").open()))
+    assert list(rows[0]) == ["file", "cluster", "confidence", "name", "flags"]
     assert [row["file"] for row in rows] == sorted(path.name for path in photos.iterdir())
     dark = {row["cluster"] for row in rows if "dark" in row["file"]}
     bright = {row["cluster"] for row in rows if "bright" in row["file"]}
     assert len(dark) == len(bright) == 1
     assert dark != bright
     assert all(0.5 <= float(row["confidence"]) <= 1 for row in rows)
-    page = sheet.read_text()
-    assert page.count("<img alt=") == 24
-    assert 'alt="00-bright.png"' in page
-    assert cli.main([*arguments, "--out", str(out)]) == 0  # the same seed gives the same file
-    assert out.read_bytes() == first
+    table = pd.read_parquet(out / "labels.parquet")
+    assert table["cluster"].tolist() == [int(row["cluster"]) for row in rows]
+    first = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+    assert cli.main(arguments) == 0  # all is done
+    assert first == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in out.iterdir()}
+    assert capsys.readouterr().out.splitlines() == said
+    shutil.rmtree(out)
+    assert cli.main(arguments) == 0  # the same seed gives the same files
+    assert {path: content for path, (content, _) in first.items()} == {path: path.read_bytes() for path in out.iterdir()}
 
 
-def test_more_classes_than_images_are_refused_before_the_work(
-    photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_the_number_of_classes_is_estimated(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert cli.main(["cluster", str(photos), "--backbone", "pixels", "--out", str(out)]) == 0
+    found = load_clustering(out)
+    assert found.report["n_classes"]["interval"] is not None
+    assert found.report["n_classes"]["used"] >= 2
+    assert len(found.paths) == 24
+
+
+def test_a_result_that_was_reviewed_is_not_replaced(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("labkit.own.cluster.load_backbone", None)
-    assert cli.main(["cluster", str(photos), "--classes", "25"]) == 2
-    assert "--classes is 25, but" in capsys.readouterr().err
+    out = tmp_path / "out"
+    arguments = ["cluster", str(photos), *CLUSTER, "--out", str(out)]
+    assert cli.main(arguments) == 0
+    review = {"labkit": "review", "version": 1, "run": load_clustering(out).report["run"]}
+    review["operations"] = [{"do": "rename", "cluster": 0, "name": "night"}]
+    (tmp_path / "review.json").write_text(json.dumps(review))
+    assert cli.main(["apply", str(tmp_path / "review.json"), "--to", str(out)]) == 0
+    assert "night" in set(pd.read_csv(out / "labels.csv")["name"])
+    before = (out / "labels.csv").read_bytes()
+    assert cli.main(arguments) == 0  # of the same images and settings: it is done
+    assert "holds clusters that were reviewed" in refusal([*arguments, "--seed", "1"], capsys)
+    assert (out / "labels.csv").read_bytes() == before
+
+
+def test_more_classes_than_images_are_refused(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["cluster", str(photos), "--classes", "25", "--backbone", "pixels", "--out", str(tmp_path / "out")]
+    assert "--classes is 25, but" in refusal(command, capsys)
+
+
+def test_files_that_cannot_be_read_are_left_out_or_named(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "03-dark.png").write_bytes((photos / "03-dark.png").read_bytes()[:100])
+    (photos / "08-bright.png").write_text("no image")
+    arguments = ["cluster", str(photos), *CLUSTER, "--out", str(tmp_path / "out")]
+    said = refusal([*arguments, "--strict"], capsys)
+    assert "2 files cannot be read" in said
+    assert "03-dark.png" in said
+    assert "08-bright.png" in said
+    assert not (tmp_path / "out" / "labels.csv").exists()
+    assert cli.main(arguments) == 0
+    said = capsys.readouterr().out
+    assert "left out: 03-dark.png" in said
+    assert "left out: 08-bright.png" in said
+    assert "22 images in 2 clusters" in said
+    assert set(load_clustering(tmp_path / "out").report["left_out"]) == {"03-dark.png", "08-bright.png"}
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,7 +160,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["cluster", "--classes", "2", "--backbone", "pixels"], ["must", "--words", "a,b", "--backbone", tiny.NAME]],
+    [["must", "--words", "a,b", "--backbone", tiny.NAME]],
 )
 def test_all_images_that_cannot_be_read_are_named_at_once(
     command: list[str], photos: Path, tmp_path: Path, tiny_model: None, capsys: pytest.CaptureFixture[str]
@@ -128,14 +176,6 @@ def test_all_images_that_cannot_be_read_are_named_at_once(
     assert "03-dark.png" in said
     assert "08-bright.png" in said
     assert "05-dark.png" not in said
-
-
-def test_cluster_writes_a_png_sheet(photos: Path, tmp_path: Path) -> None:
-    sheet = tmp_path / "sheet.png"
-    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "1"]
-    assert cli.main([*arguments, "--out", str(tmp_path / "labels.csv"), "--sheet", str(sheet)]) == 0
-    with Image.open(sheet) as image:
-        assert image.width > 100
 
 
 class Brightness(Backbone):
@@ -185,14 +225,6 @@ def test_cluster_names_the_clusters(
     png = tmp_path / "sheet.png"
     assert cli.main([*arguments, "--words", words, "--out", str(out), "--sheet", str(png)]) == 0
     assert png.stat().st_size > 1000
-
-
-def test_cluster_names_with_the_pocket_model(photos: Path, tmp_path: Path, pocket_models: Path) -> None:
-    out = tmp_path / "labels.csv"
-    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "1"]
-    assert cli.main([*arguments, "--words", "cat,dog,bird", "--out", str(out)]) == 0
-    named = {(row["cluster"], row["name"]) for row in csv.DictReader(out.open())}
-    assert len(named) == len({name for _, name in named}) == 2
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -313,12 +345,11 @@ def test_must_takes_the_settings_of_its_dataset_and_model(
 ) -> None:
     given = []
 
-    def must(backbone: str, prompts: object, config: MustConfig, random_state: int, progress: bool) -> None:
-        given.append(config)
+    def self_train(plan: Plan, **options: object) -> None:
+        given.append(plan.config)
         raise FitError("seen enough")
 
-    monkeypatch.setattr("labkit.own.self_train.MUST", must)
-    monkeypatch.setattr("labkit.own.self_train.load_dataset", lambda manifest, split: None)
+    monkeypatch.setattr("labkit.own.self_train.self_train", self_train)
     assert cli.main(["must", *arguments, "--out", str(tmp_path)]) == 2
     assert given == [PRESETS[row].replace(**changes)]
 
@@ -506,32 +537,6 @@ def test_arguments_that_are_none_are_explained(
     said = refusal(arguments, capsys)
     assert message in said
     assert len(said) < 200
-
-
-def test_images_that_come_while_it_reads_are_said(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Arriving(Turtle):
-        def fit(self, *args: object) -> Turtle:
-            shutil.copy(photos / "00-bright.png", photos / "99.png")
-            return super().fit(*args)
-
-    monkeypatch.setattr("labkit.own.cluster.Turtle", functools.partial(Arriving, n_outer_steps=10))
-    said = refusal(["cluster", str(photos), *CLUSTER, "--out", str(tmp_path / "l.csv")], capsys)
-    assert "images came or went" in said
-
-
-def test_a_sheet_that_fails_costs_no_table(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def make_sheet(*args: object) -> bytes:
-        raise DataError("an image is gone.")
-
-    monkeypatch.setattr("labkit.own.cluster.make_sheet", make_sheet)
-    out = tmp_path / "l.csv"
-    said = refusal(["cluster", str(photos), *CLUSTER, "--out", str(out), "--sheet", str(tmp_path / "s.html")], capsys)
-    assert f"The clusters are in {out}" in said
-    assert len(pd.read_csv(out)) == 24
 
 
 # -------------------------------------------------------------------------------------- words that nobody reads or can

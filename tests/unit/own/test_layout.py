@@ -88,7 +88,7 @@ def test_a_space_counts_by_its_directions() -> None:
     [
         ([], "shapes []"),
         ([np.ones((0, 3))], "(0, 3)"),
-        ([np.ones(3)], "(3,)"),
+        ([np.ones(3)], "[(3)]"),
         ([np.ones((3, 2)), np.ones((4, 2))], "(4, 2)"),
         ([np.full((3, 2), np.nan)], "not finite"),
     ],

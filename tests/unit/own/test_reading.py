@@ -245,6 +245,9 @@ def test_a_damaged_part_is_made_again(
     assert "It is made again." in caplog.text
     assert 2 <= len(decoded) <= 4
     assert parts(own_cache).keys() == before.keys()
+    caplog.clear()
+    assert content(read_folder(root, backbones)) == first
+    assert not caplog.text
 
 
 def test_a_part_with_a_digest_but_without_sense_is_passed_over(

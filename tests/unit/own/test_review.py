@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from labkit.cli import main
 from labkit.errors import DataError
-from labkit.own.clustering import Clustering
-from labkit.own.review import LARGEST, Review, read_review, reviewed
+from labkit.own.clustering import Clustering, load_clustering
+from labkit.own.review import LARGEST, Review, apply_review, read_review, reviewed
 from tests.unit.own.clusterings import make_clustering, make_features
 
 
@@ -267,3 +269,80 @@ def test_names_may_be_of_any_script(tmp_path: Path) -> None:
         {"do": "rename", "cluster": 0, "name": name} for name in ("球", "👨‍👩‍👧", "=cmd()", "<script>", "می‌خواهم")
     ]
     assert read_review(write(tmp_path, good(*operations))).operations == operations
+
+
+# ------------------------------------------------------------------------------------------------------ the whole of it
+
+
+@pytest.fixture
+def out(clustering: Clustering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
+    Image.linear_gradient("L").convert("RGB").save(clustering.paths[8])  # not like the others of its cluster
+    (tmp_path / "out").mkdir()
+    clustering.save(tmp_path / "out")
+    return tmp_path / "out"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_apply_writes_tables_and_pages_and_an_empty_review_undoes(out: Path, clustering: Clustering) -> None:
+    apply_review(out, Review("run-1", []))
+    before = contents(out)
+    assert set(before) == {"labels.csv", "labels.parquet", "clusters.html", "map.html", "report.json"}
+    once = apply_review(out, Review("run-1", OPERATIONS))
+    changed = contents(out)
+    assert all(changed[name] != before[name] for name in before)
+    loaded = load_clustering(out)
+    assert loaded.images.equals(once.images)
+    assert loaded.labels.tolist() == [0, 0, 0, -1, 0, 0, 2, 2, 4, 3, 3, 3]
+    assert loaded.clusters["name"].tolist() == ["warm", "", "yellow", ""]
+    assert loaded.report["review"] == OPERATIONS
+    apply_review(out, Review("run-1", OPERATIONS))
+    assert contents(out) == changed
+    apply_review(out, Review("run-1", []))
+    assert contents(out) == before
+
+
+def test_only_a_split_needs_features(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("labkit.spaces.backbones.load_backbone", lambda name: asked.append(name) or 1 / 0)
+    apply_review(out, Review("run-1", [{"do": "rename", "cluster": 0, "name": "a"}]))
+    assert asked == []
+    with pytest.raises(ZeroDivisionError):
+        apply_review(out, Review("run-1", OPERATIONS))
+    assert asked == ["pixels"]
+
+
+def test_images_that_are_gone_stop_a_split_and_nothing_else(out: Path, clustering: Clustering) -> None:
+    clustering.paths[4].unlink()
+    result = apply_review(out, Review("run-1", [{"do": "merge", "clusters": [0, 1]}]))
+    assert result.labels.tolist() == [0] * 6 + [2] * 3 + [3] * 3
+    before = contents(out)
+    with pytest.raises(DataError, match="1 are gone or cannot be read"):
+        apply_review(out, Review("run-1", OPERATIONS))
+    assert contents(out) == before
+
+
+def test_new_images_beside_the_clustered_change_nothing(out: Path, clustering: Clustering) -> None:
+    expected = apply_review(out, Review("run-1", OPERATIONS))
+    page = (out / "clusters.html").read_bytes()
+    (clustering.root / "aa.png").write_bytes(clustering.paths[0].read_bytes())
+    assert apply_review(out, Review("run-1", OPERATIONS)).images.equals(expected.images)
+    assert (out / "clusters.html").read_bytes() == page
+
+
+def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = write(tmp_path, good(*OPERATIONS))
+    assert main(["apply", str(place)]) == 2
+    assert f"labkit apply {place} --to OUT" in capsys.readouterr().err
+    assert main(["apply", str(place), "--to", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "merged 2 clusters, renamed 1 cluster, split 1 cluster, rejected 1 image" in said
+    assert f"11 images in 4 clusters, 1 rejected: {out / 'labels.csv'}" in said
+    place.rename(out / "review.json")
+    assert main(["apply", str(out / "review.json")]) == 0
+    write(tmp_path, good() | {"run": "another"})
+    assert main(["apply", str(place), "--to", str(out)]) == 2
+    assert "of the run 'another'" in capsys.readouterr().err
