@@ -53,8 +53,8 @@ def name_found(
         features: its features of the same images, (n, d).
         words: the vocabulary, as many words as you like; None to have suggestions only, from the shipped nouns.
 
-    The first call with a backbone embeds the nouns: about three seconds of one core for Pocket CLIP, a minute or more for
-    a model of the size of CLIP ViT-B/32. They are kept in the cache.
+    The first call with a backbone embeds the nouns: about three seconds of one core for Pocket CLIP, a minute or more
+    for a model of the size of CLIP ViT-B/32. They are kept in the cache.
 
     Confidence is calibrated on images of several kinds. Where all images show much the same thing, there is little that
     one cluster is more than another, and fewer clusters get names.
@@ -80,19 +80,3 @@ def name_found(
     suggestions = [[nouns[j] for j in row] if filled[k] else [] for k, row in enumerate(evidence.suggestions())]
     sizes = np.bincount(np.asarray(probs).argmax(1), minlength=n_clusters)
     return FoundNames(names, confidence, suggestions, sizes, words is not None)
-
-
-def lines(found: FoundNames) -> list[str]:
-    """A line of text about each cluster that is not empty, for the terminal."""
-    return [
-        f"cluster {k} ({size:,} {'image' if size == 1 else 'images'}): {_told(found, k)}"
-        for k, size in enumerate(found.sizes)
-        if size
-    ]
-
-
-def _told(found: FoundNames, k: int) -> str:
-    if found.names[k]:
-        return f"{found.names[k]}, confidence {found.confidence[k]:.2f}"
-    ideas = ", ".join(found.suggestions[k])
-    return f"none of these; perhaps {ideas}" if found.given else f"perhaps {ideas}"
