@@ -22,7 +22,7 @@ COMMANDS = (cluster, apply, sort, export, predict, zeroshot, must, datasets, run
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted."""
+    """Run a command and return its exit status: 0 done, 1 not all of it, 2 bad input, 130 interrupted."""
     # Threads that spin for long while they wait stall on a busy machine; read when torch is loaded, so it is set here.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     fill_closed_streams()
@@ -49,7 +49,7 @@ def make_parser() -> Parser:
             "labkit must photos --words cat,dog,horse     self-training of an image-text model",
             "labkit run                                   the notebook series",
         )
-        + "\n\nexit status: 0 done, 1 a notebook failed, 2 bad input, 130 interrupted",
+        + "\n\nexit status: 0 done, 1 a notebook or a file failed, 2 bad input, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"labkit {labkit.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

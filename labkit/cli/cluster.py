@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
 from labkit.cli.parser import Several
-from labkit.errors import DataError, quote
+from labkit.errors import DataError, printable, quote
 
 if TYPE_CHECKING:
     from labkit.own.clustering import Clustering
@@ -94,28 +93,19 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _print(found: Clustering, out: Path) -> None:
+    from labkit.own.names import lines
+
     left_out, others = found.report["left_out"], found.report["other_endings"]
     for file, reason in list(left_out.items())[:MANY]:
-        print(f"left out: {file}: {reason}")
+        print(printable(f"left out: {file}: {reason}"))
     if len(left_out) > MANY:
         print(f"left out: {len(left_out) - MANY} more, see {out / 'report.json'}")
     if others:
-        print(f"not opened: {', '.join(f'{n} {ending}' for ending, n in others.items())}")
+        print(printable(f"not opened: {', '.join(f'{n} {ending}' for ending, n in others.items())}"))
     n_flagged = int((found.images["flags"] != "").sum())
     if n_flagged:
         print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
-    for line in _lines(found):
-        print(line)
+    for line in lines(found.clusters, bool(found.report["settings"]["words"])):
+        print(printable(line))
     print(f"{len(found.paths)} images in {len(found.clusters)} clusters: {out / 'labels.csv'}")
     print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")
-
-
-def _lines(found: Clustering) -> Iterator[str]:
-    """A line for each cluster: its size, and its name or what it may be."""
-    columns = ("cluster", "size", "name", "name_confidence", "suggestions")
-    given = bool(found.report["settings"]["words"])
-    for cluster, size, name, confidence, ideas in zip(*(found.clusters[column] for column in columns), strict=True):
-        parts = ["none of these" if given and not name else name, f"confidence {confidence:.2f}" if name else ""]
-        parts.append("perhaps " + ", ".join(ideas) if len(ideas) and not name else "")
-        told = ", ".join(part for part in parts if part)
-        yield f"cluster {cluster}, {size:,} {'image' if size == 1 else 'images'}{told and ': '}{told}"

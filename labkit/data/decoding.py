@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
 import os
 import re
@@ -33,6 +34,7 @@ MAX_SIDE = 65_535  # in pixels
 HEADER = 1 << 16  # bytes in which a PPM has said its size
 MAX_BYTES = 1 << 30  # of the file of one image
 ALONE = 32_000_000  # pixels of all images that are decoded at a time; one of more is decoded alone
+KEPT = 4_000_000  # pixels of an image from which on its memory is given back to the system at once
 FRAMES = 16  # of an animation that are looked at for one that is not empty
 ANIMATED = ("AVIF", "GIF", "PNG", "WEBP")
 HIDDEN_SIZE = ("CUR", "ICNS", "ICO")  # their header does not say how large the image in it is
@@ -180,7 +182,10 @@ def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at
         raise _NotReadError(_why_not_identified(file, suffix)) from None
     limit = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
     _check_size(image.size, limit)
-    held.enter_context(_room.take(_pixels_of_decoding(image, limit, at_least)))
+    pixels = _pixels_of_decoding(image, limit, at_least)
+    held.enter_context(_room.take(pixels))
+    if pixels > KEPT:
+        held.callback(_give_memory_back)
     deep = image.mode in ("RGB", "RGBA") and any(";16" in _raw_mode(tile) for tile in image.tile)  # type: ignore[attr-defined]
     image.load()
     _check_size(image.size, limit)  # some formats say it only now
@@ -194,6 +199,14 @@ def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at
     if image.mode != "RGB":
         return image.convert("RGB")
     return image.copy() if isinstance(image, ImageFile.ImageFile) else image  # lets go of its decoder
+
+
+def _give_memory_back() -> None:
+    """Let glibc return what was freed: each thread would keep some hundred MB of the largest images it has seen."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):  # other systems do it, or cannot
+        return
 
 
 def _pixels_of_decoding(image: Image.Image, limit: int, at_least: int | None) -> int:

@@ -44,7 +44,7 @@ def arrange(clustering: Clustering, *, rejected: bool) -> list[tuple[Path, PureP
             continue
         folder = folders[int(cluster)]
         name = free_name(path.name, taken.setdefault(folder, set()))
-        places.append((clustering.root / path, PurePosixPath(folder, name)))
+        places.append((path, PurePosixPath(folder, name)))
     return places
 
 

@@ -29,9 +29,9 @@ from labkit.own.clustering import (
     replacing,
 )
 from labkit.own.files import expect_places, write_file
-from labkit.own.gallery import gallery_page
+from labkit.own.gallery import center_distances, gallery_page
 from labkit.own.later import save_seen
-from labkit.own.layout import layout
+from labkit.own.layout import layout, layout_method
 from labkit.own.map_page import map_page
 from labkit.own.names import FoundNames, name_found
 from labkit.own.reading import Reading, read_folder
@@ -85,6 +85,7 @@ def cluster_folder(
         {f"--out ({name})": out / name for name in FILES},
         {"the file of words": [] if words_file is None else [words_file]},
     )
+    folder = Path(folder).absolute()  # so that the result can be used from anywhere
     settings: dict[str, Any] = {
         "n_classes": n_classes,
         "prior": prior,
@@ -158,6 +159,7 @@ def _cluster(
             "name": [named.names[cluster] for cluster in found],
             "flags": [flags(row) for row in audit(reading).itertuples()],
             "found": found.astype(np.int64),
+            "distance": center_distances(found, dict(zip(settings["backbones"], spaces, strict=True))),
             "x": positions[:, 0],
             "y": positions[:, 1],
         }
@@ -174,6 +176,7 @@ def _cluster(
         "n_images": n,
         "n_classes": {"used": n_classes, "interval": interval},
         "prior": [round(float(share), 4) for share in turtle.prior_],
+        "layout": layout_method(n),
         "left_out": {_below(path, reading.root): reason for path, reason in reading.left_out.items()},
         "other_endings": reading.others,
         "review": [],

@@ -21,6 +21,7 @@ from labkit.own.files import explain_unwritable, file_cell, word_cell, write_fil
 LABELS, TABLE, REPORT = "labels.csv", "labels.parquet", "report.json"
 GALLERY, MAP, TURTLE, SEEN = "clusters.html", "map.html", "turtle.safetensors", "seen.safetensors"
 REJECTED = -1  # the cluster of an image that a review took out
+COLUMNS = ["cluster", "size", "name", "name_confidence", "suggestions"]  # of `Clustering.clusters`
 LARGEST = 1 << 30  # bytes of a table or a report
 
 
@@ -33,8 +34,8 @@ class Clustering:
         paths: the images that could be read, n of them, sorted.
         images: a row for each: `file` (path below the root as text), `cluster` (−1: rejected in a review),
             `confidence` (TURTLE's probability of the cluster that it found), `name` ("" where there is none), `flags`
-            (what the audit says, ""), `found` (TURTLE's cluster, which no review changes), `x` and
-            `y` (where the map shows it).
+            (what the audit says, ""), `found` (TURTLE's cluster, which no review changes), `distance`
+            (from the mean of that cluster), `x` and `y` (where the map shows it).
         clusters: a row for each, in the order of their numbers: `cluster`, `size`, `name`, `name_confidence` (NaN where
             it is not known), `suggestions` (a list of words). A merge keeps the smallest number, a split gives new
             ones; none is renumbered.
@@ -115,7 +116,7 @@ def load_clustering(out: str | os.PathLike[str]) -> Clustering:
         images = pd.read_parquet(io.BytesIO(_read(folder / TABLE)))
         root = Path(report["root"])
         paths = [root / os.fsdecode(path) for path in images.pop("path")]
-        clusters = pd.DataFrame(report.pop("clusters"))
+        clusters = pd.DataFrame(report.pop("clusters"), columns=COLUMNS)
         clusters["name_confidence"] = clusters["name_confidence"].astype(float)
         return Clustering(root, paths, images, clusters, report)
     except FileNotFoundError as error:

@@ -89,6 +89,11 @@ def export(
     work = LAYOUTS[layout](clustering)
     if not work.items:
         raise DataError("a review rejected all images: there is nothing to export.")
+    if not any(item.source.exists() for item in work.items):
+        raise DataError(
+            f"none of the {len(work.items):,} images is where it was, in {shown(clustering.root)}. If a sort has moved "
+            "them, put them back first (labkit sort --undo)."
+        )
     _expect_ours(new, work)
     todo = [item for item in work.items if not os.path.lexists(new / item.place)]
     space = 0 if how == "link" else sum(size_on(item.source, new, moved=False) for item in todo)
@@ -167,9 +172,9 @@ def _items(clustering: Clustering, place: Callable[[int, str], PurePosixPath]) -
     for path, cluster, confidence in zip(clustering.paths, clustering.labels.tolist(), confidences, strict=True):
         if cluster == REJECTED:
             continue
-        source = (clustering.root / path).absolute()
+        source = path.absolute()
         name = free_name(_portable(source), taken.setdefault(cluster, set()))
-        file = file_cell(clustering.root / path, clustering.root)
+        file = file_cell(path, clustering.root)
         items.append(Item(source, place(cluster, name), labels[cluster], float(confidence), file))
     return items
 

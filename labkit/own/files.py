@@ -1,4 +1,4 @@
-"""Files that a person gives or asks for: a vocabulary, images that can be read, places to write to, tables."""
+"""Files that a person gives or asks for: a vocabulary, places to write to, tables."""
 
 from __future__ import annotations
 
@@ -8,13 +8,9 @@ import io
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from labkit._files import atomic_write, expect_writable, open_regular, user_path
 from labkit.errors import DataError, quote, shown
-
-if TYPE_CHECKING:
-    from labkit.data.schema import Manifest
 
 LARGEST_VOCABULARY = 1_000_000  # bytes
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet takes a cell that begins so for a formula
@@ -62,41 +58,6 @@ def _read_lines(path: Path) -> list[str]:
             f"the file of words {quote(str(path))} cannot be read ({error}). Expected a word a line in UTF-8, or a "
             "list such as cat,dog,bird instead of the file."
         ) from error
-
-
-# --------------------------------------------------------------------------------------------------------------- images
-
-
-def image_files(manifest: Manifest) -> list[Path]:
-    """The images of a folder, split by split, in the order of their features."""
-    return [path for found in manifest.scan().values() for path, _ in found]
-
-
-@contextlib.contextmanager
-def name_unreadable(manifest: Manifest) -> Iterator[None]:
-    """Where an image of a folder cannot be read, look at all of them, and name every one that cannot."""
-    try:
-        yield
-    except DataError as error:
-        paths = image_files(manifest) if manifest.source.kind in ("folder", "manual") else []
-        bad = [path for path in paths if not _is_readable(path)]
-        if len(bad) < 2:
-            raise
-        named = ", ".join(map(str, bad[:20])) + (f" and {len(bad) - 20} more" if len(bad) > 20 else "")
-        raise DataError(
-            f"{len(bad)} of {len(paths)} images cannot be read: {named}. They are damaged or no images: replace them "
-            "or take them away."
-        ) from error
-
-
-def _is_readable(path: Path) -> bool:
-    from labkit.data.decoding import read_image
-
-    try:
-        read_image(path)
-    except DataError:
-        return False
-    return True
 
 
 # --------------------------------------------------------------------------------------------------------------- places

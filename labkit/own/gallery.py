@@ -25,7 +25,7 @@ from labkit.errors import shown
 from labkit.own.clustering import REJECTED, Clustering
 
 PER_STRIP = (16, 14, 12, 10, 8, 6, 5, 4, 3, 2, 1)  # images in each strip of a cluster; the first that fits is taken
-LARGEST_PAGE = 22_000_000  # bytes of thumbnails in base64
+LARGEST_PAGE = 22_000_000  # bytes of thumbnails in base64, and of the names of all files
 SEED = 0  # of the random images
 
 
@@ -61,17 +61,19 @@ def gallery_page(
         "rejectedRows": strips.get(REJECTED, {}),
         "clusters": list(_clusters(clustering, strips)),
         "images": images,
+        "elsewhere": _elsewhere(clustering, rows),
     }
     style, script = (_source("gallery.css"), _source("review.js") + _source("gallery.js"))
-    left_out = clustering.report.get("left_out", {})
+    left_out, flags = clustering.report.get("left_out", {}), _flag_counts(clustering)
     values = {
         "title": shown(clustering.root.name or str(clustering.root)),
         "n_images": len(clustering.paths),
         "n_clusters": len(data["clusters"]),
+        "n_flags": sum(flag["count"] for flag in flags),
         "n_left_out": len(left_out),
         "left_out": _by_reason(left_out, clustering.root),
         "others": sorted(clustering.report.get("other_endings", {}).items()),
-        "flags": _flag_counts(clustering),
+        "flags": flags,
         "note": _note(strips),
         "command": ["labkit apply", "~/Downloads/review.json", "--to", shlex.quote(shown(out))],
         "style": style,
@@ -110,12 +112,13 @@ def _fitting(
     """The strips of each cluster with as many images as fit in the page, and all rows that are shown, sorted."""
     orders = {cluster: _orders(clustering, cluster, distance) for cluster in np.unique(clustering.labels).tolist()}
     sizes: dict[int, int] = {}
+    room = LARGEST_PAGE - int(clustering.images["file"].str.len().sum())
     for n in PER_STRIP:
         strips = {cluster: _cut(order, n) for cluster, order in orders.items()}
         rows = sorted({row for of in strips.values() for members in of.values() for row in members})
         for row in set(rows) - set(sizes):
             sizes[row] = 4 * len(thumbnails[row]) // 3
-        if sum(sizes[row] for row in rows) <= LARGEST_PAGE:
+        if sum(sizes[row] for row in rows) <= room:
             break
     return strips, rows
 
@@ -163,6 +166,12 @@ def _images(
             "cluster": int(labels[row]),
             "thumbnail": base64.b64encode(thumbnails[row]).decode(),
         }
+
+
+def _elsewhere(clustering: Clustering, rows: Sequence[int]) -> dict[str, list[Any]]:
+    """Name and cluster of the images that are not shown: the map can move these too, in the same review."""
+    others = clustering.images.drop(index=clustering.images.index[list(rows)])
+    return {"files": others["file"].tolist(), "clusters": others["cluster"].tolist()}
 
 
 def _clusters(clustering: Clustering, strips: Mapping[int, Any]) -> Iterator[dict[str, Any]]:

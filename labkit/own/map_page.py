@@ -11,6 +11,7 @@ import functools
 import hashlib
 import io
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,7 @@ def map_page(clustering: Clustering, thumbnails: Sequence[bytes], positions: np.
     page = _template().render(
         folder=shown(clustering.root.name),
         n=n,
+        command=f"labkit apply ~/Downloads/review.json --to {shlex.quote(shown(out))}",
         layout=clustering.report.get("layout", ""),
         style=style,
         script=script,

@@ -165,7 +165,7 @@ def reviewed(clustering: Clustering, review: Review, features: Mapping[str, np.n
         features: n rows in each space; looked at only for a split.
 
     Raises:
-        DataError: the review is of another run, or an operation asks for what there is not.
+        DataError: the review is of another run, an operation asks for what there is not, or no image is left.
     """
     run = clustering.report.get("run", "")
     if review.run and review.run != run:
@@ -177,6 +177,8 @@ def reviewed(clustering: Clustering, review: Review, features: Mapping[str, np.n
     state = Operated(clustering.images, found, features)
     for i, operation in enumerate(review.operations, 1):
         state.do(i, operation)
+    if (state.labels == REJECTED).all():
+        raise DataError(f"the review rejects all {len(state.labels)} images. Expected one that keeps at least one.")
     images = clustering.images.assign(
         cluster=state.labels, name=[state.rows[k]["name"] if k != REJECTED else "" for k in state.labels.tolist()]
     )

@@ -19,6 +19,7 @@ from labkit.must import MUST, PRESETS, MustConfig, preset_key, preset_source
 from labkit.must.length import Length, epochs_needed, length_of
 from labkit.must.model import image_tower
 from labkit.must.presets import describe
+from labkit.own.cluster import DEFAULT_SPACES
 from labkit.own.files import expect_places, file_cell, word_cell, write_table
 from labkit.own.reading import read_folder
 from labkit.spaces.backbones import Backbone, load_backbone
@@ -30,7 +31,6 @@ from labkit.zeroshot.prompts import Prompts, load_prompts
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_SPACES = ("efficientnet-lite0",)  # where TURTLE looks for initial labels
 SHOWN = 10  # changes, and files that are left out, that are printed
 
 

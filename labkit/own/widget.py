@@ -23,6 +23,7 @@ from labkit.own.review import LONGEST_NAME, Review, reviewed
 
 STRIP = 10  # images of a cluster in its row
 PER_PAGE = 24  # images of the open cluster
+NOTHING = -1  # in a drop-down of clusters: none is chosen
 ROWS = 30  # clusters at first
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
@@ -191,13 +192,13 @@ class _Row(ipywidgets.VBox):
         narrow = ipywidgets.Layout(width="11em")
         self.name = ipywidgets.Text(name, placeholder="name", continuous_update=False, layout=narrow)
         self.merge = ipywidgets.Dropdown(
-            options=[("merge into …", None), *owner.targets(cluster)], value=None, layout=narrow
+            options=[("merge into …", NOTHING), *owner.targets(cluster)], value=NOTHING, layout=narrow
         )
         self.split = _button("Split", lambda: owner.do({"do": "split", "cluster": cluster, "into": 2}))
         self.reject = _button("Reject", lambda: owner.do({"do": "reject", "cluster": cluster}))
         self.images = _button("Images", lambda: owner.open_cluster(cluster))
         self.name.observe(lambda change: owner.do(_renamed(cluster, change["new"])), "value")
-        self.merge.observe(lambda change: owner.do({"do": "merge", "clusters": [cluster, change["new"]]}), "value")
+        self.merge.observe(lambda change: _merge(owner, cluster, change["new"]), "value")
         title = ipywidgets.Label(f"cluster {cluster}: {size} image{'s' if size != 1 else ''}")
         title.layout.width = "13em"
         controls = [title, self.name, self.merge, *([self.split] if can_split else []), self.reject, self.images]
@@ -214,7 +215,7 @@ class _Opened(ipywidgets.VBox):
         self.cluster, self.page = cluster, min(page, n_pages - 1)
         self.shown = rows[self.page * PER_PAGE : (self.page + 1) * PER_PAGE]
         self.picks = [ipywidgets.Checkbox(description="pick", indent=False, layout=_TILE) for _ in self.shown]
-        self.move = ipywidgets.Dropdown(options=[("move to …", None), *owner.targets(cluster)], value=None)
+        self.move = ipywidgets.Dropdown(options=[("move to …", NOTHING), *owner.targets(cluster)], value=NOTHING)
         self.reject = _button("Reject picked", lambda: self._act(owner, {"do": "reject"}))
         self.move.observe(lambda change: self._act(owner, {"do": "move", "cluster": change["new"]}), "value")
         self.before = _button("Previous", lambda: owner.open_cluster(cluster, self.page - 1), self.page == 0)
@@ -240,20 +241,28 @@ class _Opened(ipywidgets.VBox):
 
     def _act(self, owner: ReviewWidget, operation: dict[str, Any]) -> None:
         files = [owner.file(row) for row, pick in zip(self.shown, self.picks, strict=True) if pick.value]
-        if not files:
-            owner.bar.say("Pick images first.")
-        elif operation.get("cluster", 0) is not None:
+        if operation.get("cluster") == NOTHING:
+            return
+        if files:
             owner.do({**operation, "files": files})
+        else:
+            owner.bar.say("Pick images first.")
+            self.move.value = NOTHING
 
 
 _WRAP = {"flex_flow": "row wrap", "align_items": "center"}
-_TILE = {"width": "8em"}
+_TILE = {"width": "7.5em", "margin": "0 8px 4px 0"}
 
 
 def _button(text: str, act: Callable[[], None], disabled: bool = False) -> ipywidgets.Button:
     button = ipywidgets.Button(description=text, disabled=disabled, layout={"width": "auto"})
     button.on_click(lambda _: act())
     return button
+
+
+def _merge(owner: ReviewWidget, cluster: int, other: int) -> None:
+    if other != NOTHING:
+        owner.do({"do": "merge", "clusters": [cluster, other]})
 
 
 def _renamed(cluster: int, name: str) -> dict[str, Any]:

@@ -97,8 +97,8 @@ def open_clip_model(name: str, model_name: str, pretrained: str, settings: Setti
     known = open_clip.list_models()
     if model_name not in known and ":" not in model_name:
         raise BackboneError(
-            f"open_clip has no model {model_name!r}.{did_you_mean(name, KNOWN)} Expected one of open_clip.list_models(), for instance "
-            '"open_clip:ViT-B-32/laion2b_s34b_b79k".'
+            f"open_clip has no model {model_name!r}.{did_you_mean(name, KNOWN)} Expected one of "
+            'open_clip.list_models(), for instance "open_clip:ViT-B-32/laion2b_s34b_b79k".'
         )
     # Weights that were trained with QuickGELU get it whatever the configuration says, where open_clip only warns.
     quick = bool(open_clip.get_pretrained_cfg(model_name, pretrained).get("quick_gelu"))

@@ -11,6 +11,8 @@ from pathlib import Path
 FILE = Path(__file__).with_name("nouns.txt")
 
 
-def read_nouns() -> list[str]:
-    """The shipped nouns, sorted, in small letters; all different."""
-    return FILE.read_text("utf-8").splitlines()
+def read_nouns() -> tuple[list[str], int]:
+    """The shipped nouns, all different, in small letters, and how many of them, the first, are everyday words."""
+    everyday, _, others = FILE.read_text("utf-8").partition("\n\n")
+    first = everyday.splitlines()
+    return first + others.splitlines(), len(first)

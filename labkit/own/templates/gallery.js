@@ -3,7 +3,8 @@
 const page = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
 const KEY = `labkit-review:${page.run}`;
-const base = page; // .clusters, .images, .rejected as derive() wants them
+const elsewhere = page.elsewhere.files.map((file, i) => ({ file, cluster: page.elsewhere.clusters[i] })); // not shown here
+const base = { clusters: page.clusters, images: [...page.images, ...elsewhere], rejected: page.rejected };
 let operations = restored(); // new ones, after those that are applied
 let state = derive(base, operations);
 let current = null; // the number of the cluster that the keys act on
@@ -171,7 +172,7 @@ function select(row, announce = true) {
 const STRIPS = { all: "All images", confident: "Most confident", random: "Random", odd: "Odd ones" };
 
 function draw() {
-  for (const cluster of [...base.clusters, { cluster: REJECTED, rows: base.rejectedRows, suggestions: [] }]) {
+  for (const cluster of [...base.clusters, { cluster: REJECTED, rows: page.rejectedRows, suggestions: [] }]) {
     const article = makeArticle(cluster.cluster, cluster.suggestions);
     articles.set(cluster.cluster, article);
     for (const [strip, rows] of Object.entries(cluster.rows)) {

@@ -53,17 +53,17 @@ function frame(now) {
 }
 
 function adapt(gap) { // on a slow machine a map that moves shows fewer thumbnails, then fewer dots; one that stands, all
-  speed.mean = 0.8 * speed.mean + 0.2 * gap;
+  speed.mean = 0.7 * speed.mean + 0.3 * gap;
   if (speed.mean > 33) speed.slow ||= "unsaid";
-  if (speed.mean > 22 && speed.thumbnails) speed.thumbnails = Math.floor(speed.thumbnails * 0.75);
-  else if (speed.mean > 22 && speed.drawing > 5) speed.dots = Math.max(0.15, speed.dots * 0.8);
-  else if (speed.mean < 18 && speed.dots < 1) speed.dots = Math.min(1, speed.dots * 1.03);
+  if (speed.mean > 22 && drawn.length) speed.thumbnails = Math.floor(0.6 * Math.min(speed.thumbnails, drawn.length));
+  else if (speed.mean > 22 && speed.drawing > 4) speed.dots = Math.max(0.12, 0.7 * speed.dots);
+  else if (speed.mean < 18 && speed.dots < 1) speed.dots = Math.min(1, 1.03 * speed.dots);
   else if (speed.mean < 18) speed.thumbnails = Math.min(WHOLE.thumbnails, speed.thumbnails + 8);
 }
 
 // ------------------------------------------------------------------------------------------------------------- drawing
 
-const thumbnailSide = () => Math.min(LARGEST, Math.max(SMALLEST, 1.25 * HALF * view.scale - GAP));
+const thumbnailSide = () => Math.min(LARGEST, Math.max(SMALLEST, 1.6 * HALF * view.scale - GAP));
 const showsThumbnails = () => HALF * view.scale >= 9;
 const isHidden = i => shown.hidden.has(cluster[i]);
 const isFaint = i => (shown.matches && !shown.matches[i]) || (shown.lit !== null && cluster[i] !== shown.lit);
@@ -89,7 +89,7 @@ function draw({ thumbnails, dots: share }) {
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
   pen.clearRect(0, 0, width, height);
   drawThumbnails();
-  if (!drawn.length || thumbnailSide() < 48) drawLabels(); // further in, the images say it
+  if (!drawn.length || thumbnailSide() < 46) drawLabels(); // further in, the images say it
   if (lasso.points) drawLasso();
 }
 

@@ -91,6 +91,7 @@ function problem(state, operation) {
     const isWhole = operation.do === "merge" || operation.do === "split" || operation.do === "reject";
     if (cluster.split && isWhole) return `Cluster ${number} will be split: apply the review first, or undo.`;
   }
+  if (operation.do === "reject" && !operation.files && state.clusters.size === 1) return "This is the last cluster: a review keeps at least one.";
   if (operation.do === "merge" && new Set(operation.clusters).size < 2) return "A merge needs two clusters.";
   if (operation.do === "split" && state.clusters.get(operation.cluster).size < operation.into) {
     return `Cluster ${operation.cluster} has too few images for that.`;

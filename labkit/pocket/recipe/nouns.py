@@ -7,7 +7,7 @@ animal, artifact, food, plant or natural object by its lexicographer file. Their
 their sense is tagged in WordNet's texts, plus how often the word occurs in all of WordNet's definitions; the most
 frequent are kept, one of each set of synonyms. Left out are kinds that have no look (`BRANCHES`), words that are more
 often verbs or adjectives, and words of the public list of obscene words in the npm package naughty-words; people, parts
-of the body, sights and everyday things are listed here. A rerun makes the same file.
+of the body, sights and everyday things are listed here, and come first in the file. A rerun makes the same file.
 """
 
 from __future__ import annotations
@@ -158,8 +158,8 @@ def first_senses(folder: Path) -> dict[str, tuple[str, int]]:
     return firsts
 
 
-def choose(folder: Path, obscene: frozenset[str]) -> list[str]:
-    """The nouns, sorted, with spaces between their words."""
+def choose(folder: Path, obscene: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Everyday nouns and others, each sorted, with spaces between their words."""
     senses, counts = read_senses(folder)
 
     def left_out(offset: str) -> bool:
@@ -177,10 +177,12 @@ def choose(folder: Path, obscene: frozenset[str]) -> list[str]:
             continue
         score = tagged + counts[word] + sum(counts[word + ending] for ending in ENDINGS)
         best[sense.file][offset] = max(best[sense.file].get(offset, (0, "")), (score, word))
-    kept = {word for text in (PEOPLE, BODY, SCENES, EVERYDAY) for word in text.split()}
+    everyday = {word for text in (PEOPLE, BODY, SCENES, EVERYDAY) for word in text.split()}
+    others: set[str] = set()
     for file, several in best.items():
-        kept |= {word for _, word in sorted(several.values(), reverse=True)[: N_KEPT[file]]}
-    return sorted(word.replace("_", " ") for word in kept)
+        others |= {word for _, word in sorted(several.values(), reverse=True)[: N_KEPT[file]]}
+    everyday, others = ({word.replace("_", " ") for word in words} for words in (everyday, others))
+    return sorted(everyday), sorted(others - everyday)
 
 
 def make(work: Path, out: Path = OUT) -> None:
@@ -191,9 +193,9 @@ def make(work: Path, out: Path = OUT) -> None:
     """
     folder = corpus.fetch(*WORDNET, work / "packages") / "dict"
     words = json.loads((corpus.fetch(*OBSCENE, work / "packages") / "en.json").read_text("utf-8"))
-    nouns = choose(folder, frozenset(word.lower().replace(" ", "_") for word in words))
+    parts = choose(folder, frozenset(word.lower().replace(" ", "_") for word in words))
     with atomic_write(out / "nouns.txt") as temporary:
-        temporary.write_text("\n".join(nouns) + "\n", "utf-8")
+        temporary.write_text("\n\n".join("\n".join(part) for part in parts) + "\n", "utf-8")
     lines = (folder / "data.noun").read_text("latin-1").splitlines()
     text = [lines[i][5:].rstrip() for i in LICENSE_LINES]
     with atomic_write(out / "NOUNS_LICENSE") as temporary:

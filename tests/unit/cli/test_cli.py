@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -20,8 +21,10 @@ import labkit
 from labkit import cli
 from labkit.cli import options
 from labkit.data.datasets import load_dataset
-from labkit.errors import DataError, FitError
+from labkit.errors import FitError
 from labkit.must import MUST, PRESETS
+from labkit.own.cluster import FILES
+from labkit.own.clustering import load_clustering
 from labkit.own.self_train import Plan
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.papers import SPACES
@@ -69,7 +72,7 @@ def test_the_help_names_all_spaces_of_the_paper(capsys: pytest.CaptureFixture[st
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     seed = ["cluster", "folder", "--classes", "2", "--seed", "-1"]
     epochs = ["must", "digits", "--epochs", "0"]
-    for arguments in ([], ["sort"], ["cluster", "folder"], ["cluster", "folder", "--classes", "two"], seed, epochs):
+    for arguments in ([], ["cluster"], ["cluster", "folder", "--classes", "two"], seed, epochs):
         assert cli.main(arguments) == 2
         said = capsys.readouterr().err
         assert said.startswith("labkit: ")
@@ -100,7 +103,9 @@ def test_cluster_writes_a_folder_of_results(photos: Path, tmp_path: Path, capsys
     assert capsys.readouterr().out.splitlines() == said
     shutil.rmtree(out)
     assert cli.main(arguments) == 0  # the same seed gives the same files
-    assert {path: content for path, (content, _) in first.items()} == {path: path.read_bytes() for path in out.iterdir()}
+    assert {path: content for path, (content, _) in first.items()} == {
+        path: path.read_bytes() for path in out.iterdir()
+    }
 
 
 def test_the_number_of_classes_is_estimated(photos: Path, tmp_path: Path) -> None:
@@ -158,26 +163,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"labkit {labkit.__version__}\n"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["must", "--words", "a,b", "--backbone", tiny.NAME]],
-)
-def test_all_images_that_cannot_be_read_are_named_at_once(
-    command: list[str], photos: Path, tmp_path: Path, tiny_model: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (photos / "03-dark.png").write_bytes((photos / "03-dark.png").read_bytes()[:100])
-    arguments = [command[0], str(photos), *command[1:], "--out", str(tmp_path / "out")]
-    assert cli.main(arguments) == 2
-    assert "labkit: the image " in capsys.readouterr().err
-    (photos / "08-bright.png").write_text("no image")
-    assert cli.main(arguments) == 2
-    said = capsys.readouterr().err
-    assert "2 of 24 images cannot be read" in said
-    assert "03-dark.png" in said
-    assert "08-bright.png" in said
-    assert "05-dark.png" not in said
-
-
 class Brightness(Backbone):
     """An image-text model that knows only how bright an image is, and what "dark" and "bright" say."""
 
@@ -213,18 +198,18 @@ def test_cluster_names_the_clusters(
     if words == "file":
         (tmp_path / "words.txt").write_text("bright & <light>\n\n  zebra\ndark\n", "utf-8-sig")
         words = str(tmp_path / "words.txt")
-    out, sheet = tmp_path / "labels.csv", tmp_path / "sheet.html"
-    arguments = ["cluster", str(photos), "--classes", "2", "--backbone", "pixels", "--restarts", "2"]
-    assert cli.main([*arguments, "--words", words, "--out", str(out), "--sheet", str(sheet)]) == 0
-    rows = list(csv.DictReader(out.open()))
-    assert list(rows[0]) == ["file", "cluster", "confidence", "name"]
+    out = tmp_path / "out"
+    assert cli.main(["cluster", str(photos), *CLUSTER, "--words", words, "--out", str(out)]) == 0
+    rows = list(csv.DictReader((out / "labels.csv").open()))
     for row in rows:
         assert row["name"] == ("dark" if "dark" in row["file"] else "bright & <light>")
-    assert f"Cluster {rows[1]['cluster']}, dark: 12 images" in sheet.read_text()
-    assert f"Cluster {rows[0]['cluster']}, bright &amp; &lt;light&gt;: 12 images" in sheet.read_text()
-    png = tmp_path / "sheet.png"
-    assert cli.main([*arguments, "--words", words, "--out", str(out), "--sheet", str(png)]) == 0
-    assert png.stat().st_size > 1000
+    clusters = load_clustering(out).clusters
+    assert set(clusters["name"]) == {"dark", "bright & <light>"}
+    assert (clusters["name_confidence"] > 0.5).all()
+    said = capsys.readouterr().out
+    assert f"cluster {rows[1]['cluster']}, 12 images: dark, confidence" in said
+    page = (out / "clusters.html").read_text()
+    assert "bright & <light>" not in page
 
 
 def test_bad_input_is_one_line_and_leaves_nothing(
@@ -232,21 +217,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    out = tmp_path / "labels.csv"
+    out = tmp_path / "out"
     binary = tmp_path / "words.bin"
     binary.write_bytes(b"\xff\xfe")
     for arguments, message in (
         (["cluster", str(tmp_path / "missing"), "--classes", "2"], "is not a folder"),
         (["cluster", str(empty), "--classes", "2", "--backbone", "pixels"], "no images"),
-        (["cluster", str(photos), "--classes", "1", "--backbone", "pixels"], "--classes is 1"),
+        (
+            ["cluster", str(photos), "--classes", "1", "--backbone", "pixels"],
+            "'1' is not a whole number of at least 2, or auto",
+        ),
         (["cluster", str(photos), "--classes", "99", "--backbone", "pixels"], "--classes is 99, but"),
         (["cluster", str(photos), "--classes", "2", "--backbone", "resnet"], "backbone 'resnet' is unknown"),
-        (["cluster", str(photos), "--classes", "2", "--sheet", "sheet.gif"], "ends in .html or .png"),
-        (["cluster", str(photos), "--classes", "3", "--words", "cat,dog,,cat"], "2 different words for 3 clusters"),
         (["cluster", str(photos), "--classes", "2", "--words", ""], "--words is '', which is neither"),
         (
             ["cluster", str(photos), "--classes", "2", "--words", "words.txt"],
-            "--words is 'words.txt', which is neither a list nor a file. Expected at least 2 words",
+            "--words is 'words.txt', which is neither a list nor a file. Expected",
         ),
         (["cluster", str(photos), "--classes", "2", "--words", str(binary)], "Expected a word a line in UTF-8"),
         (["run", "--profile", "huge", "--out", str(tmp_path / "run")], "Expected one of pocket"),
@@ -377,30 +363,21 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("labkit.must.MUST", None)
 
 
-@pytest.mark.parametrize("option", ["--out", "--sheet"])
 def test_places_that_cannot_be_written_are_said_before_the_work(
-    option: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_work: None
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_work: None
 ) -> None:
     (tmp_path / "file").write_text("")
-    (tmp_path / "folder.html").mkdir()
-    os.mkfifo(tmp_path / "pipe.html")
-    (tmp_path / "locked.html").write_text("")
-    (tmp_path / "locked.html").chmod(0o400)
-    (tmp_path / "device.html").symlink_to(os.devnull)
-    (tmp_path / "loop.html").symlink_to(tmp_path / "loop.html")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "locked").mkdir()
+    (tmp_path / "locked" / "labels.csv").write_text("")
+    (tmp_path / "locked" / "labels.csv").chmod(0o400)
+    (tmp_path / "device").symlink_to(os.devnull)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
     here = {path.name for path in tmp_path.iterdir()}
-    for name in (
-        "file/x.html",
-        "folder.html",
-        "pipe.html",
-        "locked.html",
-        "device.html",
-        "loop.html",
-        "x" * 300 + ".html",
-    ):
-        command = ["cluster", str(photos), *CLUSTER, "--out", str(tmp_path / "labels.csv")]
-        said = refusal([*command, option, str(tmp_path / name)], capsys)
-        assert f"{name} cannot be written" in said
+    for name in ("file", "file/x", "pipe", "locked", "device", "loop", "x" * 300):
+        said = refusal(["cluster", str(photos), *CLUSTER, "--out", str(tmp_path / name)], capsys)
+        assert name in said
+        assert "cannot be written" in said
         assert "Choose another place" in said
     assert {path.name for path in tmp_path.iterdir()} == here
 
@@ -408,26 +385,13 @@ def test_places_that_cannot_be_written_are_said_before_the_work(
 def test_nothing_that_was_given_is_replaced(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], no_work: None
 ) -> None:
-    words = tmp_path / "words.html"
+    words = tmp_path / "clusters.html"
     words.write_text("dark\nbright\n")
-    outside = tmp_path / "outside.html"
-    shutil.move(photos / "00-bright.png", outside)
-    (photos / "00-bright.png").symlink_to(outside)
     (tmp_path / "link").symlink_to(tmp_path)
-    before = {path: path.read_bytes() for path in (words, *photos.iterdir())}
     command = ["cluster", str(photos), *CLUSTER, "--words", str(words), "--out"]
-    for places, message in (
-        ([tmp_path / "a.html", "--sheet", tmp_path / "a.html"], "--out and --sheet are the same file"),
-        ([tmp_path / "a.html", "--sheet", tmp_path / "link" / "." / "A.html"], "--out and --sheet are the same file"),
-        ([photos / "01-dark.png"], "--out would replace"),
-        ([tmp_path / "l.csv", "--sheet", photos / "01-dark.png"], "--sheet would replace"),
-        ([tmp_path / "link" / "photos" / "01-dark.png"], "which is one of the images"),
-        ([outside], "which is one of the images"),
-        ([words], "which is the file of words"),
-        ([tmp_path / "l.csv", "--sheet", tmp_path / "link" / "words.html"], "which is the file of words"),
-    ):
-        assert message in refusal([*command, *map(str, places)], capsys)
-    assert before == {path: path.read_bytes() for path in before}
+    for place in (tmp_path, tmp_path / "link", tmp_path / "link" / "."):
+        assert "which is the file of words" in refusal([*command, str(place)], capsys)
+    assert words.read_text() == "dark\nbright\n"
     run = tmp_path / "run"
     run.mkdir()
     (run / "labels.csv").write_text("dark\nbright\n")
@@ -445,10 +409,9 @@ def test_must_tries_its_folder_before_anything_is_loaded(
 
 def test_paths_may_begin_with_a_tilde(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    command = ["cluster", "~/photos", *CLUSTER, "--out", "~/l.csv", "--sheet", "~/s.html"]
+    command = ["cluster", "~/photos", *CLUSTER, "--out", "~/out"]
     assert cli.main(command) == 0
-    assert (tmp_path / "l.csv").exists()
-    assert (tmp_path / "s.html").exists()
+    assert (tmp_path / "out" / "labels.csv").exists()
     parse = cli.make_parser().parse_args
     parsed = parse(["must", "~/photos", "--out", "~/run"])
     assert (parsed.data, parsed.out) == (str(photos), tmp_path / "run")
@@ -464,22 +427,16 @@ def test_names_of_all_kinds_make_a_whole_table_and_a_whole_sheet(
     names.append(os.fsdecode(b"caf\xe9.png"))
     for path, name in zip(sorted(photos.iterdir()), names, strict=False):
         path.rename(photos / name)
-    out, sheet = tmp_path / "labels.csv", tmp_path / "sheet.html"
-    command = ["cluster", str(photos), *CLUSTER, "--words", "=bright,dark", "--out", str(out)]
-    assert cli.main([*command, "--sheet", str(sheet)]) == 0
-    table = pd.read_csv(out)
+    out = tmp_path / "out"
+    assert cli.main(["cluster", str(photos), *CLUSTER, "--words", "=bright,dark", "--out", str(out)]) == 0
+    table = pd.read_csv(out / "labels.csv")
     assert len(table) == 24
     assert set(table["name"]) == {"'=bright", "dark"}
     expected = {"new\nline.png", '"quote", comma.png', "./=1+1.png", "<img src=x>.png", "./-rf.png", "./\tt.png"}
     assert {*expected, "./@a.png", "caf\\xe9.png"} <= set(table["file"])
-    page = sheet.read_bytes().decode()
-    assert 'alt="&lt;img src=x&gt;.png"' in page
-    assert 'alt="caf\\xe9.png"' in page
-    assert "<img src=x>" not in page
-    assert (
-        cli.main([*command[:-4], "--words", "a$\\nonsense$,dark", *command[-2:], "--sheet", str(tmp_path / "s.png")])
-        == 0
-    )
+    assert set(load_clustering(out).paths) == set(photos.iterdir())
+    for name in ("clusters.html", "map.html"):
+        assert "<img src=x>" not in (out / name).read_text()
 
 
 def test_a_class_whose_name_is_a_formula_or_not_utf8(photos: Path, tmp_path: Path) -> None:
@@ -487,8 +444,11 @@ def test_a_class_whose_name_is_a_formula_or_not_utf8(photos: Path, tmp_path: Pat
         folder = photos / ("=x" if "dark" in path.name else os.fsdecode(b"r\xe9s"))
         folder.mkdir(exist_ok=True)
         path.rename(folder / path.name)
-    assert cli.main(["cluster", str(photos), *CLUSTER, "--out", str(tmp_path / "l.csv")]) == 0
-    assert {name.rsplit("/", 1)[0] for name in pd.read_csv(tmp_path / "l.csv")["file"]} == {"./=x", "r\\xe9s"}
+    assert cli.main(["cluster", str(photos), *CLUSTER, "--out", str(tmp_path / "out")]) == 0
+    assert {name.rsplit("/", 1)[0] for name in pd.read_csv(tmp_path / "out" / "labels.csv")["file"]} == {
+        "./=x",
+        "r\\xe9s",
+    }
 
 
 def test_words_that_cannot_be_read_are_one_line(
@@ -513,10 +473,10 @@ def test_words_that_cannot_be_read_are_one_line(
 
 def test_a_file_of_words_with_a_comma_in_its_name_is_a_file(photos: Path, tmp_path: Path, brightness: None) -> None:
     (tmp_path / "dark,bright.txt").write_text("zebra\nbright\ndark\n")
-    out = tmp_path / "l.csv"
+    out = tmp_path / "out"
     words = str(tmp_path / "dark,bright.txt")
     assert cli.main(["cluster", str(photos), *CLUSTER, "--words", words, "--out", str(out)]) == 0
-    assert set(pd.read_csv(out)["name"]) == {"dark", "bright"}
+    assert set(pd.read_csv(out / "labels.csv")["name"]) == {"dark", "bright"}
 
 
 @pytest.mark.parametrize(
@@ -570,7 +530,7 @@ RUN = "labkit cluster photos --classes 2 --backbone pixels --restarts 1"
         ("labkit datasets | true; exit ${PIPESTATUS[0]}", 0, ""),
         ("labkit nonsense 2>/dev/full", 2, ""),
         (f"env -u TERM COLUMNS=0 {RUN}", 0, "24 images"),
-        ("COLUMNS=0 labkit cluster --help", 0, "contact sheet"),
+        ("COLUMNS=0 labkit cluster --help", 0, "folder of results"),
     ],
 )
 def test_words_that_cannot_be_written_cost_no_result(
@@ -582,7 +542,7 @@ def test_words_that_cannot_be_written_cost_no_result(
     assert "Exception ignored" not in done.stderr
     assert said in done.stdout + done.stderr
     if RUN in command:
-        assert len(pd.read_csv(tmp_path / "labels.csv")) == 24
+        assert len(pd.read_csv(tmp_path / "clusters" / "labels.csv")) == 24
 
 
 def test_a_folder_that_is_gone_is_one_line(photos: Path, tmp_path: Path) -> None:
@@ -594,12 +554,12 @@ def test_a_folder_that_is_gone_is_one_line(photos: Path, tmp_path: Path) -> None
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(photos: Path, tmp_path: Path) -> None:
     assert in_shell(RUN, tmp_path).returncode == 0  # features are kept
-    before = (tmp_path / "labels.csv").read_bytes()
+    out = tmp_path / "clusters"
+    before = {path: path.read_bytes() for path in out.iterdir()}
     done = in_shell(f"trap '' XFSZ; ulimit -f 0; {RUN} --seed 1 2>&1", tmp_path)
     assert done.returncode == 2
-    assert "labels.csv cannot be written" in done.stdout.splitlines()[-1]
-    assert {path.name for path in tmp_path.iterdir()} == {"photos", "cache", "labels.csv"}
-    assert (tmp_path / "labels.csv").read_bytes() == before
+    assert "cannot be written" in done.stdout.splitlines()[-1]
+    assert before == {path: path.read_bytes() for path in out.iterdir()}
 
 
 def test_a_user_without_a_home(photos: Path, tmp_path: Path) -> None:

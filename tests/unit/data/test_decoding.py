@@ -398,6 +398,19 @@ def test_a_photograph_takes_little_memory_where_little_is_needed(tmp_path: Path)
     assert needed < 30e6 < whole
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux tells it")
+def test_threads_do_not_keep_what_large_images_took(tmp_path: Path) -> None:
+    gray = (np.add.outer(np.arange(3000), np.arange(3000)) % 256).astype(np.uint8)
+    Image.fromarray(gray).convert("RGB").save(tmp_path / "a.bmp")
+    call = """
+from concurrent.futures import ThreadPoolExecutor
+from labkit.data import decoding
+decoding.ALONE = 1
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(lambda i: use_image(path, Preprocess(Squash(64))), range(16)))"""
+    assert peak(tmp_path / "a.bmp", call) < 1.5 * 10 * gray.size
+
+
 def test_room_is_shared_by_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(labkit.data.decoding, "ALONE", 10)
     room, held, most, lock = labkit.data.decoding._Room(), [], [], threading.Lock()

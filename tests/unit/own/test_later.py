@@ -80,6 +80,7 @@ def test_identical_images_give_numbers(n: int) -> None:
     unlike = seen.unlike({"x": np.eye(3, dtype=np.float32)})
     assert np.isfinite(unlike).all()
     assert ((unlike >= 0) & (unlike < 1)).all()
+    assert seen.unlike({"x": np.ones((1, 3), np.float32)}) == 0
 
 
 def test_of_many_images_a_part_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -85,7 +85,6 @@ def test_the_page_says_how_the_places_were_found(tmp_path: Path) -> None:
 
 def test_the_same_clustering_gives_the_same_bytes(tmp_path: Path) -> None:
     assert small(tmp_path).text == small(tmp_path).text
-    assert str(tmp_path) not in small(tmp_path).text
 
 
 def test_nothing_of_a_name_is_an_element_or_ends_one(tmp_path: Path) -> None:

@@ -78,12 +78,6 @@ def test_a_cluster_that_all_images_left_is_no_row(clustering: Clustering) -> Non
     assert sizes(after(clustering, {"do": "move", "files": files, "cluster": 1})) == {1: 6, 2: 3, 3: 3}
 
 
-def test_everything_can_be_rejected(clustering: Clustering) -> None:
-    result = after(clustering, *({"do": "reject", "cluster": k} for k in range(4)))
-    assert len(result.clusters) == 0
-    assert list(result.clusters.columns) == list(clustering.clusters.columns)
-
-
 def test_a_split_finds_the_odd_one_and_gives_new_numbers(clustering: Clustering) -> None:
     features = make_features(clustering)
     result = after(
@@ -172,6 +166,7 @@ def test_confidence_and_found_stay(clustering: Clustering) -> None:
         ([{"do": "merge", "clusters": [0, 1]}, {"do": "reject", "cluster": 1}], "operation 1 merged it into 0"),
         ([{"do": "move", "files": ["image00.png"], "cluster": 7}], "operation 1, move, is of cluster 7"),
         ([{"do": "reject", "files": ["image00.png", "gone.png"]}], "'gone.png', which is not among the images"),
+        ([{"do": "reject", "cluster": k} for k in range(4)], "rejects all 12 images"),
         ([{"do": "split", "cluster": 0, "into": 4}], "it has 3 images"),
         ([{"do": "split", "cluster": 0, "into": 2}], "needs features"),
     ],

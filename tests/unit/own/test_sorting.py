@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from labkit.cli import main
 from labkit.errors import DataError
 from labkit.own.arrangement import arrange, cluster_folders, folder_name
 from labkit.own.clustering import Clustering
+from labkit.own.exports import export
 from labkit.own.sorting import carry_out, plan_sort, undo_sort
 from labkit.own.undo_file import UNDO
 from tests.unit.own.results import make_result
@@ -133,6 +135,24 @@ def test_sorted_and_put_back(result: Clustering, tmp_path: Path, how: str) -> No
     assert (undone.done, undone.left) == (len(FILES), {})
     assert tree(result.root) == before
     assert not new.exists()
+
+
+def test_a_result_of_a_folder_beside_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = make_result(Path("photos"), FILES, LABELS, NAMES)
+    for how in ("copy", "link", "move"):
+        before = tree(Path("photos"))
+        assert carry_out(plan_sort(result, Path("new"), how)).left == {}
+        assert all(Path("new", target).read_bytes() for target in SORTED)
+        if how == "move":
+            with pytest.raises(DataError, match=r"none of the 5 images is where it was"):
+                export(result, Path("new export"), "fiftyone")
+        else:
+            assert export(result, Path(f"new {how}"), "fiftyone") == {}
+        monkeypatch.chdir(tmp_path / "new")
+        assert undo_sort(Path("../new")).left == {}
+        monkeypatch.chdir(tmp_path)
+        assert tree(Path("photos")) == before
 
 
 def test_links_are_relative_and_survive_a_move_of_both(result: Clustering, tmp_path: Path) -> None:
@@ -276,6 +296,28 @@ def test_a_link_back_to_the_images_loses_none(result: Clustering, tmp_path: Path
     (new / "shoes 2").symlink_to(result.root / "deep")
     undo_sort(new)
     assert tree(result.root) == before
+
+
+def test_a_copy_that_is_also_the_image_is_kept(result: Clustering, tmp_path: Path) -> None:
+    """Where the images' folder was replaced by a link to the copies, these are all that is left."""
+    new = tmp_path / "new"
+    carry_out(plan_sort(result, new, "copy"))
+    content = (result.root / "deep" / "c.jpg").read_bytes()
+    shutil.rmtree(result.root / "deep")
+    (result.root / "deep").symlink_to(new / "shoes 2")
+    assert new / "shoes 2" / "c.jpg" in undo_sort(new).left
+    assert (new / "shoes 2" / "c.jpg").read_bytes() == content
+
+
+def test_another_image_of_the_same_size_and_time_is_kept(result: Clustering, tmp_path: Path) -> None:
+    new = tmp_path / "new"
+    carry_out(plan_sort(result, new, "move"))
+    moved, before = new / "shoes" / "a.jpg", (new / "shoes" / "a.jpg").stat()
+    (result.root / "a.jpg").write_bytes(b"x" * before.st_size)
+    os.utime(result.root / "a.jpg", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert list(undo_sort(new).left) == [moved]
+    assert carry_out(plan_sort(result, new, "move")).left.keys() == {result.root / "a.jpg"}
+    assert moved.exists()
 
 
 def test_a_full_disk_is_said_before_the_work(

@@ -66,6 +66,8 @@ def test_picked_images_are_moved_or_rejected(widget: ReviewWidget, found: Cluste
     assert widget.children.index(widget.opened) == widget.children.index(widget.rows[1]) + 1
     widget.opened.reject.click()
     assert widget.bar.message.value == "Pick images first."
+    widget.opened.move.value = 0
+    assert operations(widget) == []
     widget.opened.picks[0].value = True
     first = found.images["file"].iloc[widget.opened.shown[0]]
     widget.opened.move.value = 0
