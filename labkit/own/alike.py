@@ -46,7 +46,7 @@ def look_alikes(labels: np.ndarray, features: Mapping[str, np.ndarray], random_s
 
 
 def _valley(x: np.ndarray, a: list[np.ndarray], b: list[np.ndarray], means_a: np.ndarray, means_b: np.ndarray) -> float:
-    """How many images lie midway between the medians of two clusters, for one at the medians; each cluster counts alike."""
+    """How many images lie midway between the medians of two clusters, for one at the medians."""
     places: list[list[np.ndarray]] = [[], []]
     for half in (0, 1):
         start, way = means_a[1 - half], means_b[1 - half] - means_a[1 - half]
