@@ -19,7 +19,7 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFilter
 
 from labkit._files import user_path
-from labkit._inputs import is_seed
+from labkit._inputs import is_whole
 from labkit.data.datasets import load_dataset
 from labkit.data.decoding import read_image
 from labkit.errors import DataError, quote, shown
@@ -155,7 +155,7 @@ def make_sample_folder(path: str | os.PathLike[str], random_state: int = 0) -> p
     Raises:
         DataError: the folder holds something, or cannot be written.
     """
-    folder, random = _empty_folder(path), _generator(random_state)
+    random, folder = _generator(random_state), _empty_folder(path)
     made: list[tuple[Image.Image | bytes, str, str]] = []  # image or content, kind, note
     spare: dict[str, Iterator[Image.Image]] = {}
     for kind, source in KINDS.items():
@@ -194,7 +194,7 @@ def make_later_folder(path: str | os.PathLike[str], random_state: int = 0) -> pd
     Raises:
         DataError: the folder holds something, or cannot be written.
     """
-    folder, random = _empty_folder(path), _generator(random_state)
+    random, folder = _generator(random_state), _empty_folder(path)
     made: list[tuple[Image.Image | bytes, str, str]] = []
     for kind, source in (KINDS | UNSEEN).items():
         images = _drawn(source, random, "test")
@@ -203,8 +203,8 @@ def make_later_folder(path: str | os.PathLike[str], random_state: int = 0) -> pd
 
 
 def _generator(random_state: int) -> np.random.Generator:
-    if not is_seed(random_state) or random_state is None or not isinstance(random_state, int | np.integer):
-        raise DataError(f"random_state is {quote(random_state)}. Expected a whole number, such as 0.")
+    if not is_whole(random_state, 0):
+        raise DataError(f"random_state is {quote(random_state)}. Expected a whole number from 0 on.")
     return np.random.default_rng(int(random_state))
 
 
