@@ -227,7 +227,7 @@ def temporary_folder(parent: str | os.PathLike[str], prefix: str) -> Iterator[Pa
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         lock.release()
         shutil.rmtree(folder, ignore_errors=True)  # where an open lock file cannot be removed
 
@@ -242,7 +242,18 @@ def _sweep(parent: Path, prefix: str) -> None:
                     old.rmdir()  # killed before it had the lock, so it is empty
                     continue
                 with FileLock(old / LOCK, timeout=0):
-                    shutil.rmtree(old, ignore_errors=True)
+                    _remove(old)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a temporary folder, its lock last: a folder without one that is not empty would stay."""
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != LOCK:
+                path.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -298,3 +298,20 @@ def test_who_has_no_home_is_told_what_to_set(answer: Callable[[str], str], monke
     for place in (cache_dir, own_dir):
         with pytest.raises(DataError, match=r"no home folder.*LABKIT_CACHE"):
             place()
+
+
+def test_a_temporary_folder_is_removed_with_its_lock_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    removed, unlink = [], os.unlink
+
+    def noted(path: str | Path, **where: int) -> None:
+        removed.append(Path(path).name)
+        unlink(path, **where)
+
+    monkeypatch.setattr(os, "unlink", noted)
+    with _files.temporary_folder(tmp_path, ".a.") as folder:
+        (folder / "below").mkdir()
+        for name in ("z", "below/y"):
+            (folder / name).touch()
+    assert sorted(removed[:2]) == ["y", "z"]
+    assert removed[2] == _files.LOCK
+    assert list(tmp_path.iterdir()) == []
