@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, cast
@@ -81,3 +82,9 @@ def _expect_here() -> None:
         Path.cwd()
     except OSError as error:  # libraries would end the process
         raise DataError(f"the folder that labkit was started in is gone or closed ({error}). Go to another.") from error
+    try:
+        tempfile.gettempdir()
+    except OSError as error:  # PyTorch asks for it when it is loaded
+        raise DataError(
+            "no temporary file can be written: the disk may be full. Make room, or set TMPDIR to another folder."
+        ) from error
