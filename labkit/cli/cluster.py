@@ -107,5 +107,11 @@ def _print(found: Clustering, out: Path) -> None:
         print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
     for line in lines(found.clusters, bool(found.report["settings"]["words"])):
         print(printable(line))
+    for first, second in found.report["look_alikes"]:
+        print(f"clusters {first} and {second} look alike: if they are one class, merge them in clusters.html")
+    n_classes = found.report["n_classes"]
+    if n_classes["interval"]:
+        low, high = n_classes["interval"]
+        print(f"number of classes: {n_classes['used']} is an estimate, {low} to {high} are plausible (--classes)")
     print(f"{len(found.paths)} images in {len(found.clusters)} clusters: {out / 'labels.csv'}")
     print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")

@@ -180,6 +180,8 @@ def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at
         image: Image.Image = Image.open(file, formats=readable_formats(suffix))
     except UnidentifiedImageError:
         raise _NotReadError(_why_not_identified(file, suffix)) from None
+    except Image.DecompressionBombError:  # which Pillow does not open to say how large it is
+        raise _NotReadError(f"it has more than {MAX_PIXELS:,} pixels. Save it smaller, or take it away.") from None
     limit = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
     _check_size(image.size, limit)
     pixels = _pixels_of_decoding(image, limit, at_least)

@@ -12,9 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch
 
 import labkit
 from labkit.errors import DataError, shown
+from labkit.own.alike import look_alikes
 from labkit.own.audit import audit, flags
 from labkit.own.clustering import (
     GALLERY,
@@ -137,7 +139,9 @@ def _cluster(
 ) -> Clustering:
     """Fit, name and write; what `out` holds is complete when it has a report again."""
     n, n_classes, seed = len(reading.files), settings["n_classes"], settings["seed"]
-    spaces = [reading.features[name] for name in settings["backbones"]]
+    # where PyTorch put them, whether they were computed or read: sums of floats depend on how memory is aligned
+    features = {name: torch.from_numpy(reading.features[name]).clone().numpy() for name in settings["backbones"]}
+    spaces = list(features.values())
     if n_classes != "auto" and n_classes > n:
         raise DataError(f"--classes is {n_classes}, but {reading.root} holds {n} images that can be read.")
     interval = None
@@ -159,7 +163,7 @@ def _cluster(
             "name": [named.names[cluster] for cluster in found],
             "flags": [flags(row) for row in audit(reading).itertuples()],
             "found": found.astype(np.int64),
-            "distance": center_distances(found, dict(zip(settings["backbones"], spaces, strict=True))),
+            "distance": center_distances(found, features),
             "x": positions[:, 0],
             "y": positions[:, 1],
         }
@@ -175,6 +179,7 @@ def _cluster(
         "settings": settings,
         "n_images": n,
         "n_classes": {"used": n_classes, "interval": interval},
+        "look_alikes": look_alikes(found, features, seed),
         "prior": [round(float(share), 4) for share in turtle.prior_],
         "layout": layout_method(n),
         "left_out": {_below(path, reading.root): reason for path, reason in reading.left_out.items()},
@@ -184,7 +189,7 @@ def _cluster(
     clustering = Clustering(reading.root, reading.files, images, cluster_table(found, named), report)
     with replacing(out) as folder:
         turtle.save(folder / TURTLE)
-        save_seen(folder, dict(zip(settings["backbones"], spaces, strict=True)), clustering)
+        save_seen(folder, features, clustering)
         _write(folder, out, clustering, reading)
     return clustering
 

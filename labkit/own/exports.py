@@ -12,8 +12,6 @@ Images that a review rejected are in neither.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -29,7 +27,7 @@ from labkit.data.formats import ENDINGS, ending
 from labkit.errors import DataError, quote, shown
 from labkit.own.arrangement import cluster_folders, folder_name, free_name
 from labkit.own.clustering import REJECTED, Clustering
-from labkit.own.files import file_cell, write_file
+from labkit.own.files import csv_text, file_cell, write_file
 from labkit.own.placing import copy_file, free_space, link_file, same_content, size_on, size_text
 
 HOW = ("copy", "link")
@@ -131,10 +129,8 @@ def imagefolder(clustering: Clustering) -> Layout:
 
 
 def _metadata(items: Sequence[Item]) -> bytes:
-    table = io.StringIO(newline="")
     rows = [[str(item.place.relative_to("train")), item.label, f"{item.confidence:.4f}", item.file] for item in items]
-    csv.writer(table, lineterminator="\n").writerows([["file_name", "label", "confidence", "original"], *rows])
-    return table.getvalue().encode()
+    return csv_text([["file_name", "label", "confidence", "original"], *rows]).encode()
 
 
 def fiftyone(clustering: Clustering) -> Layout:

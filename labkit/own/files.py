@@ -115,9 +115,17 @@ def write_file(path: Path, content: bytes) -> None:
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a CSV in UTF-8."""
-    table = io.StringIO(newline="")
-    csv.writer(table, lineterminator="\n").writerows([header, *rows])
-    write_file(path, table.getvalue().encode())
+    write_file(path, csv_text([header, *rows]).encode())
+
+
+def csv_text(rows: Iterable[Sequence[object]]) -> str:
+    """A CSV with a line for each row, but for line breaks in a cell, which are quoted whatever they are."""
+    lines = []
+    for row in rows:
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator="\r\n").writerow(row)  # quotes what is in the end of a line, and nothing else
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    return "".join(lines)
 
 
 def file_cell(path: Path, root: Path) -> str:

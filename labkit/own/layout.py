@@ -1,7 +1,7 @@
 """Positions of images on a map: images that are close in the feature spaces are close on it.
 
 UMAP (McInnes, Healy and Melville, "UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction", 2018)
-where the package `umap-learn` is installed (`pip install labkit[map]`); else t-SNE of scikit-learn (van der Maaten and
+of 2,000 images and more, where the package `umap-learn` is installed (`pip install labkit[map]`); else t-SNE of scikit-learn (van der Maaten and
 Hinton, "Visualizing Data using t-SNE", JMLR 2008), of at most 5,000 images, beside which the others are placed.
 """
 
@@ -20,6 +20,7 @@ from labkit.errors import DataError, quote
 N_DIMENSIONS = 50  # principal components that UMAP and t-SNE see
 EVENNESS = 0.5  # 0 keeps the distances of UMAP and t-SNE, with far islands in much empty space
 N_LANDMARKS = 5_000  # images that t-SNE places itself
+MANY = 2_000  # images, from which UMAP is used where it is installed: compiling it takes longer than t-SNE of fewer
 FEWEST = 12  # images, below which two principal components are the map
 NEIGHBORS = 15  # of an image, in UMAP
 MIN_DIST = 0.3  # of UMAP: images beside one another rather than one on another
@@ -62,7 +63,7 @@ def layout_method(n: int) -> str:
     """What brings n images to two dimensions on this machine: "UMAP", "t-SNE" or "two principal components"."""
     if n < FEWEST:
         return METHODS["pca"]
-    return METHODS["tsne" if importlib.util.find_spec("umap") is None else "umap"]
+    return METHODS["umap" if n >= MANY and importlib.util.find_spec("umap") is not None else "tsne"]
 
 
 def _joined(features: Sequence[np.ndarray]) -> np.ndarray:

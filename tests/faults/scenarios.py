@@ -21,7 +21,8 @@ from labkit import cli
 from labkit._files import atomic_write
 from labkit.course.series import run_series
 from labkit.must import checkpoint, estimator
-from labkit.own import reading
+from labkit.own import cluster as workflow
+from labkit.own import layout, reading
 from labkit.spaces import features
 from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
@@ -66,6 +67,8 @@ def enter(folder: Path, tiny_files: Path) -> None:
     reading.BATCH = 2
     estimator.LOG_EVERY, checkpoint.SAVE_EVERY = 1, -1.0
     tiny.use_model(tiny_files)
+    workflow.NAMED_BY = tiny.NAME
+    layout.FEWEST = N + 1  # two principal components: compiling UMAP takes 20 seconds
     logging.disable(logging.CRITICAL)
 
 
@@ -92,7 +95,7 @@ def read(folder: Path) -> None:
 
 def cluster(folder: Path) -> None:
     command = ["cluster", str(folder / "photos"), "--classes", "3", "--backbone", "pixels", "--restarts", "2"]
-    command += ["--out", str(folder / "out" / "labels.csv"), "--sheet", str(folder / "out" / "sheet.html")]
+    command += ["--out", str(folder / "out" / "clusters")]
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         assert cli.main(command) == 0
 
