@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
+from labkit.cli.left_out import left_out_lines
 from labkit.cli.parser import Several
 from labkit.errors import DataError, printable, quote
 
 if TYPE_CHECKING:
     from labkit.own.clustering import Clustering
 
-MANY = 20  # files that are left out and named on the terminal; report.json has all
 EXAMPLES = """examples:
   labkit cluster photos                                    how many classes is estimated; results in ./clusters
   labkit cluster photos --classes 8 --out runs/pets
@@ -95,13 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
 def _print(found: Clustering, out: Path) -> None:
     from labkit.own.names import lines
 
-    left_out, others = found.report["left_out"], found.report["other_endings"]
-    for file, reason in list(left_out.items())[:MANY]:
-        print(printable(f"left out: {file}: {reason}"))
-    if len(left_out) > MANY:
-        print(f"left out: {len(left_out) - MANY} more, see {out / 'report.json'}")
-    if others:
-        print(printable(f"not opened: {', '.join(f'{n} {ending}' for ending, n in others.items())}"))
+    for line in left_out_lines(found.report["left_out"], found.report["other_endings"]):
+        print(line)
     n_flagged = int((found.images["flags"] != "").sum())
     if n_flagged:
         print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from labkit.errors import printable, shown
-
-if TYPE_CHECKING:
-    from labkit.own.reading import Reading
+from labkit.errors import printable
 
 MANY = 20  # files that are named
 
 
-def left_out_lines(reading: Reading) -> list[str]:
-    """Lines for people: each file that could not be read, with the reason, and how many were taken for no images."""
-    below = {
-        path.relative_to(reading.root) if path.is_relative_to(reading.root) else path: reason
-        for path, reason in reading.left_out.items()
-    }
-    lines = [printable(f"left out: {shown(path)}: {reason}") for path, reason in list(below.items())[:MANY]]
-    if len(below) > MANY:
-        lines.append(f"left out: {len(below) - MANY} more")
-    if reading.others:
-        others = (f"{n} {ending or 'without ending'}" for ending, n in reading.others.items())
-        lines.append(printable(f"not opened: {', '.join(others)}"))
+def left_out_lines(left_out: Mapping[str, str], others: Mapping[str, int]) -> list[str]:
+    """Lines for people.
+
+    Args:
+        left_out: why each file could not be read.
+        others: how many files of each ending were taken for no images.
+    """
+    lines = [printable(f"left out: {file}: {why}").replace("\n", "\\n") for file, why in list(left_out.items())[:MANY]]
+    if len(left_out) > MANY:
+        lines.append(f"left out: {len(left_out) - MANY} more")
+    if others:
+        counts = ", ".join(f"{n} {ending or 'without ending'}" for ending, n in others.items())
+        lines.append(printable(f"not opened: {counts}"))
     return lines

@@ -38,7 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
     from labkit.own.later import predict_folder
 
     found = predict_folder(arguments.saved, arguments.folder, arguments.out, strict=arguments.strict, progress=True)
-    for line in left_out_lines(found.reading):
+    left_out = {found.reading.below(path): why for path, why in found.reading.left_out.items()}
+    for line in left_out_lines(left_out, found.reading.others):
         print(line)
     for cluster, name, size in found.counts():
         title = "rejected" if cluster < 0 else f"cluster {cluster}{f' ({name})' if name else ''}"

@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         strict=arguments.strict,
         progress=True,
     )
-    for line in left_out_lines(named.reading):
+    left_out = {named.reading.below(path): why for path, why in named.reading.left_out.items()}
+    for line in left_out_lines(left_out, named.reading.others):
         print(line)
     for word, count in named.counts():
         print(printable(f"{word}: {count:,} images"))

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from labkit.errors import shown
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -61,14 +59,11 @@ def audit(reading: Reading) -> pd.DataFrame:
             "tiny": facts[["width", "height"]].min(axis=1).to_numpy() < TINY,
             "duplicate_of": duplicate_of,
             "near_duplicate_of": near,
-            "like": [_below(reading, other) if other >= 0 else "" for other in np.maximum(duplicate_of, near)],
+            "like": [
+                reading.below(reading.files[other]) if other >= 0 else "" for other in np.maximum(duplicate_of, near)
+            ],
         }
     )
-
-
-def _below(reading: Reading, row: int) -> str:
-    path = reading.files[row]
-    return shown((path.relative_to(reading.root) if path.is_relative_to(reading.root) else path).as_posix())
 
 
 def flags(row: Any) -> str:

@@ -157,7 +157,7 @@ def _cluster(
     positions = layout(spaces, seed)  # (n, 2)
     images = pd.DataFrame(
         {
-            "file": [_below(path, reading.root) for path in reading.files],
+            "file": [reading.below(path) for path in reading.files],
             "cluster": found.astype(np.int64),
             "confidence": probs.max(1).astype(np.float64),
             "name": [named.names[cluster] for cluster in found],
@@ -182,7 +182,7 @@ def _cluster(
         "look_alikes": look_alikes(found, features, seed),
         "prior": [round(float(share), 4) for share in turtle.prior_],
         "layout": layout_method(n),
-        "left_out": {_below(path, reading.root): reason for path, reason in reading.left_out.items()},
+        "left_out": {reading.below(path): reason for path, reason in reading.left_out.items()},
         "other_endings": reading.others,
         "review": [],
     }
@@ -192,11 +192,6 @@ def _cluster(
         save_seen(folder, features, clustering)
         _write(folder, out, clustering, reading)
     return clustering
-
-
-def _below(path: Path, root: Path) -> str:
-    """A path as text, below the folder of the images where it is."""
-    return shown((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
 
 
 def cluster_table(found: np.ndarray, named: FoundNames) -> pd.DataFrame:

@@ -1,9 +1,9 @@
 """Positions of images on a map: images that are close in the feature spaces are close on it.
 
-Of 2,000 images and more UMAP, where the package `umap-learn` is installed (`pip install labkit[map]`; McInnes, Healy and
-Melville, "UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction", 2018). Else t-SNE of scikit-learn
-(van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008), of at most 5,000 images, beside which the others
-are placed.
+Of 2,000 images and more UMAP, where the package `umap-learn` is installed (`pip install labkit[map]`; McInnes, Healy
+and Melville, "UMAP: Uniform Manifold Approximation and Projection for Dimension Reduction", 2018). Else t-SNE of
+scikit-learn (van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008), of at most 5,000 images, beside
+which the others are placed.
 """
 
 from __future__ import annotations

@@ -76,6 +76,15 @@ class Reading:
     others: dict[str, int]
     identity: str
 
+    def below(self, path: Path) -> str:
+        """A path as text, below the folder where it is."""
+        return below(path, self.root)
+
+
+def below(path: Path, root: Path) -> str:
+    """A path as text, with slashes, below a folder where it is."""
+    return shown((path.relative_to(root) if path.is_relative_to(root) else path).as_posix())
+
 
 @dataclass(frozen=True)
 class _Decoded:
@@ -162,10 +171,7 @@ def _column(backbone: Backbone) -> str:
 
 
 def _all_left_out(left_out: dict[Path, str], root: Path) -> str:
-    named = "; ".join(
-        f"{shown(path.relative_to(root) if path.is_relative_to(root) else path)} ({why})"
-        for path, why in sorted(left_out.items())
-    )
+    named = "; ".join(f"{below(path, root)} ({why})" for path, why in sorted(left_out.items()))
     return f"{len(left_out)} files cannot be read: {named}. Replace them or take them away."
 
 
