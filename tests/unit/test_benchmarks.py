@@ -141,6 +141,7 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("text", []),
         ("later", []),
         ("names", []),
+        ("photos", []),
         ("map", []),
         ("folder", ["--backbone", "pixels"]),
     ],
