@@ -6,6 +6,7 @@ Makes the folder of notebook 09, clusters it as a person would, and takes a pict
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import sys
 import tempfile
@@ -17,20 +18,21 @@ from playwright.sync_api import sync_playwright
 from labkit.own.cluster import cluster_folder
 from labkit.own.sample import make_sample_folder
 
-IMAGE = Path(__file__).parents[1] / "own_images.png"
+IMAGE = Path(__file__).resolve().parents[1] / "own_images.png"
 SIZE = {"width": 1240, "height": 640}  # pixels
 COLORS = 96  # of the image, whose file is small so
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        photos, out = Path(folder) / "photos", Path(folder) / "sorted"
+        os.chdir(folder)  # the page shows paths as they are given
+        photos, out = Path("photos"), Path("sorted")
         make_sample_folder(photos, random_state=0)
         cluster_folder(photos, out, progress=True)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
             page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
-            page.goto((out / "clusters.html").as_uri())
+            page.goto((out / "clusters.html").absolute().as_uri())
             page.wait_for_load_state("networkidle")
             shot = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
             browser.close()
