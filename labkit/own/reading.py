@@ -7,6 +7,7 @@ batch ahead of the networks, so memory does not grow with the number of files (f
 from __future__ import annotations
 
 import hashlib
+import re
 import importlib.util
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -301,6 +302,7 @@ def _decode(path: Path, backbones: Sequence[Backbone], with_facts: bool) -> _Dec
         cause = error.__cause__
         fleeting = isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno is not None)
         why = str(error).removeprefix(f"the image {shown(path)} cannot be read").lstrip(": ")
+        why = re.sub(r"^\((.*)\)\. (?=It is )", r"\1. ", why, flags=re.DOTALL)  # the reason, then what to do
         return _Failed(why, lasts=not fleeting)
 
 
