@@ -104,9 +104,11 @@ def _print(found: Clustering, out: Path) -> None:
         print(printable(line))
     for first, second in found.report["look_alikes"]:
         print(f"clusters {first} and {second} look alike: if they are one class, merge them in clusters.html")
-    n_classes = found.report["n_classes"]
+    n_classes, n_clusters = found.report["n_classes"], len(found.clusters)
+    if not found.report["review"] and n_clusters < n_classes["used"]:
+        print(f"only {n_clusters} of {n_classes['used']} clusters have images: these spaces tell no more apart")
     if n_classes["interval"]:
         low, high = n_classes["interval"]
         print(f"number of classes: {n_classes['used']} is an estimate, {low} to {high} are plausible (--classes)")
-    print(f"{len(found.paths)} images in {len(found.clusters)} clusters: {out / 'labels.csv'}")
+    print(f"{len(found.paths)} images in {n_clusters} cluster{'s' if n_clusters > 1 else ''}: {out / 'labels.csv'}")
     print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import warnings
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,7 +16,7 @@ import pandas as pd
 import torch
 
 import labkit
-from labkit.errors import DataError, shown
+from labkit.errors import CollapseWarning, DataError, shown
 from labkit.own.alike import look_alikes
 from labkit.own.audit import audit, flags
 from labkit.own.clustering import (
@@ -142,6 +143,8 @@ def _cluster(
     # where PyTorch put them, whether they were computed or read: sums of floats depend on how memory is aligned
     features = {name: torch.from_numpy(reading.features[name]).clone().numpy() for name in settings["backbones"]}
     spaces = list(features.values())
+    if n < 2:
+        raise DataError(f"{shown(reading.root)} holds one image that can be read. Expected two or more to compare.")
     if n_classes != "auto" and n_classes > n:
         raise DataError(f"--classes is {n_classes}, but {reading.root} holds {n} images that can be read.")
     interval = None
@@ -151,7 +154,9 @@ def _cluster(
     turtle = Turtle(
         n_classes, prior=settings["prior"], n_restarts=settings["n_restarts"], random_state=seed, progress=progress
     )
-    probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CollapseWarning)  # the table of clusters shows it
+        probs = turtle.fit(spaces).predict_proba(spaces)  # (n, C)
     found = probs.argmax(1)
     named = name_found(probs, namer, reading.features[namer.name], settings["words"])
     positions = layout(spaces, seed)  # (n, 2)

@@ -7,8 +7,8 @@ batch ahead of the networks, so memory does not grow with the number of files (f
 from __future__ import annotations
 
 import hashlib
-import re
 import importlib.util
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
