@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
@@ -101,7 +102,9 @@ def cluster_folder(
     namer = _namer(loaded)
     every = loaded | {namer.name: namer}
     reading = read_folder(folder, list(every.values()), strict=strict, progress=progress)
-    run = _digest([labkit.__version__, reading.identity, settings, [b.fingerprint for b in every.values()]])
+    left_out = [[reading.below(path), reason] for path, reason in reading.left_out.items()]
+    fingerprints = [backbone.fingerprint for backbone in every.values()]
+    run = _digest([labkit.__version__, reading.identity, left_out, reading.others, settings, fingerprints])
     kept = _kept(out)
     if kept is not None and kept.report["run"] == run:
         return kept
@@ -124,10 +127,11 @@ def _digest(parts: list[Any]) -> str:
 
 
 def _kept(out: Path) -> Clustering | None:
-    """The result in a folder; None where there is none, or not all of it."""
-    if not all((out / name).is_file() for name in FILES):
-        return None
-    return load_clustering(out)
+    """The result in a folder; None where there is none, not all of it, or a damaged one."""
+    if all((out / name).is_file() for name in FILES):
+        with contextlib.suppress(DataError):
+            return load_clustering(out)
+    return None
 
 
 def _cluster(
@@ -173,7 +177,23 @@ def _cluster(
             "y": positions[:, 1],
         }
     )
-    report = {
+    report = _report(reading, run, settings) | {
+        "n_classes": {"used": n_classes, "interval": interval},
+        "look_alikes": look_alikes(found, features, seed),
+        "prior": [round(float(share), 4) for share in turtle.prior_],
+        "layout": layout_method(n),
+    }
+    clustering = Clustering(reading.root, reading.files, images, cluster_table(found, named), report)
+    with replacing(out) as folder:
+        turtle.save(folder / TURTLE)
+        save_seen(folder, features, clustering)
+        _write(folder, out, clustering, reading)
+    return clustering
+
+
+def _report(reading: Reading, run: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a result before the fit."""
+    return {
         "labkit": "clusters",
         "format": 1,
         "run": run,
@@ -182,21 +202,11 @@ def _cluster(
         "packages": {package: metadata.version(package) for package in PACKAGES},
         "root": str(reading.root),
         "settings": settings,
-        "n_images": n,
-        "n_classes": {"used": n_classes, "interval": interval},
-        "look_alikes": look_alikes(found, features, seed),
-        "prior": [round(float(share), 4) for share in turtle.prior_],
-        "layout": layout_method(n),
+        "n_images": len(reading.files),
         "left_out": {reading.below(path): reason for path, reason in reading.left_out.items()},
         "other_endings": reading.others,
         "review": [],
     }
-    clustering = Clustering(reading.root, reading.files, images, cluster_table(found, named), report)
-    with replacing(out) as folder:
-        turtle.save(folder / TURTLE)
-        save_seen(folder, features, clustering)
-        _write(folder, out, clustering, reading)
-    return clustering
 
 
 def cluster_table(found: np.ndarray, named: FoundNames) -> pd.DataFrame:

@@ -113,6 +113,20 @@ def test_cluster_writes_a_folder_of_results(photos: Path, tmp_path: Path, capsys
             assert all(np.array_equal(before[name], now[name]) for name in before)
 
 
+def test_a_damaged_result_is_made_again(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ["cluster", str(photos), *CLUSTER, "--out", str(out)]
+    assert cli.main(arguments) == 0
+    labels = (out / "labels.csv").read_bytes()
+    (out / "labels.parquet").write_bytes(b"damaged")
+    (out / "labels.csv").write_bytes(b"")
+    assert cli.main(arguments) == 0
+    assert (out / "labels.csv").read_bytes() == labels
+    (photos / "bad.png").write_bytes(b"")  # the report is to tell it
+    assert cli.main(arguments) == 0
+    assert set(load_clustering(out).report["left_out"]) == {"bad.png"}
+
+
 def test_the_number_of_classes_is_estimated(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert cli.main(["cluster", str(photos), "--backbone", "pixels", "--out", str(out)]) == 0
