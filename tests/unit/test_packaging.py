@@ -32,6 +32,7 @@ EXTRAS = {
     "labkit/pocket/recipe": "pocket",
     "labkit/data/formats.py": "photos",
     "labkit/own/layout.py": "map",
+    "notebooks/figures/own.py": "test",
 }  # what only a wing needs
 OPTIONAL = {"datasets": "datasets of the Hugging Face Hub; whoever names one is told to install it"}
 NOT_IMPORTED = {
