@@ -7,22 +7,17 @@ only ones that its policy lets a browser run.
 from __future__ import annotations
 
 import base64
-import functools
-import hashlib
-import json
 import os
-import shlex
-import urllib.parse
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 
 from labkit.errors import shown
 from labkit.own.clustering import REJECTED, Clustering
+from labkit.own.pages import apply_command, link, policy_hash, script_json, source, template
 
 PER_STRIP = (16, 14, 12, 10, 8, 6, 5, 4, 3, 2, 1)  # images in each strip of a cluster; the first that fits is taken
 LARGEST_PAGE = 22_000_000  # bytes of thumbnails in base64, and of the names of all files
@@ -63,7 +58,7 @@ def gallery_page(
         "images": images,
         "elsewhere": _elsewhere(clustering, rows),
     }
-    style, script = (_source("gallery.css"), _source("review.js") + _source("gallery.js"))
+    style, script = source("gallery.css"), source("review.js", "gallery.js")
     left_out, flags = clustering.report.get("left_out", {}), _flag_counts(clustering)
     values = {
         "title": shown(clustering.root.name or str(clustering.root)),
@@ -75,14 +70,14 @@ def gallery_page(
         "others": sorted(clustering.report.get("other_endings", {}).items()),
         "flags": flags,
         "note": _note(strips),
-        "command": ["labkit apply", "~/Downloads/review.json", "--to", shlex.quote(shown(out))],
+        "command": apply_command(out),
         "style": style,
-        "style_hash": _digest(style),
+        "style_hash": policy_hash(style),
         "script": script,
-        "script_hash": _digest(script),
-        "data": _script_json(data),
+        "script_hash": policy_hash(script),
+        "data": script_json(data),
     }
-    return _templates().get_template("gallery.html.j2").render(values).encode("utf-8", "backslashreplace")
+    return template("gallery.html.j2").render(values).encode("utf-8", "backslashreplace")
 
 
 # ------------------------------------------------------------------------------------------------- which images to show
@@ -191,15 +186,6 @@ def _clusters(clustering: Clustering, strips: Mapping[int, Any]) -> Iterator[dic
         }
 
 
-def link(path: Path, out: Path) -> str:
-    """The address of a file, relative to a page in the folder `out`, whatever bytes its name holds."""
-    try:
-        relative = os.path.relpath(os.path.abspath(path), os.path.abspath(out))  # noqa: PTH100 (links stay as they are)
-    except ValueError:  # on another drive
-        return path.absolute().as_uri()
-    return urllib.parse.quote(os.fsencode(Path(relative).as_posix()))
-
-
 def flag_kinds(flags: str) -> list[str]:
     """The kinds of flags in their words: "blurred; near duplicate of a.jpg" has two."""
     return [kind for kind in flags.split(" of ", 1)[0].split("; ") if kind]
@@ -221,33 +207,3 @@ def _by_reason(left_out: Mapping[str, str], root: Path) -> list[tuple[str, list[
 def _note(strips: Mapping[int, Mapping[str, Sequence[int]]]) -> str:
     longest = max((len(rows) for of in strips.values() for rows in of.values()), default=0)
     return f"Each strip shows at most {longest} images of a cluster; “odd” are unconfident and far from its center."
-
-
-# ----------------------------------------------------------------------------------------------------------- templates
-
-
-def _script_json(data: Any) -> str:
-    """JSON that cannot end the element that it is in."""
-    return json.dumps(data).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _digest(text: str) -> str:
-    """What a page's policy calls a script or a style of it: the SHA-256 digest in base64."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _source(name: str) -> str:
-    environment = _templates()
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("labkit.own"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

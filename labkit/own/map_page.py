@@ -7,20 +7,14 @@ The page is templates/map.html.j2 with map.css and the three map_*.js. It holds 
 from __future__ import annotations
 
 import base64
-import functools
-import hashlib
 import io
-import json
-import shlex
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-import jinja2
 import numpy as np
 
 from labkit.errors import DataError, quote, shown
-from labkit.own.gallery import link
+from labkit.own.pages import apply_command, link, policy_hash, script_json, source, template
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,17 +52,17 @@ def map_page(clustering: Clustering, thumbnails: Sequence[bytes], positions: np.
     side = next((side for side in SIDES if n * side * side <= MOST_PIXELS), SIDES[-1])
     sheets, boxes = _sheets(thumbnails, side)
     data = _data(clustering, positions, out) | {"side": side, "perSheet": PER_SHEET, "boxes": boxes}
-    style, script = _asset("map.css"), "".join(map(_asset, SCRIPTS))
-    page = _template().render(
+    style, script = source("map.css"), source(*SCRIPTS)
+    page = template("map.html.j2").render(
         folder=shown(clustering.root.name),
         n=n,
-        command=f"labkit apply ~/Downloads/review.json --to {shlex.quote(shown(out))}",
+        command=" ".join(apply_command(out)),
         layout=clustering.report.get("layout", ""),
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-        data=_json(data),
+        style_hash=policy_hash(style),
+        script_hash=policy_hash(script),
+        data=script_json(data),
         sheets=[base64.b64encode(sheet).decode() for sheet in sheets],
     )
     return page.encode("utf-8", "backslashreplace")
@@ -158,34 +152,3 @@ def _small(thumbnails: Sequence[bytes], batch: range, side: int) -> Iterator[Any
         scale = side / max(small.size)
         width, height = (max(1, round(length * scale)) for length in small.size)
         yield small.resize((width, height), Image.Resampling.BOX if scale < 1 else Image.Resampling.BICUBIC)
-
-
-# ------------------------------------------------------------------------------------------------------------ template
-
-
-def _json(data: dict[str, Any]) -> str:
-    """JSON that may stand in a <script> element: nothing in it ends the element or opens a comment."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _hash(text: str) -> str:
-    """What a Content-Security-Policy calls an inline script or style."""
-    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return resources.files("labkit.own").joinpath("templates").joinpath(name).read_text("utf-8")
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labkit.own"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("map.html.j2")

@@ -7,18 +7,17 @@ nbconvert makes, the same images are a still gallery.
 from __future__ import annotations
 
 import base64
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 import ipywidgets
-import jinja2
 import numpy as np
 
 from labkit.errors import DataError
 from labkit.own.clustering import Clustering
+from labkit.own.pages import template
 from labkit.own.review import LONGEST_NAME, Review, reviewed
 
 STRIP = 10  # images of a cluster in its row
@@ -163,7 +162,7 @@ class ReviewWidget(ipywidgets.VBox):
         ]
         data = bundle[0] if isinstance(bundle, tuple) else bundle
         if data is not None:
-            data["text/html"] = _template().render(clusters=clusters)
+            data["text/html"] = template("widget.html.j2").render(clusters=clusters)
         return bundle
 
 
@@ -272,13 +271,5 @@ def _renamed(cluster: int, name: str) -> dict[str, Any]:
 
 def _strip(images: list[dict[str, str]]) -> str:
     """Images beside one another, as HTML."""
-    strip: str = _template().module.strip(images)  # type: ignore[attr-defined]
+    strip: str = template("widget.html.j2").module.strip(images)  # type: ignore[attr-defined]
     return strip
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labkit.own"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    return environment.get_template("widget.html.j2")

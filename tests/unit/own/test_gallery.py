@@ -16,7 +16,8 @@ import pytest
 
 from labkit.own import gallery
 from labkit.own.clustering import Clustering
-from labkit.own.gallery import flag_kinds, gallery_page, link
+from labkit.own.gallery import flag_kinds, gallery_page
+from labkit.own.pages import link
 from labkit.own.review import Review, reviewed
 from tests.unit.own.clusterings import make_clustering, make_features, make_thumbnails
 
