@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
 from labkit.cli.left_out import left_out_lines
 from labkit.cli.parser import Several
-from labkit.errors import DataError, printable, quote
+from labkit.errors import printable
 
 if TYPE_CHECKING:
     from labkit.own.clustering import Clustering
@@ -70,8 +69,7 @@ def _classes(text: str) -> int | str:
 
 def run(arguments: argparse.Namespace) -> int:
     """Cluster the folder, and say what was found and where it is."""
-    if not os.path.isdir(arguments.folder):  # noqa: PTH112 (says no where pathlib raises)
-        raise DataError(f"{quote(str(arguments.folder))} is not a folder. Expected a folder of images.")
+    options.expect_folder(arguments.folder)
     words, file = options.given_words(arguments.words)
     from labkit.own.cluster import cluster_folder
 
@@ -102,6 +100,10 @@ def _print(found: Clustering, out: Path) -> None:
         print(f"flagged: {n_flagged} images (blurred, blank, tiny or near duplicates), see labels.csv")
     for line in lines(found.clusters, bool(found.report["settings"]["words"])):
         print(printable(line))
+    if found.report["settings"]["named_by"] == "pocket-clip" and not all(found.clusters["name"]):
+        print(
+            "the words after perhaps are guesses of a small model that learned from icons, for photographs mostly wrong"
+        )
     for first, second in found.report["look_alikes"]:
         print(f"clusters {first} and {second} look alike: if they are one class, merge them in clusters.html")
     n_classes, n_clusters = found.report["n_classes"], len(found.clusters)
@@ -109,6 +111,7 @@ def _print(found: Clustering, out: Path) -> None:
         print(f"only {n_clusters} of {n_classes['used']} clusters have images: these spaces tell no more apart")
     if n_classes["interval"]:
         low, high = n_classes["interval"]
-        print(f"number of classes: {n_classes['used']} is an estimate, {low} to {high} are plausible (--classes)")
+        plausible = f"{low} to {high}" if high <= len(found.paths) // 6 else f"{low} or more"  # as far as was looked
+        print(f"number of classes: {n_classes['used']} is an estimate, {plausible} are plausible (--classes)")
     print(f"{len(found.paths)} images in {n_clusters} cluster{'s' if n_clusters > 1 else ''}: {out / 'labels.csv'}")
     print(f"to look at and to review: {out / 'clusters.html'}, {out / 'map.html'}")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from pathlib import Path
 
 from labkit._files import user_path
-from labkit.errors import quote
+from labkit.errors import DataError, quote
 
 # labkit.spaces.papers has these; its imports would slow the help down
 PAPER_SPACES = (
@@ -60,6 +61,12 @@ def share(text: str) -> float:
         if 0 <= float(text) < 1:
             return float(text)
     raise argparse.ArgumentTypeError(f"{quote(text)} is not a number from 0 to below 1, such as 0.7")
+
+
+def expect_folder(folder: Path) -> None:
+    """Raise a DataError, before anything heavy is loaded, where there is no such folder of images."""
+    if not os.path.isdir(folder):  # noqa: PTH112 (says no where pathlib raises)
+        raise DataError(f"{quote(str(folder))} is not a folder. Expected a folder of images.")
 
 
 def ask_hub_early(arguments: argparse.Namespace) -> None:

@@ -35,6 +35,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Predict, and say how many images went to each cluster."""
+    options.expect_folder(arguments.folder)
     from labkit.own.later import predict_folder
 
     found = predict_folder(arguments.saved, arguments.folder, arguments.out, strict=arguments.strict, progress=True)
@@ -43,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(line)
     for cluster, name, size in found.counts():
         title = "rejected" if cluster < 0 else f"cluster {cluster}{f' ({name})' if name else ''}"
-        print(printable(f"{title}: {size:,} images"))
+        print(printable(f"{title}: {size:,} {'image' if size == 1 else 'images'}"))
     n, n_unlike = len(found.clusters), int(found.is_unlike.sum())
     print(
         f"unlike anything seen: {n_unlike:,} of {n:,} ({n_unlike / n:.0%}; of images like the earlier ones about 5 %)"

@@ -35,7 +35,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("--link", dest="how", action="append_const", const="link", help="symbolic links to the images")
     parser.add_argument("--move", dest="how", action="append_const", const="move", help="the images themselves")
     parser.add_argument("--undo", type=options.path, metavar="NEW", help="put back what was sorted into this folder")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument(
+        "--yes", action="store_true", help="do not show a preview and ask; needed where there is no terminal"
+    )
     parser.set_defaults(run=run, when_stopped="The same command goes on from there; labkit sort --undo puts all back.")
 
 

@@ -38,6 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Name the images, and say how many each word has."""
+    options.expect_folder(arguments.folder)
     words, file = options.given_words(arguments.words, 2)
     from labkit.own.zero_shot import BUNDLED, LARGER, name_folder
 
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
     for line in left_out_lines(left_out, named.reading.others):
         print(line)
     for word, count in named.counts():
-        print(printable(f"{word}: {count:,} images"))
+        print(printable(f"{word}: {count:,} {'image' if count == 1 else 'images'}"))
     if arguments.backbone == BUNDLED:
         print(f"{BUNDLED} was trained on icons and knows photographs little: where these are photographs, many of the")
         print(f"names are wrong. --backbone {LARGER} knows them (350 MB from the hub, once).")

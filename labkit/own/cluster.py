@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import platform
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import pandas as pd
 import torch
 
 import labkit
+from labkit._files import user_path
 from labkit.errors import CollapseWarning, DataError, shown
 from labkit.own.alike import look_alikes
 from labkit.own.audit import audit, flags
@@ -50,8 +52,8 @@ FILES = (LABELS, TABLE, GALLERY, MAP, TURTLE, SEEN, REPORT)
 
 
 def cluster_folder(
-    folder: Path,
-    out: Path,
+    folder: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
     n_classes: int | Literal["auto"] = "auto",
     prior: str = "estimated",
@@ -85,11 +87,13 @@ def cluster_folder(
     Raises:
         LabkitError: anything that does not work, before the work where it can be known.
     """
+    # absolute, so that the result can be used from anywhere
+    folder, out = user_path(folder).absolute(), user_path(out)
     expect_places(
-        {f"--out ({name})": out / name for name in FILES},
+        {"--out": out / REPORT} | {f"--out ({name})": out / name for name in FILES[:-1]},
         {"the file of words": [] if words_file is None else [words_file]},
+        folder,
     )
-    folder = Path(folder).absolute()  # so that the result can be used from anywhere
     settings: dict[str, Any] = {
         "n_classes": n_classes,
         "prior": prior,
@@ -113,7 +117,7 @@ def cluster_folder(
             f"{shown(out)} holds clusters that were reviewed, of other images or settings. Choose another --out, or "
             "delete that folder and its review."
         )
-    return _cluster(reading, out, run, settings, namer, progress)
+    return _cluster(reading, out, run, settings | {"named_by": namer.name}, namer, progress)
 
 
 def _namer(loaded: dict[str, Backbone]) -> Backbone:

@@ -107,6 +107,8 @@ def load_clustering(out: str | os.PathLike[str]) -> Clustering:
         DataError: the folder holds no result, or one that is damaged.
     """
     folder = user_path(out)
+    if not folder.exists():
+        raise DataError(f"there is no {shown(folder)}. Expected the folder that `labkit cluster --out` wrote.")
     folder = folder if folder.is_dir() else folder.parent
     expected = f"Expected the folder that `labkit cluster --out` wrote, with {REPORT} and {TABLE} in it."
     try:

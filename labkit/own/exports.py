@@ -228,5 +228,6 @@ def _expect_ours(new: Path, work: Layout) -> None:
         name = path.relative_to(new)
         if path not in ours and not any(part.startswith(leftovers) for part in name.parts):
             raise DataError(
-                f"{shown(new)} holds other files, such as {shown(name)}. Choose a folder that is new or empty."
+                f"{shown(new)} holds other files or another export, such as {shown(name)}. Choose a folder that is "
+                "new or empty."
             )

@@ -63,15 +63,17 @@ def _read_lines(path: Path) -> list[str]:
 # --------------------------------------------------------------------------------------------------------------- places
 
 
-def expect_places(places: Mapping[str, Path], keep: Mapping[str, Iterable[Path]]) -> None:
+def expect_places(places: Mapping[str, Path], keep: Mapping[str, Iterable[Path]], images: Path | None = None) -> None:
     """Raise before the work what writing would raise after it, and where it would replace what was given.
 
     Args:
         places: the file that each option asks for.
         keep: files that were given, by what they are.
+        images: the folder of a person's images, in which nothing is written.
 
     Raises:
-        DataError: two options name one file, a file that was given would be replaced, or a place cannot be written.
+        DataError: two options name one file, a file that was given would be replaced, or a place cannot be written or
+            lies within the folder of the images.
     """
     option_of: dict[str, str] = {}
     for option, path in places.items():
@@ -82,9 +84,18 @@ def expect_places(places: Mapping[str, Path], keep: Mapping[str, Iterable[Path]]
         for path in paths:
             if (replacing := option_of.get(_real(path))) is not None:
                 raise DataError(f"{replacing} would replace {path}, which is {what}. Choose another place.")
-    for path in places.values():
+    for option, path in places.items():
+        if images is not None and Path(os.path.realpath(path)).is_relative_to(os.path.realpath(images)):
+            raise DataError(
+                f"{option} is {shown(path)}, which lies in {shown(images)}, the folder of the images, where nothing is "
+                "changed. Choose another place."
+            )
+        made = [folder for folder in path.parents if not os.path.lexists(folder)]
         with explain_unwritable(path):
             expect_writable(path)
+        for folder in made:  # which that made; there is nothing to write yet
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def _real(path: Path) -> str:

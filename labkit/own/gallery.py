@@ -206,4 +206,7 @@ def _by_reason(left_out: Mapping[str, str], root: Path) -> list[tuple[str, list[
 
 def _note(strips: Mapping[int, Mapping[str, Sequence[int]]]) -> str:
     longest = max((len(rows) for of in strips.values() for rows in of.values()), default=0)
-    return f"Each strip shows at most {longest} images of a cluster; “odd” are unconfident and far from its center."
+    return (
+        f"Each strip shows at most {longest} images of a cluster; “odd” are unconfident and far from its center. "
+        "Confidence says how clearly an image is within its cluster, not how often a cluster is right."
+    )

@@ -247,7 +247,7 @@ def predict_folder(
     turtle = Turtle.load(kept / TURTLE)
     backbones = [load_backbone(name) for name in clustering.report["settings"]["backbones"]]
     if out is not None:
-        expect_places({"--out": out}, {"the saved result": [kept / TURTLE, kept / SEEN], "its table": []})
+        expect_places({"--out": out}, {"the saved result": [kept / TURTLE, kept / SEEN]}, folder)
     reading = read_folder(folder, backbones, strict=strict, progress=progress)
     if out is not None:
         expect_places({"--out": out}, {"one of the images": reading.files})

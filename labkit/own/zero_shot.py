@@ -71,7 +71,7 @@ def name_folder(
     if len(words) < 2 or len(set(words)) < len(words):
         raise DataError(f"the words are {quote(words)}. Expected at least two, all different, to choose from.")
     places = {} if out is None else {"--out": out}
-    expect_places(places, {"the file of words": [] if words_file is None else [words_file]})
+    expect_places(places, {"the file of words": [] if words_file is None else [words_file]}, folder)
     model = load_backbone(backbone)
     if model.tokenize is None:
         raise BackboneError(

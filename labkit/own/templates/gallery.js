@@ -219,7 +219,7 @@ function makeArticle(number, suggestions) {
   head.append(facts);
   if (suggestions.length) {
     const offer = (word) => make("button", { type: "button", textContent: word, "aria-label": `Name cluster ${number} ${word}`, onclick: () => rename(number, word) });
-    head.append(make("div", { className: "suggestions" }, make("span", { textContent: "Suggestions" }), ...suggestions.map(offer)));
+    head.append(make("div", { className: "suggestions" }, make("span", { textContent: "Perhaps" }), ...suggestions.map(offer)));
   }
   element.append(head);
   for (const [strip, title] of Object.entries(STRIPS)) {

@@ -113,6 +113,14 @@ def test_cluster_writes_a_folder_of_results(photos: Path, tmp_path: Path, capsys
             assert all(np.array_equal(before[name], now[name]) for name in before)
 
 
+def test_nothing_is_written_among_the_images(photos: Path, capsys: pytest.CaptureFixture[str], no_work: None) -> None:
+    before = sorted(photos.iterdir())
+    for place in (photos, photos / "clusters", photos / ".." / photos.name / "x"):
+        said = refusal(["cluster", str(photos), *CLUSTER, "--out", str(place)], capsys)
+        assert "the folder of the images, where nothing is changed" in said
+    assert sorted(photos.iterdir()) == before
+
+
 def test_a_damaged_result_is_made_again(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["cluster", str(photos), *CLUSTER, "--out", str(out)]
@@ -168,7 +176,7 @@ def test_files_that_cannot_be_read_are_left_out_or_named(
     assert "2 files cannot be read" in said
     assert "03-dark.png" in said
     assert "08-bright.png" in said
-    assert not (tmp_path / "out" / "labels.csv").exists()
+    assert not (tmp_path / "out").exists()
     assert cli.main(arguments) == 0
     said = capsys.readouterr().out
     assert "left out: 03-dark.png" in said
@@ -261,7 +269,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("labkit:")]
         assert len(errors) == 1
         assert message in errors[0]
-    assert not out.exists() or not list(out.iterdir())
+    assert not out.exists()
     assert not (tmp_path / "run").exists()
 
 

@@ -103,7 +103,7 @@ def test_the_same_call_goes_on_and_another_is_refused(result: Clustering, tmp_pa
     assert {path: path.read_bytes() for path in new.rglob("*") if path.is_file()} == before
     assert not (new / ".export.abcdefgh").exists()
     (new / "mine.txt").touch()
-    with pytest.raises(DataError, match=r"holds other files, such as mine\.txt"):
+    with pytest.raises(DataError, match=r"holds other files or another export, such as mine\.txt"):
         export(result, new, layout)
     with pytest.raises(DataError, match="is not a folder"):
         export(result, new / "mine.txt", layout)

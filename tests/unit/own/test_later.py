@@ -229,6 +229,8 @@ def test_what_cannot_be_predicted_is_said_first(
     saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["predict", str(tmp_path / "nothing"), str(tmp_path / "photos")]) == 2
+    assert "there is no " in capsys.readouterr().err
+    assert main(["predict", str(tmp_path), str(tmp_path / "photos")]) == 2
     assert "holds no clusters" in capsys.readouterr().err
     image = next((tmp_path / "photos").iterdir())
     content = image.read_bytes()

@@ -68,8 +68,10 @@ def test_what_cannot_be_named_is_said_first(photos: Path, tmp_path: Path) -> Non
         name_folder(photos, ["cat", "dog"], backbone="pixels")
     image = photos / "=00\n.png"
     content = image.read_bytes()
-    with pytest.raises(DataError, match="would replace"):
-        name_folder(photos, ["cat", "dog"], image, backbone=tiny.NAME)
+    for place in (image, photos / "new.csv"):
+        with pytest.raises(DataError, match="the folder of the images, where nothing is changed"):
+            name_folder(photos, ["cat", "dog"], place, backbone=tiny.NAME)
+    assert not (photos / "new.csv").exists()
     assert image.read_bytes() == content
     with pytest.raises(DataError, match=r"broken\.jpg"):
         name_folder(photos, ["cat", "dog"], backbone=tiny.NAME, strict=True)
