@@ -22,11 +22,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
 from labkit.own.clustering import Clustering
 from labkit.own.sorting import carry_out, plan_sort, undo_sort
 from labkit.own.undo_file import read_undo
 from tests.unit.own.results import make_result
 
+tqdm.monitor_interval = 0  # no thread that may hold a lock when this process forks
 KILLED = 9
 EVENTS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
 FILES = ("a.jpg", "b/a.jpg", "b/c/d.jpg", "e.jpg")

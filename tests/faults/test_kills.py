@@ -22,7 +22,7 @@ def kill(*arguments: str) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("chain", "every", "least"), [("extraction", 5, 15), ("read", 5, 15), ("cluster", 7, 15), ("must", 11, 4)]
+    ("chain", "every", "least"), [("extraction", 5, 15), ("read", 5, 10), ("cluster", 7, 15), ("must", 11, 4)]
 )
 def test_killed_at_a_write_it_ends_as_undisturbed(chain: str, every: int, least: int) -> None:
     status, said = kill("--points", "--every", str(every), "--only", chain)
