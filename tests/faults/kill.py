@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from labkit import _saved
 from tests import tiny
@@ -100,6 +102,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", default=list(SCENARIOS), choices=list(SCENARIOS), metavar="CHAIN")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(argv)
+    # A progress bar takes a lock that processes share, which one that is killed may hold for ever.
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())
     torch.set_num_threads(1)  # so that a fork has no threads that it lost
     rng, failed, kills = random.Random(given.seed), 0, 0
     with tempfile.TemporaryDirectory(prefix="kills-") as place:

@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,7 +30,9 @@ from labkit.own.sorting import carry_out, plan_sort, undo_sort
 from labkit.own.undo_file import read_undo
 from tests.unit.own.results import make_result
 
-tqdm.monitor_interval = 0  # no thread that may hold a lock when this process forks
+# A progress bar takes a lock that processes share, which one that is killed may hold for ever.
+tqdm.monitor_interval = 0
+tqdm.set_lock(threading.RLock())
 KILLED = 9
 EVENTS = ("fsync", "link", "mkdir", "rename", "replace", "rmdir", "symlink", "unlink")
 FILES = ("a.jpg", "b/a.jpg", "b/c/d.jpg", "e.jpg")
