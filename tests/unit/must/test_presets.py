@@ -22,7 +22,7 @@ from labkit.errors import FitError
 from labkit.must import MUST, PRESETS, MustConfig, preset_for, preset_key, preset_source
 from labkit.must.model import check_maskable
 from labkit.must.presets import BORROWED, MODELS, PUBLISHED, describe
-from labkit.spaces.backbones import load_backbone
+from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.papers import SPACES
 from tests.hub import put_openai_clip
 
@@ -258,21 +258,24 @@ def test_must_starts_each_published_pair_with_the_papers_settings(
     started = []
 
     def fit(must: MUST, images: ImageDataset, **options: object) -> None:
-        backbone = loaded(must.backbone, device="cpu")
+        backbone = must.backbone
+        assert isinstance(backbone, Backbone)
         check_maskable(backbone.model.clip.visual)
         assert backbone.model.clip.visual.image_size[0] % must.config.mask_block == 0
         started.append(must.config)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(MUST, "fit", fit)
+    monkeypatch.setattr("labkit.own.self_train.load_backbone", lambda name: loaded(name, device="cpu"))
     manifest = write_dataset(tmp_path, dataset)
     name = f"open_clip:{SPACES[SHORT[model]].model}/openai"
     assert cli.main(["must", str(manifest), "--backbone", name, "--out", str(tmp_path / "run")]) == 130
     assert [settings_of(config) for config in started] == [list(map(float, cells))]
     block, ratio, align, fair, threshold, lr, epochs, decay, warmup = map(float, cells)
-    assert capsys.readouterr().out.splitlines() == [
+    assert capsys.readouterr().out.splitlines()[1:-1] == [  # between the classes and the steps
         f"settings: {dataset}/ViT-{model.replace('/', '-')} (published, Li et al. 2023)",
-        f"  epochs {epochs:g}, batch 1,024, learning rate {4 * lr:g} ({lr:g} for 256 images), layer decay 0.65",
+        "  a batch is all 4 images: there are no 1,024 of them",
+        f"  epochs {epochs:g}, batch 4, learning rate {lr * 4 / 256:g} ({lr:g} for 256 images), layer decay 0.65",
         f"  threshold {threshold:g}, masks of {block:g} x {block:g} pixels over {ratio:.0%} of the image",
         f"  weights: self-training 1, fairness {fair:g}, masked image 1, alignment {align:g}",
         f"  EMA decay {decay:g} to 0.9998 over {warmup:,.0f} steps of 1,024 images",
@@ -286,7 +289,10 @@ def test_must_takes_a_step_with_the_papers_model(
     options = ["--backbone", "clip-vit-b16", "--epochs", "1", "--batch", "4", "--out", str(tmp_path / "run")]
     assert cli.main(["must", str(manifest), *options]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("settings: imagenet/ViT-B-16 (published, Li et al. 2023; changed by options)\n")
+    assert out.startswith(
+        "classes: cat, dog (2, of the dataset)\n"
+        "settings: imagenet/ViT-B-16 (published, Li et al. 2023; changed by options)\n"
+    )
     assert "4 images of train" in out
     assert (tmp_path / "run" / "must.safetensors").stat().st_size > 300e6
     shutil.rmtree(tmp_path / "run")
@@ -294,8 +300,14 @@ def test_must_takes_a_step_with_the_papers_model(
 
 @pytest.mark.parametrize("as_folder", [True, False])
 def test_a_folder_is_no_dataset_whatever_it_is_called(
-    as_folder: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    as_folder: bool,
+    hub: Path,
+    loaded: functools._lru_cache_wrapper,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("labkit.own.self_train.load_backbone", lambda name: loaded(name, device="cpu"))
     monkeypatch.setattr(MUST, "fit", lambda must, images, **options: (_ for _ in ()).throw(KeyboardInterrupt))
     manifest = write_dataset(tmp_path / "dtd", "dtd")
     data = str(tmp_path / "dtd" if as_folder else manifest)
@@ -304,9 +316,9 @@ def test_a_folder_is_no_dataset_whatever_it_is_called(
     captured = capsys.readouterr()
     assert ("images of your own" in captured.err) == as_folder
     assert cli.main(["must", data, *words, "--backbone", "clip-vit-b16", "--preset", "pets/ViT-B-16"]) == 130
-    assert capsys.readouterr().out.startswith("settings: pets/ViT-B-16 (published")
+    assert "\nsettings: pets/ViT-B-16 (published" in capsys.readouterr().out
     assert cli.main(["must", data, *words]) == 130
-    assert capsys.readouterr().out.startswith("settings: pocket (ours, for images that the pocket models")
+    assert "\nsettings: pocket (ours, for images that the pocket models" in capsys.readouterr().out
 
 
 def test_one_process_of_several_prints(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
