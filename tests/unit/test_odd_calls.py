@@ -779,7 +779,7 @@ def data_cases() -> Iterator[Case]:
         Path("/no/such.yaml"),
         b"digits",
         [],
-        Path(tempfile.gettempdir()),
+        Path(__file__).parent,
     ):
         yield f"load_manifest({str(name)[:9]!r})", lambda n=name: lk.load_manifest(n), REFUSED
         yield f"load_dataset({str(name)[:9]!r})", lambda n=name: lk.load_dataset(n, "train"), REFUSED
