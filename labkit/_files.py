@@ -144,7 +144,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.chown(temporary, before.st_uid, before.st_gid)
         temporary.chmod(stat.S_IMODE(mode))  # some writers (safetensors) make the file anew, for its owner only
         temporary.replace(target)
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def expect_writable(path: str | os.PathLike[str]) -> None:
@@ -196,7 +196,7 @@ def _target(path: str | os.PathLike[str]) -> tuple[Path, os.stat_result | None]:
     return target, before
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Let a rename survive a power cut, where the system can sync folders."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -10,7 +10,7 @@ import os
 import shutil
 from pathlib import Path
 
-from labkit._files import CHUNK, file_sha256, open_regular
+from labkit._files import CHUNK, file_sha256, open_regular, sync_folder
 
 # where an error of `os.link` is the file's or the disk's own, and not that there are no hard links
 FINAL = (errno.EEXIST, errno.EXDEV, errno.ENOENT, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG)
@@ -89,16 +89,6 @@ def same_content(a: Path, b: Path, *, quick: bool = False) -> bool:
         return filecmp.cmp(a, b, shallow=quick)
     except OSError:
         return False
-
-
-def sync_folder(folder: Path) -> None:
-    """Let new names in a folder survive a power cut, where the system can sync folders."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 def free_space(folder: Path) -> int:
