@@ -11,6 +11,7 @@ from torch import Tensor
 
 from labkit.errors import FitError
 
+TINY = np.finfo(np.float32).tiny
 ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling
 FAR = 1e8  # times what is usual: beside such a row float32 sees no difference among the others
 
@@ -45,6 +46,11 @@ def moderate_rows(array: np.ndarray) -> np.ndarray:
 def exponent_of(array: np.ndarray) -> int:
     """Of the power of two by which numbers (n, d) become of ordinary size; 0 where they are, and where all are 0."""
     return exponent_of_number(largest(array))
+
+
+def unit_rows(rows: np.ndarray, least: float | np.floating = TINY) -> np.ndarray:
+    """Vectors along the last axis scaled to length 1; those shorter than `least` are divided by it, zeros stay."""
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), least)
 
 
 def refuse_far_rows(spaces: Sequence[Tensor]) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from labkit.own.joined import joined
+
 FEWEST = 10  # images of a cluster, below which nothing is said of it
 NEAREST = 3  # clusters that each is compared with
 BAND = 1 / 6  # of the way from one middle to the other: half the width in which images are counted
@@ -27,9 +29,7 @@ def look_alikes(labels: np.ndarray, features: Mapping[str, np.ndarray], random_s
         random_state: seed of the halves.
     """
     rng = np.random.default_rng(random_state)
-    x = np.hstack(
-        [space / np.maximum(np.linalg.norm(space, axis=1, keepdims=True), 1e-12) for space in features.values()]
-    )
+    x = joined(features.values())
     x = x - x.mean(0)
     clusters = [k for k, size in zip(*np.unique(labels, return_counts=True), strict=True) if size >= FEWEST]
     halves = [np.array_split(rng.permutation(np.flatnonzero(labels == k)), 2) for k in clusters]

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from labkit.own.joined import joined
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -88,7 +90,7 @@ def first_alike(vectors: np.ndarray, at_least: float, *, skip: np.ndarray) -> np
         at_least: the cosine.
         skip: (n,) bool, those that are compared with none.
     """
-    units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    units = joined([vectors])
     found = np.full(len(units), -1)
     for start in range(0, len(units), CHUNK):
         end = min(start + CHUNK, len(units))

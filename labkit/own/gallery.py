@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from labkit._scales import unit_rows
 from labkit.errors import shown
 from labkit.own.clustering import REJECTED, Clustering
+from labkit.own.joined import SHORTEST
 from labkit.own.pages import apply_command, link, policy_hash, script_json, source, template
 
 PER_STRIP = (16, 14, 12, 10, 8, 6, 5, 4, 3, 2, 1)  # images in each strip of a cluster; the first that fits is taken
@@ -94,10 +96,9 @@ def center_distances(labels: np.ndarray, features: Mapping[str, np.ndarray]) -> 
     for cluster in np.unique(labels):
         members = np.flatnonzero(labels == cluster)
         for space in features.values():
-            rows = space[members].astype(np.float64)
-            rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+            rows = unit_rows(space[members].astype(np.float64), SHORTEST)
             center = rows.mean(0)
-            distances[members] += 1 - rows @ center / max(float(np.linalg.norm(center)), 1e-12)
+            distances[members] += 1 - rows @ center / max(float(np.linalg.norm(center)), SHORTEST)
     return distances / max(len(features), 1)
 
 

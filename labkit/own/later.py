@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from labkit._saved import MALFORMED, read_saved, write_saved
+from labkit._scales import unit_rows
 from labkit.errors import CheckpointError, DataError, quote, shown
 from labkit.own.audit import audit, flags
 from labkit.own.clustering import SEEN, TURTLE, Clustering, load_clustering
@@ -84,7 +85,7 @@ class Seen:
             _, centered = _views(self._given(features, name), mean)
             _, fitted = _views(units, mean)
             for k, rows in enumerate(kept):
-                similar[:, k] += centered @ _unit(fitted[rows].mean(0)) if len(rows) else -np.inf
+                similar[:, k] += centered @ unit_rows(fitted[rows].mean(0)) if len(rows) else -np.inf
         return similar.argmax(1)
 
     def _given(self, features: Mapping[str, np.ndarray], name: str) -> np.ndarray:
@@ -120,8 +121,8 @@ def see(features: Mapping[str, np.ndarray], run: str) -> Seen:
     rows = np.sort(np.random.default_rng(0).permutation(n)[:REFERENCE])
     spaces, usual, far = {}, {}, []
     for name, given in features.items():
-        mean = _unit(given).mean(0, dtype=np.float64).astype(np.float32)
-        units = _unit(given[rows]).astype(np.float16)
+        mean = unit_rows(given).mean(0, dtype=np.float64).astype(np.float32)
+        units = unit_rows(given[rows]).astype(np.float16)
         own = [distances(view, view, same=True) for view in _views(units, mean)]
         direct, centered = (float(max(np.median(view), 1e-6)) for view in own)
         spaces[name], usual[name] = (mean, units), (direct, centered)
@@ -287,11 +288,5 @@ def reviewed(found: np.ndarray, clustering: Clustering, seen: Seen, features: Ma
 
 def _views(features: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors of features (n, d), and those of their differences from the mean of the fitted ones."""
-    units = _unit(features.astype(np.float32))
-    return units, _unit(units - mean)
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    units: np.ndarray = vectors / np.maximum(norms, np.finfo(np.float32).tiny)
-    return units
+    units = unit_rows(features.astype(np.float32))
+    return units, unit_rows(units - mean)

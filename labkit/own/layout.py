@@ -17,6 +17,7 @@ import numpy as np
 
 from labkit._inputs import is_whole
 from labkit.errors import DataError, quote
+from labkit.own.joined import joined
 
 N_DIMENSIONS = 50  # principal components that UMAP and t-SNE see
 EVENNESS = 0.5  # 0 keeps the distances of UMAP and t-SNE, with far islands in much empty space
@@ -45,7 +46,7 @@ def layout(features: Sequence[np.ndarray], random_state: int) -> np.ndarray:
     Raises:
         DataError: there is no space or no image, the spaces do not have the same images, or a value is not finite.
     """
-    x = _joined(features)
+    x = _checked(features)
     if not is_whole(random_state, 0, 2**32 - 1):
         raise DataError(f"random_state is {quote(random_state)}. Expected a whole number from 0 to 2**32 - 1.")
     rng = np.random.default_rng(random_state)
@@ -67,7 +68,7 @@ def layout_method(n: int) -> str:
     return METHODS["umap" if n >= MANY and importlib.util.find_spec("umap") is not None else "tsne"]
 
 
-def _joined(features: Sequence[np.ndarray]) -> np.ndarray:
+def _checked(features: Sequence[np.ndarray]) -> np.ndarray:
     """The spaces beside one another, each L2-normalized, (n, sum of d_s) float32."""
     spaces = [np.asarray(space, dtype=np.float32) for space in features]
     shapes = [space.shape for space in spaces]
@@ -78,8 +79,7 @@ def _joined(features: Sequence[np.ndarray]) -> np.ndarray:
         )
     if not all(np.isfinite(space).all() for space in spaces):
         raise DataError("the features hold values that are not finite. Expected finite ones: extract them again.")
-    lengths = [np.linalg.norm(space, axis=1, keepdims=True) for space in spaces]
-    return np.hstack([space / np.maximum(length, 1e-12) for space, length in zip(spaces, lengths, strict=True)])
+    return joined(spaces)
 
 
 def _principal(x: np.ndarray, seed: int) -> np.ndarray:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from labkit.errors import DataError, quote
 from labkit.own.clustering import REJECTED
+from labkit.own.joined import joined
 
 SEED = 0  # of the K-means of a split
 
@@ -129,8 +130,7 @@ def _parts(spaces: list[np.ndarray], into: int) -> list[np.ndarray]:
 
     if not spaces:
         raise DataError("a split needs features, and there are none. Expected at least one space.")
-    norms = [np.linalg.norm(space, axis=1, keepdims=True) for space in spaces]
-    rows = np.concatenate([space / np.maximum(norm, 1e-12) for space, norm in zip(spaces, norms, strict=True)], axis=1)
+    rows = joined(spaces)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct images than parts
         labels = KMeans(into, n_init=10, random_state=SEED).fit_predict(rows)

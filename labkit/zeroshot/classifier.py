@@ -18,7 +18,7 @@ from scipy.special import entr, logsumexp, softmax
 from sklearn.base import BaseEstimator, ClassifierMixin
 
 from labkit._inputs import finite_matrix, is_number, is_whole, plain_array
-from labkit._scales import moderate_rows
+from labkit._scales import moderate_rows, unit_rows
 from labkit.errors import BackboneError, DataError, FitError, quote
 from labkit.spaces.backbones import Backbone
 from labkit.spaces.cache import feature_paths, keep_anywhere, kept_anywhere
@@ -60,7 +60,7 @@ def text_classifier(backbone: Backbone, prompts: Prompts, *, cache: bool = True)
     if weights is None:
         embeddings = backbone.encode_text([text for of_class in texts for text in of_class]).cpu().numpy()
         ends = np.cumsum([len(of_class) for of_class in texts])
-        weights = _unit(np.stack([part.mean(0) for part in np.split(embeddings, ends[:-1])]))
+        weights = unit_rows(np.stack([part.mean(0) for part in np.split(embeddings, ends[:-1])]))
         keep_anywhere(paths, weights, key)
     return weights
 
@@ -150,7 +150,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
             FitError: the features are not those of the classifier's backbone, or not finite; or a setting is none of
                 its values.
         """
-        features, weights = map(_unit, self._read(X))
+        features, weights = map(unit_rows, self._read(X))
         self.mean_ = features.mean(0)
         self.centered_ = bool(self.center)
         if self.center == "auto":
@@ -189,7 +189,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
         Raises:
             FitError: the features are not those of the classifier's backbone, not finite, or `center` was not fitted.
         """
-        features, weights = map(_unit, self._read(X))
+        features, weights = map(unit_rows, self._read(X))
         if self.center and not hasattr(self, "mean_"):
             raise FitError(
                 f"center={self.center!r} needs the mean image. Call fit(features) with the target's features first."
@@ -203,7 +203,7 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
     def _of_units(self, features: np.ndarray, weights: np.ndarray, centered: bool) -> np.ndarray:
         """The logits of normalized features (n, d), for normalized weights."""
         if centered:
-            features, weights = _unit(features - self.mean_), _unit(weights - weights.mean(0))
+            features, weights = unit_rows(features - self.mean_), unit_rows(weights - weights.mean(0))
         cosines = self.logit_scale * features @ weights.T
         if self.class_of is None:
             return cosines
@@ -237,8 +237,3 @@ class ZeroShot(ClassifierMixin, BaseEstimator):
                 f"logit_scale is {quote(self.logit_scale)}. Expected a number from {1 / LARGEST_SCALE:.0e} to "
                 f"{LARGEST_SCALE:.0e}, such as backbone.logit_scale."
             )
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; a row of zeros stays one."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)

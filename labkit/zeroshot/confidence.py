@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 from scipy.special import expit
 
 from labkit._inputs import finite_matrix
-from labkit._scales import moderate_rows
+from labkit._scales import moderate_rows, unit_rows
 from labkit.errors import DataError
 from labkit.zeroshot.naming import FLOOR, read_probabilities
 
@@ -102,10 +102,10 @@ def name_evidence(labeling_probs: ArrayLike, features: ArrayLike, words: ArrayLi
             f"labeling_probs has shape {labeling.shape}, features {images.shape}, words {vocabulary.shape} and nouns "
             f"{background.shape}. Expected (n, K), (n, d), (V, d) and (M, d): the same images, and one model."
         )
-    images, vocabulary, background = map(_unit, (images, vocabulary, background))
-    images = _unit(images - images.mean(0))  # z
+    images, vocabulary, background = map(unit_rows, (images, vocabulary, background))
+    images = unit_rows(images - images.mean(0))  # z
     middle = background.mean(0)
-    vocabulary, background = _unit(vocabulary - middle), _unit(background - middle)
+    vocabulary, background = unit_rows(vocabulary - middle), unit_rows(background - middle)
 
     mass = labeling.sum(0)  # (K,)
     center = labeling.T @ images / np.maximum(mass, FLOOR)[:, None]  # (K, d)
@@ -121,8 +121,3 @@ def name_evidence(labeling_probs: ArrayLike, features: ArrayLike, words: ArrayLi
     )
     rank = np.log((1 + better) / (1 + len(background)))
     return Evidence(share, rank, fit - ordered[:, -1:], of_nouns, mass)
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    """Rows scaled to length 1; a row of zeros stays one."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), FLOOR)
