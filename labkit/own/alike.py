@@ -8,7 +8,7 @@ import numpy as np
 
 from labkit.own.joined import joined
 
-FEWEST = 10  # images of a cluster, below which nothing is said of it
+FEWEST = 10  # images of a cluster, below which it is compared with none
 NEAREST = 3  # clusters that each is compared with
 BAND = 1 / 6  # of the way from one middle to the other: half the width in which images are counted
 # Of pairs of classes of clothing and CIFAR-10 photographs 7 % are above, of classes that TURTLE split in two a third.

@@ -1,6 +1,6 @@
 """The image of a review page at the top of the README: python notebooks/figures/own.py
 
-Makes the folder of notebook 09, clusters it as a person would, and takes a picture of clusters.html with Chromium.
+Makes the folder of notebook 09, clusters it as a person would, and takes a screenshot of clusters.html with Chromium.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Target:
     read: Callable[[Path], object]
 
 
-def picture(mode: str = "RGB", size: tuple[int, int] = (19, 13)) -> Image.Image:
+def small_image(mode: str = "RGB", size: tuple[int, int] = (19, 13)) -> Image.Image:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 4), dtype=np.uint8)
     if mode == "I;16":
         return Image.fromarray(noise[..., :2].copy().view(np.uint16)[..., 0])
@@ -82,10 +82,10 @@ def images() -> list[bytes]:
     for name, mode, options in wanted:
         file = io.BytesIO()
         more = {"exif": exif} if name in ("PNG", "JPEG", "WEBP") else {}
-        picture(mode, (32, 32) if name in ("ICO", "DDS", "ICNS") else (19, 13)).save(file, name, **options, **more)
+        small_image(mode, (32, 32) if name in ("ICO", "DDS", "ICNS") else (19, 13)).save(file, name, **options, **more)
         found.append(file.getvalue())
     frames = io.BytesIO()
-    picture("P").save(frames, "GIF", save_all=True, append_images=[picture("L").convert("P")] * 2, duration=50)
+    small_image("P").save(frames, "GIF", save_all=True, append_images=[small_image("L").convert("P")] * 2, duration=50)
     return [*found, frames.getvalue()]
 
 
@@ -105,7 +105,7 @@ def named_images() -> list[bytes]:
     for number, suffix in enumerate((*NAMED, "tga", "pcx")):
         file = io.BytesIO()
         name = Image.registered_extensions()[f".{suffix}"]
-        picture("1" if suffix in ("msp", "xbm") else "L" if number >= len(NAMED) else "RGB").save(file, name)
+        small_image("1" if suffix in ("msp", "xbm") else "L" if number >= len(NAMED) else "RGB").save(file, name)
         found.append(bytes([number]) + file.getvalue())
     return [*found, bytes([len(NAMED)]) + b'/* XPM */ "2 1 2 1", "a c #ff0000", "b c #00ff00", "ab"']
 

@@ -47,7 +47,7 @@ def test_a_view_depends_on_seed_epoch_and_picture_alone() -> None:
 
 
 def test_other_seeds_epochs_and_pictures_give_other_views() -> None:
-    one = of(picture("RGB", 200, 100), picture("RGB", 200, 100))  # the same image twice
+    one = of(small_image("RGB", 200, 100), small_image("RGB", 200, 100))  # the same image twice
     made = [views(one)[0, 0], views(one)[1, 0], views(one)[0, 1], views(one, seed=1)[0, 0]]
     for kind in (1, 2):
         assert len({view[kind].numpy().tobytes() for view in made}) == 4
@@ -98,14 +98,14 @@ def test_labels_are_not_read() -> None:
 # ------------------------------------------------------------------------------------------------ all kinds of images
 
 
-def picture(mode: str, width: int = 30, height: int = 20) -> Image.Image:
+def small_image(mode: str, width: int = 30, height: int = 20) -> Image.Image:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 4), dtype=np.uint8)
     return Image.fromarray(pixels).convert(mode)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 500), (500, 3), (1, 40), (16, 16), (17, 15), (300, 200)])
 def test_pictures_of_any_size_give_views_of_one_size(size: tuple[int, int]) -> None:
-    made = views(of(picture("RGB", *size)))
+    made = views(of(small_image("RGB", *size)))
     for epoch in range(5):
         i, weak, strong = made[epoch, 0]
         assert i == 0
@@ -116,7 +116,7 @@ def test_pictures_of_any_size_give_views_of_one_size(size: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16"])
 def test_pictures_of_any_kind_become_rgb(mode: str) -> None:
-    image = Image.fromarray(np.full((20, 30), 40000, np.uint16)) if mode == "I;16" else picture(mode)
+    image = Image.fromarray(np.full((20, 30), 40000, np.uint16)) if mode == "I;16" else small_image(mode)
     _, weak, strong = views(of(image))[0, 0]
     assert weak.shape == strong.shape == (3, SIZE, SIZE)
     if mode in ("L", "I;16"):
@@ -151,7 +151,7 @@ def resized(image: Image.Image) -> np.ndarray:
 
 @pytest.mark.parametrize("size", [(200, 100), (47, 101), (10, 9), (64, 64)])
 def test_the_weak_view_is_a_crop_of_the_published_resize(size: tuple[int, int]) -> None:
-    image = picture("RGB", *size)
+    image = small_image("RGB", *size)
     whole, made, found = resized(image), views(of(image)), set()
     places = [(top, left) for top in range(whole.shape[0] - SIZE + 1) for left in range(whole.shape[1] - SIZE + 1)]
     for epoch in range(40):
@@ -167,7 +167,7 @@ def test_the_weak_view_is_a_crop_of_the_published_resize(size: tuple[int, int]) 
 
 
 def test_the_weak_view_of_a_square_image_is_all_of_it() -> None:
-    image = picture("RGB", 64, 64)
+    image = small_image("RGB", 64, 64)
     for epoch in range(3):
         np.testing.assert_array_equal(views(of(image))[epoch, 0][1].permute(1, 2, 0).numpy(), resized(image))
 
@@ -177,7 +177,7 @@ def test_augmentation_resamples_bicubically(monkeypatch: pytest.MonkeyPatch) -> 
     used = set()
     rotate = Image.Image.rotate
     monkeypatch.setattr(Image.Image, "rotate", lambda self, *a, **k: used.add(k["resample"]) or rotate(self, *a, **k))
-    made = views(of(picture("RGB")))
+    made = views(of(small_image("RGB")))
     for epoch in range(40):
         made[epoch, 0]
     assert used == {Image.Resampling.BICUBIC}
@@ -224,7 +224,7 @@ def test_augmentation_fills_with_the_mean_color() -> None:
 
 @pytest.mark.parametrize("augment", ["rand-m9-mstd0.5-inc1", "rand-m10-mstd2-inc1"])
 def test_the_strongest_augmentation_works_on_every_picture(augment: str) -> None:
-    made = views(of(picture("RGB")), augment=augment)
+    made = views(of(small_image("RGB")), augment=augment)
     assert all(made[epoch, 0][2].shape == (3, SIZE, SIZE) for epoch in range(300))
 
 

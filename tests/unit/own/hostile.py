@@ -81,14 +81,14 @@ def make_hostile(root: Path, n: int = FEW, huge: bool = False) -> Hostile:
     for i in range(n):
         kind = FORMATS[i % len(FORMATS)]
         name = f"{'abc'[i % 3]}/{i:04d}.{ENDING.get(kind, kind.lower())}"
-        _write(hostile, name.encode(), encoded(picture(i), kind))
+        _write(hostile, name.encode(), encoded(small_image(i), kind))
     for i, (name, content) in enumerate(_odd_images(huge).items()):
         _write(hostile, b"odd/" + name.encode(), content)
         assert i < 100
     for i, name in enumerate(NAMES):
-        _write(hostile, name, encoded(picture(i // 2), "PNG"))  # so that the flags name others
+        _write(hostile, name, encoded(small_image(i // 2), "PNG"))  # so that the flags name others
     for i, name in enumerate(FOLDERS):
-        _write(hostile, name + b"/=2.png", encoded(picture(i), "PNG"))
+        _write(hostile, name + b"/=2.png", encoded(small_image(i), "PNG"))
     for name, (content, why) in _broken().items():
         _write(hostile, b"broken/" + name.encode(), content, why)
     for name in ("notes.txt", "=cmd().csv", "page.html", ".hidden.jpg", "Thumbs.db"):
@@ -110,7 +110,7 @@ def snapshot(root: Path) -> dict[bytes, tuple[Any, ...]]:
     return found
 
 
-def picture(i: int) -> Image.Image:
+def small_image(i: int) -> Image.Image:
     """An image of kind i modulo KINDS, each a bit different."""
     rng, kind = np.random.default_rng(i), i % KINDS
     height, width = (int(side) for side in rng.integers(24, 65, 2))
@@ -149,7 +149,7 @@ def _write(hostile: Hostile, name: bytes, content: bytes, why: str | None = None
 
 def _odd_images(huge: bool) -> dict[str, bytes]:
     """Images that are whole, of modes and formats that few have."""
-    image = picture(3)
+    image = small_image(3)
     gray, mask = image.convert("L"), Image.linear_gradient("L").resize(image.size)
     clear = image.copy()
     clear.putalpha(mask)
@@ -157,7 +157,7 @@ def _odd_images(huge: bool) -> dict[str, bytes]:
     levels = np.linspace(0, 1, 40 * 50, dtype=np.float32).reshape(40, 50)
     deep = np.random.default_rng(0).integers(0, 1 << 16, (20, 30, 3)).astype(">u2")
     rows = b"".join(b"\0" + row.tobytes() for row in deep)
-    frames = [picture(i).resize((40, 40)) for i in range(4)]
+    frames = [small_image(i).resize((40, 40)) for i in range(4)]
     empty = Image.new("RGBA", (40, 40))
     animated: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": 50}
     odd = {
@@ -236,7 +236,7 @@ def _optional() -> dict[str, Callable[[Image.Image], bytes | None]]:
 
 def _broken() -> dict[str, tuple[bytes, str]]:
     """Files with the ending of an image that hold none, or a part of one, and a part of why."""
-    image = picture(4).resize((60, 60))
+    image = small_image(4).resize((60, 60))
     size, odd = "Save it smaller", "damaged or not an image"
     page = b"<!doctype html><script>alert(6)</script>"
     bmp = b"BM" + struct.pack("<IHHIIiiHHIIiiII", 54, 0, 0, 54, 40, 60_000, 60_000, 1, 24, 0, 0, 1, 1, 0, 0)
@@ -303,7 +303,7 @@ def _no_files(hostile: Hostile) -> None:
     os.chdir(here)
     hostile.broken[b"none/socket.png"] = "it is a pipe, a socket"
     if os.geteuid() != 0:
-        _write(hostile, b"none/closed.jpg", encoded(picture(0), "JPEG"), "cannot be opened")
+        _write(hostile, b"none/closed.jpg", encoded(small_image(0), "JPEG"), "cannot be opened")
         (folder / "closed.jpg").chmod(0)
         (folder / "closed").mkdir(0)
         hostile.broken[b"none/closed"] = "cannot be opened"
