@@ -10,22 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from labkit.course.exercises import get
 from labkit.turtle import outer_grad_logits
-from tests.notebooks.test_exercises_in_notebooks import find
-
-
-def solution(exercise_id: str) -> Any:
-    there = find(exercise_id)
-    names: dict[str, object] = {"__name__": "__main__"}
-    exec(f"{there.imports}\n{there.solution}", names)
-    return eval(there.attempt, names)
-
-
-@pytest.fixture(params=["reference", "solution"])
-def answer(request: pytest.FixtureRequest) -> Any:
-    """The registered reference of an exercise, or what its notebook's folded solution defines, by id."""
-    return solution if request.param == "solution" else lambda exercise_id: get(exercise_id).reference
 
 
 def test_the_corrected_score_is_cohens_kappa(answer: Any) -> None:
