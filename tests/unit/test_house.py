@@ -17,7 +17,7 @@ FLOORS = (
     ("spaces", "turtle", "plots"),
     ("zeroshot",),
     ("must",),
-    ("own",),
+    ("own", "papers"),
     ("course",),
     ("cli",),
     ("pocket.recipe",),  # how the pocket models were made: may use everything
