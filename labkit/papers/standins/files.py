@@ -5,11 +5,9 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
-from labkit.papers.standins.layouts import images_to_draw_from
 from labkit.papers.standins.miniature import PARTS, Miniature
 
 CATS = (  # among the breeds of Oxford-IIIT Pet; names of files begin with a capital letter for cats alone
@@ -42,13 +40,6 @@ def write_dtd(mini: Miniature) -> None:
             listed.append(image)
             mini.save(f"dtd/dtd/images/{image}", number, split, index)
         mini.write(f"dtd/dtd/labels/{part}1.txt", _lines(sorted(listed)))
-
-
-def write_eurosat(mini: Miniature) -> None:
-    """One folder of class folders, of which the splits are drawn."""
-    for number, index in mini.images("all", n=images_to_draw_from(mini)):
-        folder = mini.classes[number].replace(" ", "")
-        mini.save(f"eurosat/2750/{folder}/{folder}_{index + 1}.jpg", number, "all", index)
 
 
 def write_fgvc_aircraft(mini: Miniature) -> None:
@@ -124,28 +115,10 @@ def write_rendered_sst2(mini: Miniature) -> None:
             mini.save(f"rendered-sst2/{folder}/{mini.classes[number]}/{index}.png", number, split, index)
 
 
-def write_stanford_cars(mini: Miniature) -> None:
-    """Two folders of numbered photographs, and MATLAB files of boxes, classes (from 1) and names."""
-    kinds = [*((f"bbox_{key}", object) for key in ("x1", "y1", "x2", "y2")), ("class", object), ("fname", object)]
-    for split, table in (
-        ("train", "devkit/cars_train_annos.mat"),
-        ("test", "cars_test_annos_withlabels.mat"),
-    ):
-        rows = []
-        for serial, (number, index) in enumerate(mini.images(split), start=1):
-            rows.append((4, 4, 27, 27, number + 1, f"{serial:05d}.jpg"))
-            mini.save(f"stanford_cars/cars_{split}/{serial:05d}.jpg", number, split, index)
-        mini.write(f"stanford_cars/{table}", _mat({"annotations": np.array([rows], dtype=object)[0]}, kinds))
-    names = np.array(mini.classes, dtype=object).reshape(1, -1)
-    mini.write("stanford_cars/devkit/cars_meta.mat", _mat({"class_names": names}))
-
-
-def _mat(arrays: dict[str, np.ndarray], kinds: list[tuple[str, Any]] | None = None) -> bytes:
-    """A MATLAB file; with `kinds`, arrays of rows become arrays of structures."""
+def _mat(arrays: dict[str, np.ndarray]) -> bytes:
+    """A MATLAB file."""
     from scipy.io import savemat
 
-    if kinds is not None:
-        arrays = {key: np.array([[tuple(row) for row in rows]], dtype=kinds) for key, rows in arrays.items()}
     file = io.BytesIO()
     savemat(file, arrays, format="5")
     content = bytearray(file.getvalue())

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from labkit.data.schema import Archive, Manual
-from labkit.errors import DataError
 from labkit.papers.standins.images import gray_pixels
-from labkit.papers.standins.miniature import Miniature
+from labkit.papers.standins.miniature import Miniature, needed
 from labkit.papers.standins.videos import video_file
 
 # How the real set calls an image or a video: {leaf} is the last part of its folder, {serial} counts all files from 1,
@@ -163,10 +162,7 @@ def _jsonl(rows: list[dict[str, Any]]) -> str:
 
 
 def _write_hdf5(mini: Miniature, layout: Any, path: str) -> None:
-    try:
-        import h5py  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError as error:
-        raise DataError(f'a stand-in of {mini.name} needs h5py. Install it: pip install "labkit[papers]"') from error
+    h5py = needed("h5py", mini.name)
     for split in ("train", "test"):
         files, label_files = getattr(layout, split), getattr(layout, f"{split}_labels")
         for k, (file, label_file) in enumerate(zip(files, label_files, strict=True)):

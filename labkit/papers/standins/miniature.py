@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from labkit.data.schema import Manifest
+from labkit.errors import DataError
 from labkit.papers.standins.images import SIDE, file_of, pixels
 
 # Sets with an official validation part, which the papers train on as well: its name, the split that it belongs to, and
@@ -81,3 +84,15 @@ class Miniature:
         target = self.folder / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def needed(module: str, name: str) -> Any:
+    """A module of the extra `papers`, which writes the format of a dataset.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise DataError(f'a stand-in of {name} needs {module}. Install it: pip install "labkit[papers]"') from error

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 from fractions import Fraction
 
-from labkit.errors import DataError
 from labkit.papers.standins.images import pixels
+from labkit.papers.standins.miniature import needed
 
 FRAMES = 7
 MIDDLE = FRAMES // 2 + 1  # counted from 0, as TURTLE's authors take it: see `labkit.data.layout_kinds.Videos`
@@ -23,10 +23,7 @@ def video_file(name: str, number: int, split: str, index: int, ending: str) -> b
     Raises:
         DataError: PyAV is not installed.
     """
-    try:
-        import av
-    except ImportError as error:
-        raise DataError(f'a stand-in of {name} needs PyAV. Install it: pip install "labkit[papers]"') from error
+    av = needed("av", name)
     image = pixels(name, number, split, index)
     container, codec = CONTAINERS[ending]
     file = io.BytesIO()

@@ -11,12 +11,12 @@ from typing import Any
 
 from labkit._files import atomic_write, locked_folder, open_regular, temporary_folder, user_path
 from labkit.data.manifests import closest, list_manifests, load_manifest
-from labkit.data.schema import Archive, Manifest, Manual, Torchvision, WebDataset
+from labkit.data.schema import Archive, HuggingFace, Manifest, Manual, Torchvision, WebDataset
 from labkit.errors import DataError, quote, shorten, shown
 from labkit.papers.standins import arrays, files
+from labkit.papers.standins.hub import write_parquet, write_webdataset
 from labkit.papers.standins.layouts import small_draw, write_layout
 from labkit.papers.standins.miniature import Miniature
-from labkit.papers.standins.tars import write_webdataset
 
 INDEX = "stand-ins.json"  # in the data folder; `load_manifest` reads it
 MARK = ".labkit-stand-in"  # an empty file in every place that a stand-in takes in the data folder
@@ -33,7 +33,6 @@ TORCHVISION: dict[str, Writer] = {
     "CIFAR10": arrays.write_cifar10,
     "CIFAR100": arrays.write_cifar100,
     "DTD": files.write_dtd,
-    "EuroSAT": files.write_eurosat,
     "FGVCAircraft": files.write_fgvc_aircraft,
     "Flowers102": files.write_flowers102,
     "Food101": files.write_food101,
@@ -42,7 +41,6 @@ TORCHVISION: dict[str, Writer] = {
     "OxfordIIITPet": files.write_oxford_pets,
     "RenderedSST2": files.write_rendered_sst2,
     "STL10": arrays.write_stl10,
-    "StanfordCars": files.write_stanford_cars,
 }
 
 
@@ -94,6 +92,8 @@ def _writer_of(manifest: Manifest) -> Writer | None:
         return TORCHVISION.get(source.dataset)
     if isinstance(source, Archive | Manual):
         return write_layout
+    if isinstance(source, HuggingFace):
+        return write_parquet
     return write_webdataset if isinstance(source, WebDataset) else None
 
 

@@ -1,29 +1,26 @@
-"""Stand-ins of webdataset tars, in the layout of the Hugging Face hub's own cache."""
+"""Stand-ins of datasets on the Hugging Face hub, webdataset tars and parquet, in the layout of the hub's own cache."""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import re
 import tarfile
 
-from labkit.data.schema import WebDataset
-from labkit.papers.standins.miniature import Miniature
+from labkit.data.schema import HuggingFace, WebDataset
+from labkit.papers.standins.miniature import Miniature, needed
 
 PER_TAR = 1000  # images; a tar of the real sets holds ten times as many
 ENDINGS = {"clip-benchmark/wds_imagenet1k": ".jpg"}  # the other sets were packed as lossless .webp
 
 
 def write_webdataset(mini: Miniature) -> None:
-    """`hub/datasets--OWNER--NAME` with refs, blobs and one snapshot of links to blobs, or of files without links."""
+    """A folder of tars for each split, the number of tars beside them, and the names of the classes."""
     source = mini.manifest.source
     assert isinstance(source, WebDataset)
-    base = f"hub/datasets--{source.repo.replace('/', '--')}"
-    revision = source.revision or "main"
-    commit = revision if re.fullmatch("[0-9a-f]{40}", revision) else hashlib.sha1(source.repo.encode()).hexdigest()
-    if commit != revision:
-        mini.write(f"{base}/refs/{revision}", commit)
+    base, commit = _repository(mini, source)
     ending = ENDINGS.get(source.repo, ".webp")
     _add(mini, base, commit, "classnames.txt", "".join(f"{name}\n" for name in mini.classes).encode())
     for split, folders in source.splits.items():
@@ -39,6 +36,37 @@ def write_webdataset(mini: Miniature) -> None:
             _add(mini, base, commit, f"{folder}/nshards.txt", f"{len(shards)}\n".encode())
 
 
+def write_parquet(mini: Miniature) -> None:
+    """A parquet file for each split, of image files in bytes and class numbers, as the library `datasets` has it."""
+    pa, pq = needed("pyarrow", mini.name), needed("pyarrow.parquet", mini.name)
+    source = mini.manifest.source
+    assert isinstance(source, HuggingFace)
+    base, commit = _repository(mini, source)
+    label = source.label or "label"
+    features = {source.image: {"_type": "Image"}, label: {"names": mini.classes, "_type": "ClassLabel"}}
+    metadata = {"huggingface": json.dumps({"info": {"features": features}})}
+    for split, name in source.splits.items():
+        images = list(mini.images(split))
+        cells = [{"bytes": mini.image_file(".jpg", number, split, index), "path": None} for number, index in images]
+        image_type = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        columns = {
+            source.image: pa.array(cells, image_type),
+            label: pa.array([number for number, _ in images], pa.int64()),
+        }
+        file = io.BytesIO()
+        pq.write_table(pa.table(columns).replace_schema_metadata(metadata), file)
+        _add(mini, base, commit, f"data/{name}-00000-of-00001.parquet", file.getvalue())
+
+
+def _repository(mini: Miniature, source: WebDataset | HuggingFace) -> tuple[str, str]:
+    """The folder of a repository in the cache and the commit of its one snapshot, which `main` refers to."""
+    base = f"hub/datasets--{source.repo.replace('/', '--')}"
+    known = re.fullmatch("[0-9a-f]{40}", source.revision or "")
+    commit = known.group() if known else hashlib.sha1(source.repo.encode()).hexdigest()
+    mini.write(f"{base}/refs/main", commit)
+    return base, commit
+
+
 def _tar(mini: Miniature, images: list[tuple[int, int]], split: str, first: int, ending: str) -> bytes:
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -52,12 +80,12 @@ def _tar(mini: Miniature, images: list[tuple[int, int]], split: str, first: int,
 
 
 def _add(mini: Miniature, base: str, commit: str, name: str, content: bytes) -> None:
-    """A file of the snapshot."""
+    """A file of the snapshot: a link to a blob, or a copy where there are no links."""
     blob = f"{base}/blobs/{hashlib.sha256(content).hexdigest()}"
     mini.write(blob, content)
     target = mini.folder / base / "snapshots" / commit / name
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
         target.symlink_to(os.path.relpath(mini.folder / blob, target.parent))
-    except OSError:  # no links here: the hub copies then, too
+    except OSError:  # as the hub does then
         target.write_bytes(content)
