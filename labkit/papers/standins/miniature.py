@@ -82,7 +82,8 @@ class Miniature:
     def write(self, path: str, content: bytes | str) -> None:
         """Write a file below `folder`, text as UTF-8."""
         target = self.folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        if not target.parent.is_dir():  # to ask is quicker than to try, thousands of times
+            target.parent.mkdir(parents=True)
         target.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
