@@ -17,8 +17,7 @@ from tqdm.auto import tqdm
 
 from labkit._files import atomic_write, cache_dir, open_regular
 from labkit.data.decoding import read_bytes
-from labkit.data.folders import data_dir
-from labkit.data.hub import cache_only_if_unreachable
+from labkit.data.hub import cache_only_if_unreachable, data_hub, find_snapshot
 from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, WebDataset
 from labkit.errors import DataError, quote, shorten, shown
@@ -42,7 +41,7 @@ def read_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Image
     root = fetch_webdataset(manifest, source, split)
     _expect_classes(manifest, root)
     shards = [shard for folder in source.splits[split] for shard in _shards(root, folder)]
-    bar = tqdm(shards, desc=f"indexing {manifest.id}", leave=False, disable=len(shards) < 2)
+    bar = tqdm(shards, desc=f"indexing {manifest.id}", leave=False, disable=len(shards) < 8)
     indexed = [_index(shard) for shard in bar]
     counts = [len(index) for index in indexed]
     table = np.concatenate(indexed) if indexed else np.zeros((0, 3), dtype=np.int64)
@@ -73,7 +72,7 @@ def fetch_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Path
     try:
         with cache_only_if_unreachable():
             root = snapshot_download(
-                source.repo, repo_type="dataset", revision=source.revision, allow_patterns=wanted, cache_dir=_cache()
+                source.repo, repo_type="dataset", revision=source.revision, allow_patterns=wanted, cache_dir=data_hub()
             )
     except Exception as error:  # offline, no such repository, no rights, no room
         note = f" Note: {manifest.note.strip()}" if manifest.note else ""
@@ -106,22 +105,11 @@ class Snapshot:
 
 def here(source: WebDataset, splits: Sequence[str]) -> Snapshot:
     """What is there of a repository, in the hub's cache below the data folder; looks at the disk only."""
-    folder = _cache() / f"datasets--{source.repo.replace('/', '--')}"
     folders = [name for split in splits for name in source.splits[split]]
-    root = folder / "snapshots" / (source.revision or "main")
-    if not root.is_dir():
-        try:
-            commit = (folder / "refs" / (source.revision or "main")).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            commit = ""
-        root = folder / "snapshots" / commit
-        if not commit or not root.is_dir():
-            return Snapshot(None, [f"{folders[0]}/nshards.txt"])
+    root = find_snapshot(source.repo, source.revision)
+    if root is None:
+        return Snapshot(None, [f"{folders[0]}/nshards.txt"])
     return Snapshot(root, _missing(root, folders))
-
-
-def _cache() -> Path:
-    return data_dir() / "hub"
 
 
 def _missing(root: Path, folders: Sequence[str]) -> list[str]:
