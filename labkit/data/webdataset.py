@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -229,8 +230,10 @@ class TarImages:
     shards: list[Path]
     starts: np.ndarray
     places: np.ndarray
+    scales: ClassVar[bool] = True
 
-    def __call__(self, i: int) -> Image.Image:
+    def __call__(self, i: int, at_least: int | None = None) -> Image.Image:
+        """Image i; with `at_least` a JPEG may be decoded smaller, as `labkit.data.decoding.use_image` does."""
         offset, size = (int(value) for value in self.places[i])
         k = int(np.searchsorted(self.starts, i, side="right")) - 1
         with open_regular(self.shards[k]) as file:
@@ -238,4 +241,4 @@ class TarImages:
             content = file.read(size)
         if len(content) != size:
             raise DataError(f"the tar {shown(self.shards[k])} became shorter. Fetch it again.")
-        return read_bytes(content, f"{i - int(self.starts[k])} in {shown(self.shards[k])}")
+        return read_bytes(content, f"{i - int(self.starts[k])} in {shown(self.shards[k])}", at_least)
