@@ -20,10 +20,10 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "sizes, source, license, and whether the data is here ($LABKIT_DATA). Nothing is downloaded for that.",
         epilog=examples(
             "labkit datasets",
-            "labkit datasets show eurosat                 all that is known of it",
-            "labkit datasets export eurosat --to described           its Croissant description",
-            "labkit datasets export digits --to d --backbone pixels  and its features",
-            "labkit datasets stand-ins minis              miniatures of all, in the layouts of the real ones",
+            "labkit datasets show eurosat                             all that is known of it",
+            "labkit datasets export eurosat --to described            its Croissant description",
+            "labkit datasets export digits --to d --backbone pixels   and its features",
+            "labkit datasets stand-ins minis                          miniatures of all, laid out like the real ones",
         ),
     )
     parser.set_defaults(run=run, when_stopped="Nothing is lost.")
