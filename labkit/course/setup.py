@@ -47,7 +47,7 @@ def setup(profile: str = "auto", *, notebook: str = "") -> Lab:
     """Start a notebook: choose the profile, set the style of all figures, and open the running results table.
 
     Args:
-        profile: "pocket", "standard", "paper" or "auto" (see `profiles.pick_profile`).
+        profile: "pocket", "photos", "standard", "paper" or "auto" (see `profiles.pick_profile`).
         notebook: the notebook's name, such as "02_representation_spaces"; its results are kept under it.
 
     Raises:
