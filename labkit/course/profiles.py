@@ -50,9 +50,9 @@ PROFILES = {
         Profile(
             "photos",
             "real photographs with small models, for a laptop after one download of 100 MB",
-            ("efficientnet-lite0", "hog"),
+            ("efficientnet-lite0", "efficientnet-lite2"),
             ("clothing-small", "digits"),
-            None,
+            224,
             "pocket-clip",
             "pocket-vit",
         ),
