@@ -85,7 +85,8 @@ def read_calls(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> Im
     if list(map(plain, named)) != list(map(plain, manifest.classes)):
         raise DataError(
             f"torchvision.datasets.{name} has the classes {', '.join(named):.200}, but the manifest {manifest.id} has "
-            f"{', '.join(manifest.classes):.200}. Give `classes` in that order."
+            f"{', '.join(manifest.classes):.200}. Give `classes` in that order, or fetch the files again where they "
+            "are not complete."
         )
     if all(array is not None for array in arrays):
         return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]

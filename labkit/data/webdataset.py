@@ -121,7 +121,7 @@ def _missing(root: Path, folders: Sequence[str]) -> list[str]:
         except OSError:
             missing.append(f"{folder}/nshards.txt")
             continue
-        there = set(os.listdir(root / folder))  # noqa: PTH208
+        there = {path.name for path in (root / folder).iterdir() if path.exists()}  # links that lead somewhere
         missing += [f"{folder}/{i}.tar" for i in range(n) if f"{i}.tar" not in there]
     return missing
 
@@ -146,7 +146,7 @@ def _expect_classes(manifest: Manifest, root: Path) -> None:
         if len(named) != manifest.n_classes:
             raise DataError(
                 f"{shown(root / 'classnames.txt')} has {len(named)} classes, and the manifest {manifest.id} has "
-                f"{manifest.n_classes}. Correct `classes` or `source.repo`."
+                f"{manifest.n_classes}. Fetch it again where it is not complete, or correct `classes` or `source.repo`."
             )
 
 
