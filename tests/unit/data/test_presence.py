@@ -14,7 +14,7 @@ from PIL import Image
 
 import labkit.data.datasets
 from labkit.data.datasets import load_dataset
-from labkit.data.draws import draw_rows
+from labkit.data.draws import draw_rows, list_digest
 from labkit.data.folders import data_dir
 from labkit.data.manifests import list_manifests, load_manifest
 from labkit.data.presence import TORCHVISION, presence
@@ -228,6 +228,11 @@ def test_files_of_torchvision_are_files_and_a_draw_leaves_some() -> None:
     assert [path.name for path in train.files or []] == [every[row] for row in rows]
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert load_dataset(manifest, "test").labels.tolist() == [0, 1]
+    digest = {"train": list_digest(train.files or []), "test": "0" * 64}
+    checked = Manifest.model_validate(base | changes | {"classes": names, "digest": digest})
+    assert len(load_dataset(checked)) == 6
+    with pytest.raises(DataError, match=r"2 files of .* in split test are not those"):
+        load_dataset(checked, "test")
     with pytest.raises(DataError, match="has the classes AnnualCrop, Forest"):
         load_dataset(Manifest.model_validate(base | changes))
 
