@@ -50,8 +50,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from labkit.papers.plan import make_plan
-    from labkit.papers.reproduce import reproduce
     from labkit.papers.report import sections
+    from labkit.papers.reproduce import reproduce
     from labkit.papers.results import FILE, read_rows
 
     out = arguments.out or Path("runs", f"{arguments.paper}-{arguments.profile}")

@@ -85,9 +85,12 @@ def _values(rows: pd.DataFrame, found: Sequence[Section]) -> dict[str, Any]:
         "versions": sorted(set(rows["labkit"])),
         "dates": [min(rows["date"])[:10], max(rows["date"])[:10]],
         "hours": seconds / 3600,
-        "sections": [{"section": section, "id": f"s{i}", "figures": list(_figures(section))} for i, section in enumerate(found)],
+        "sections": [
+            {"section": section, "id": f"table-{i}", "figures": list(_figures(section))}
+            for i, section in enumerate(found, 1)
+        ],
         "deviations": DEVIATIONS,
-    }  # fmt: skip
+    }
 
 
 def _figures(section: Section) -> Iterator[dict[str, Any]]:

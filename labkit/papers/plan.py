@@ -1,6 +1,6 @@
-"""The plan of a reproduction: what has to be fetched, what it takes in hours and gigabytes. Nothing is downloaded for it.
+"""The plan of a reproduction: what has to be fetched, and what it takes in hours and gigabytes.
 
-Hours are estimates: what was measured on this device in a few seconds (see `labkit.papers.throughput`), times the work.
+Nothing is downloaded for it. Hours are estimates: what was measured on this device in a few seconds (see `labkit.papers.throughput`), times the work.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from labkit.data.schema import Manifest
 from labkit.errors import LabkitError, shorten
 from labkit.papers.job import Backbones, expect_splits, is_stand_in
 from labkit.papers.protocol import Scale, pick_scale
+from labkit.papers.report import aligned
 from labkit.papers.reproduce import chosen_datasets
 from labkit.papers.results import FILE, read_rows
 from labkit.papers.throughput import NETWORKS, Rates, measure, width
@@ -82,11 +83,7 @@ class Plan:
         header = ["dataset", "images are", "GB to fetch", "images", "hours of features", "hours of fits", "GB on disk"]
         cells = [header, *(_cells(one) for one in self.work), _sums(self.work)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-        left = (0, 1)  # columns of text
-        table = [
-            "  ".join(cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))).rstrip()
-            for row in cells
-        ]  # fmt: skip
+        table = ["  ".join(aligned(row, widths, texts=2)).rstrip() for row in cells]
         absent = [f"{one.dataset}: {shorten(one.why, 200)}" for one in self.work if one.state not in HERE and one.why]
         return [f"{self.paper}, profile {self.scale.name}: {self.scale.summary}", *table, *absent, *self._notes()]
 
@@ -184,7 +181,7 @@ def pieces_of(paper: str, manifest: Manifest, scale: Scale) -> list[tuple[str, t
 
 
 def _encoded(pieces: Iterable[tuple[str, tuple[str, ...]]], manifest: Manifest) -> list[tuple[str, int]]:
-    """How many images go through each network for the features of these pieces; MUST trains on the images themselves."""
+    """How many images go through each network for the features of these pieces; MUST trains on images."""
     train, test = (manifest.splits[split].size for split in ("train", "test"))
     rows: dict[str, int] = {}
     for method, spaces in pieces:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 NOT_RUN, NOT_PUBLISHED = "not run", "–"
 BASELINES = {"zero_shot": "zero-shot", "k_means": "k-means", "linear_probe": "linear-probe"}
-TITLES = {"zero_shot": "zero-shot", "k_means": "K-means", "linear_probe": "linear probe", "turtle": "TURTLE", "must": "MUST"}  # fmt: skip
 NAMES = {"turtle": "TURTLE", "must": "MUST"}
+TITLES = {"zero_shot": "zero-shot", "k_means": "K-means", "linear_probe": "linear probe", **NAMES}
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Section:
         some = [datasets is None or name in datasets for name in self.frame["dataset"]]
         cells = [self.columns, *(row for row, is_in in zip(self.rows, some, strict=True) if is_in)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(self.columns))]
-        left = [i < (2 if self.paper == "must" else 1) for i in range(len(widths))]
-        return [self.title, *("  ".join(_put(row, widths, left)).rstrip() for row in cells)]
+        texts = 2 if self.paper == "must" else 1
+        return [self.title, *("  ".join(aligned(row, widths, texts=texts)).rstrip() for row in cells)]
 
     def markdown(self) -> str:
         rule = ["---" if i < (2 if self.paper == "must" else 1) else "---:" for i in range(len(self.columns))]
@@ -72,7 +72,7 @@ def sections(rows: pd.DataFrame) -> list[Section]:
 
 def _in_order(profiles: pd.Series) -> list[str]:
     """The paper's own first, then those that are nearer to it."""
-    known = [*reversed(SCALES)]
+    known = list(SCALES)[::-1]
     return sorted(set(profiles), key=lambda name: (known.index(name) if name in known else len(known), name))
 
 
@@ -129,9 +129,8 @@ def _must_frame(rows: pd.DataFrame, stand_in: bool) -> pd.DataFrame:
     """A row for each dataset and model."""
     import pandas as pd
 
-    table = must_rows()
-    published = {(row["dataset"], row["model"]): row for row in table.to_dict("records")}
-    run = dict.fromkeys((row.dataset, row.spaces[0]) for row in rows.itertuples())
+    published = {(row["dataset"], row["model"]): row for row in _records(must_rows())}
+    run = dict.fromkeys((name, spaces[0]) for name, spaces in zip(rows["dataset"], rows["spaces"], strict=True))
     lines = []
     for name, model in dict.fromkeys([*([] if stand_in else published), *run]):
         own = rows[(rows["dataset"] == name) & (rows["spaces"].map(lambda spaces, m=model: spaces == [m]))]
@@ -156,6 +155,10 @@ def _sizes(own: pd.DataFrame, theirs: Mapping[str, Any]) -> dict[str, float]:
 def _value(own: pd.DataFrame, method: str, metric: str) -> float:
     """Mean over seeds; NaN where it was not run."""
     return float(own["value"][(own["method"] == method) & (own["metric"] == metric)].mean())
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _number(value: Any) -> float:
@@ -188,7 +191,7 @@ def _turtle_text(frame: pd.DataFrame, stand_in: bool) -> tuple[list[str], list[l
     columns |= {"nmi": "NMI", "ari": "ARI"}
     texts = [
         [_named(row["dataset"], stand_in), *_counts(row), *(_cell(name, row[name]) for name in columns), row["chosen"]]
-        for row in frame.to_dict("records")
+        for row in _records(frame)
     ]
     return ["dataset", "train", "test", *columns.values(), "chosen without labels"], texts
 
@@ -209,7 +212,7 @@ def _must_text(frame: pd.DataFrame, stand_in: bool) -> tuple[list[str], list[lis
             *(_cell(name, row[name]) for name in columns),
             row["metric"].replace("_", " "),
         ]
-        for row in frame.to_dict("records")
+        for row in _records(frame)
     ]
     return ["dataset", "model", "train", "test", *columns.values(), "metric"], texts
 
@@ -229,6 +232,7 @@ def _cell(name: str, value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−") if name == "difference" else f"{100 * value:.1f}"
 
 
-def _put(row: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> Iterator[str]:
-    for cell, width, is_left in zip(row, widths, left, strict=True):
-        yield cell.ljust(width) if is_left else cell.rjust(width)
+def aligned(row: Sequence[str], widths: Sequence[int], *, texts: int) -> Iterator[str]:
+    """The cells of a row at the widths of its columns: the first `texts` to the left, the others to the right."""
+    for i, (cell, width) in enumerate(zip(row, widths, strict=True)):
+        yield cell.ljust(width) if i < texts else cell.rjust(width)
