@@ -1,6 +1,7 @@
 """The plan of a reproduction: what has to be fetched, and what it takes in hours and gigabytes.
 
-Nothing is downloaded for it. Hours are estimates: what was measured on this device in a few seconds (see `labkit.papers.throughput`), times the work.
+Nothing is downloaded for it. Hours are estimates: what was measured on this device in a few seconds (see
+`labkit.papers.throughput`), times the work.
 """
 
 from __future__ import annotations
