@@ -12,9 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from labkit._files import open_regular, shipped_dir, user_path
 from labkit.data import _yaml
-from labkit.data.folders import scan_folder
+from labkit.data.folders import data_dir, scan_folder
 from labkit.data.layout_kinds import DRAWS, LAYOUTS
 from labkit.data.schema import KINDS, ArchiveFile, Folder, Manifest, Published, Split, Strict
+from labkit.data.stand_ins import FILE, as_stand_in
 from labkit.errors import ManifestError, quote, shorten, shown
 
 Model = TypeVar("Model", bound=Strict)
@@ -40,9 +41,13 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
             sub-folders are then the classes (images beside them have none) of a split "train"; or train/, val/ and
             test/ that each hold such a folder (see `labkit.data.folders.scan_folder`).
 
+    Returns:
+        The manifest; of a shipped one whose miniature the data folder holds, that of the miniature, where `stand_in` is
+        true (see `labkit.data.stand_ins`).
+
     Raises:
         ManifestError: there is no such manifest, or it breaks a rule; the message names file, key and cure.
-        DataError: the folder holds no images.
+        DataError: the folder holds no images, or stand-ins.json in the data folder is damaged.
     """
     name = os.fspath(name_or_path) if isinstance(name_or_path, str | os.PathLike) else None
     if not isinstance(name, str) or not name:
@@ -52,7 +57,9 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
         )
     path = user_path(name)
     if isinstance(name_or_path, str) and name in list_manifests():
-        return _read_manifest(manifests_dir() / f"{name}.yaml")
+        shipped = _read_manifest(manifests_dir() / f"{name}.yaml")
+        changed = as_stand_in(shipped.model_dump(mode="python"))
+        return validate(data_dir() / FILE, changed, Manifest) if changed.get("stand_in") else shipped
     if os.path.isdir(path):  # noqa: PTH112 (says no where pathlib raises)
         return _folder_manifest(path.resolve())
     if os.path.isfile(path):  # noqa: PTH113
