@@ -16,6 +16,7 @@ from labkit.papers.protocol import SCALES
 from labkit.papers.reproduce import reproduce
 from labkit.papers.throughput import NETWORKS, Rates, measure
 from tests import tiny
+from tests.unit.papers import small
 
 RATES = Rates(
     "a device",
@@ -134,10 +135,9 @@ def test_networks_from_the_hub_are_counted_and_not_loaded(
 
 
 def test_bundled_networks_are_run(datasets: Path) -> None:
-    scale = SCALES["pocket"]
-    rates = measure("must", scale, jobs.Backbones(module.pick_scale("pocket")))
+    rates = measure("must", small.SCALE, jobs.Backbones(small.SCALE))
     assert rates.counted == frozenset()
-    assert set(rates.image) == {tiny.NAME} if scale.students == (tiny.NAME,) else {"pocket-vit"}
+    assert set(rates.image) == {tiny.NAME}
     assert min(rates.image.values()) > 0
 
 

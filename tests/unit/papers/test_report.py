@@ -154,7 +154,7 @@ def test_a_terminal_gets_columns_and_only_the_rows_that_are_asked_for(run: Path)
 class Page(HTMLParser):
     """Collects what a page is made of, and that its elements are closed in order."""
 
-    VOID = {"meta", "img", "br", "link", "input", "hr"}
+    VOID = ("meta", "img", "br", "link", "input", "hr")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -207,13 +207,14 @@ def test_the_page_is_one_file_that_can_be_read_by_all(run: Path, tmp_path: Path)
 
 def test_names_from_a_file_are_text_on_the_page(tmp_path: Path) -> None:
     odd = "<script>alert(1)</script> | \x1b[31m"
-    add(tmp_path, 0.5, dataset=odd, method="turtle")
-    add(tmp_path, 0.5, dataset="dtd", settings={"profile": "<b>"})
+    add(tmp_path, 0.5, settings={"profile": odd}, method="turtle")
+    add(tmp_path, 0.5, paper="must", method="must", spaces=["<b>"])
     write_report([tmp_path], tmp_path / "page.html", tables=tmp_path)
     page = Page((tmp_path / "page.html").read_text("utf-8"))
     assert not page.all("script")
     assert not page.all("b")
     assert "<script>alert(1)</script>" in page.text
+    assert "<b>" in page.text
 
 
 def test_a_place_that_cannot_be_written_is_said(run: Path, tmp_path: Path) -> None:
