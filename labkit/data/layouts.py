@@ -249,6 +249,8 @@ def _pixels(
         for row, where in _rows(layout, root, split):
             levels = np.frombuffer(bytes(map(int, row[column].split())), dtype=np.uint8)
             side = math.isqrt(len(levels))
+            if not side:
+                raise ValueError(f"row {len(labels)} has no levels")
             images.append(levels.reshape(side, side))
             labels.append(numbers.expect(str(row[layout.label]).strip(), where))
         pixels = np.stack(images) if images else np.zeros((0, 1, 1), dtype=np.uint8)
