@@ -190,7 +190,10 @@ def _chosen(own: pd.DataFrame) -> str:
         return ""
     chosen = found.iloc[-1]
     parts = [f"{name.replace('_lr', '')} {chosen[name]:g}" for name in ("outer_lr", "inner_lr") if name in chosen]
-    return ", ".join([*parts, *([str(chosen["inner_start"])] if "inner_start" in chosen else [])])
+    parts += [str(chosen["inner_start"])] if "inner_start" in chosen else []
+    if chosen.get("n_found", 0) < chosen.get("n_clusters", 0):
+        parts.append(f"{chosen['n_found']} of {chosen['n_clusters']} clusters")
+    return ", ".join(parts)
 
 
 # ----------------------------------------------------------------------------------------------------------- as text
