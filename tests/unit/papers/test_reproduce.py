@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import labkit as lk
 from labkit._files import locked_folder
 from labkit.course.profiles import PROFILES
 from labkit.data.images import ImageDataset
-from labkit.errors import DataError
+from labkit.errors import CollapseWarning, DataError
 from labkit.must import PRESETS
 from labkit.papers import job as jobs
 from labkit.papers import labelings, protocol
@@ -159,15 +159,20 @@ def test_a_released_labeling_is_scored_on_our_features(
 
 
 def test_a_collapse_is_told_and_no_warning(datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    turtle = {**small.SCALE.turtle, "n_outer_steps": 100}
-    grid = {"entropy_weight": [0.0], "outer_lr": [0.1], "inner_lr": [1e-3], "inner_start": ["cold"]}
-    monkeypatch.setattr(protocol, "SCALES", {"pocket": dataclasses.replace(small.SCALE, turtle=turtle, grid=grid)})
+    fit = Turtle.fit
+
+    def collapsing(self: Turtle, *given: Any) -> Turtle:
+        fit(self, *given).n_found_ = np.array([2])
+        warnings.warn("it collapsed", CollapseWarning, stacklevel=1)  # which here is an error
+        return self
+
+    monkeypatch.setattr(Turtle, "fit", collapsing)
     assert reproduce("turtle", tmp_path / "out", datasets=["colors"]).failed == {}
     table = read_rows(tmp_path / "out")
     chosen = table[table["method"] == "turtle"]["chosen"].iloc[0]
-    assert chosen["n_found"] < chosen["n_clusters"] == 3
+    assert (chosen["n_found"], chosen["n_clusters"]) == (2, 3)
     [section] = sections(table)
-    assert section.rows[-1][-1] == f"outer 0.1, inner 0.001, cold, {chosen['n_found']} of 3 clusters"
+    assert section.rows[-1][-1].endswith(", 2 of 3 clusters")
 
 
 def test_must_takes_the_last_epoch_of_its_preset(datasets: Path, tmp_path: Path) -> None:
