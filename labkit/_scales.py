@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from labkit._stored import Space
 from labkit.errors import FitError
 
 TINY = np.finfo(np.float32).tiny
@@ -53,7 +53,7 @@ def unit_rows(rows: np.ndarray, least: float | np.floating = TINY) -> np.ndarray
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), least)
 
 
-def refuse_far_rows(spaces: Sequence[Tensor]) -> None:
+def refuse_far_rows(spaces: Sequence[Space]) -> None:
     """Look for a row beside which all others look the same, once something went wrong; spaces are (n, d_k).
 
     Raises:

@@ -1,4 +1,4 @@
-"""Feature spaces as tensors that share the memory of what was given, where they can."""
+"""Feature spaces as tensors that share the memory of what was given, where they can; what is on disk stays there."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from torch import Tensor
 
 from labkit._inputs import SPACES_EXPECTED, real_matrix
 from labkit._scales import ORDINARY
+from labkit._stored import Space, stored_space
 from labkit.errors import FitError
 
 
-def as_tensors(named: Mapping[str, Any]) -> list[Tensor]:
-    """Spaces, by their names in messages, as tensors (n, d_k) on the CPU.
+def as_spaces(named: Mapping[str, Any]) -> list[Space]:
+    """Spaces, by their names in messages, as tensors (n, d_k) on the CPU, or as what reads like one from disk.
 
     Whether all is finite is looked at later, block by block.
 
     Raises:
         FitError: one is no matrix of real numbers, or they differ in length.
     """
-    spaces = [_to_tensor(name, space) for name, space in named.items()]
+    spaces = [stored_space(name, space) or _to_tensor(name, space) for name, space in named.items()]
     lengths = [len(space) for space in spaces]
     if len(set(lengths)) > 1:
         raise FitError(
