@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labkit._stored import Space
-from labkit.errors import FitError
+from labkit.errors import FitError, LabkitError
 
 
 class Whole:
@@ -155,14 +155,14 @@ def connect(device: torch.device) -> bool:
 
 @contextlib.contextmanager
 def agreeing(device: torch.device) -> Iterator[None]:
-    """Within it, a FitError of one process is raised in all of them; otherwise the others would wait for it."""
+    """Within it, an error of one process is raised in all of them; otherwise the others would wait for it."""
     if not connect(device):
         yield
         return
-    error: FitError | None = None
+    error: LabkitError | None = None
     try:
         yield
-    except FitError as problem:
+    except LabkitError as problem:
         error = problem
     said: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(said, None if error is None else str(error))
