@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from labkit._stored import Space
 from labkit.errors import FitError
+
+if TYPE_CHECKING:
+    from labkit._stored import Space
 
 TINY = np.finfo(np.float32).tiny
 ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling

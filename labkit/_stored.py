@@ -1,9 +1,13 @@
-"""Spaces that stay on disk: memory-mapped arrays and shards, of which only the rows in use are in memory."""
+"""Feature spaces as tensors that share the memory of what was given, where they can; those on disk stay there.
+
+Of memory-mapped arrays and of shards only the rows in use are in memory.
+"""
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -11,6 +15,7 @@ import torch
 from torch import Tensor
 
 from labkit._inputs import SPACES_EXPECTED, is_sharded, real_matrix
+from labkit._scales import ORDINARY
 from labkit.errors import FitError
 
 FLOATS = (np.float16, np.float32, np.float64)
@@ -71,7 +76,25 @@ class StoredSpace:
 Space: TypeAlias = Tensor | StoredSpace  # what can be read by rows, in memory or on disk
 
 
-def stored_space(name: str, given: Any) -> StoredSpace | None:
+def as_spaces(named: Mapping[str, Any]) -> list[Space]:
+    """Spaces, by their names in messages, as tensors (n, d_k) on the CPU, or as what reads like one from disk.
+
+    Whether all is finite is looked at later, block by block.
+
+    Raises:
+        FitError: one is no matrix of real numbers, or they differ in length.
+    """
+    spaces = [_stored_space(name, space) or _to_tensor(name, space) for name, space in named.items()]
+    lengths = [len(space) for space in spaces]
+    if len(set(lengths)) > 1:
+        raise FitError(
+            f"the spaces have {lengths} rows. Expected the same samples in the same order in every space: "
+            "extract all of them from the same split."
+        )
+    return spaces
+
+
+def _stored_space(name: str, given: Any) -> StoredSpace | None:
     """A space that stays on disk, or None where it is of another kind.
 
     Raises:
@@ -86,6 +109,20 @@ def stored_space(name: str, given: Any) -> StoredSpace | None:
         real_matrix(name, given, SPACES_EXPECTED)
         return StoredSpace(given)
     return None
+
+
+def _to_tensor(name: str, space: Any) -> Tensor:
+    array = real_matrix(name, space, SPACES_EXPECTED)
+    if isinstance(space, Tensor) and space.dtype == torch.bfloat16:
+        return space.detach().cpu()  # NumPy has no such type
+    if array.dtype not in (np.float16, np.float32, np.float64) or not hasattr(space, "shape"):
+        ordinary = max(abs(float(array.min())), abs(float(array.max()))) < ORDINARY
+        array = array.astype(np.float32 if ordinary else np.float64)
+    if any(stride < 0 for stride in array.strides):
+        array = array.copy()  # PyTorch knows no backward steps
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nor do we write to it
+        return torch.from_numpy(array)
 
 
 def _release(array: np.memmap) -> None:

@@ -30,10 +30,9 @@ from tqdm.auto import tqdm
 
 from labkit._inputs import LARGEST_COUNT, is_whole, named_spaces
 from labkit._scales import block_of, refuse_far_rows
-from labkit._stored import Space
+from labkit._stored import Space, as_spaces
 from labkit.devices import pick_device
 from labkit.errors import FitError, quote
-from labkit.turtle.inputs import as_spaces
 from labkit.turtle.settings import random_state_of
 from labkit.turtle.transform import FeatureTransform, transformed
 from labkit.turtle.tree import ClusterCount, cluster_tree

@@ -16,11 +16,10 @@ from sklearn.utils.validation import validate_data
 
 from labkit._inputs import column_names, expect_columns, expect_fitted, is_whole, named_spaces
 from labkit._scales import refuse_far_rows
-from labkit._stored import Space
+from labkit._stored import Space, as_spaces
 from labkit.devices import explain_out_of_memory, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.turtle.counting import estimate_n_clusters
-from labkit.turtle.inputs import as_spaces
 from labkit.turtle.parallel import Whole, agreeing, part_of
 from labkit.turtle.prediction import keep_best, labelings_of
 from labkit.turtle.priors import estimated, shares_of

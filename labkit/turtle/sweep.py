@@ -27,13 +27,13 @@ from sklearn.model_selection import ParameterGrid
 
 from labkit._inputs import LARGEST_COUNT, is_whole, named_spaces
 from labkit._scales import refuse_far_rows
+from labkit._stored import as_spaces
 from labkit.devices import explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.evaluation.metrics import clustering_accuracy
 from labkit.turtle.counting import estimate_n_clusters
 from labkit.turtle.criteria import consensus, mean_rank, pairwise_nmi, silhouette, stability, without_settings
 from labkit.turtle.estimator import Turtle
-from labkit.turtle.inputs import as_spaces
 from labkit.turtle.probe import cross_validated_accuracy
 from labkit.turtle.rows import OF_EACH_ROW, SideBySide
 from labkit.turtle.settings import check_settings, random_state_of
