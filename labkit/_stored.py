@@ -73,6 +73,27 @@ class StoredSpace:
         return result
 
 
+class RowRange:
+    """Rows from `start` to `stop` of a space in shards, which stay there; itself what `is_sharded` says is one."""
+
+    def __init__(self, source: Any, start: int, stop: int) -> None:
+        self.source, self.start = source, start
+        self.shape: tuple[int, int] = (stop - start, source.shape[1])
+        self.dtype = source.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Rows (m, d), numbered from `start`."""
+        return np.asarray(self.source.read(np.asarray(rows) + self.start))
+
+    def blocks(self, size: int) -> Iterator[tuple[int, np.ndarray]]:
+        """All rows, so many at a time, each with the number of its first."""
+        starts = range(0, len(self), size)
+        return ((start, self.read(np.arange(start, min(start + size, len(self))))) for start in starts)
+
+
 Space: TypeAlias = Tensor | StoredSpace  # what can be read by rows, in memory or on disk
 
 

@@ -17,7 +17,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from labkit._stored import Space
+from labkit._inputs import is_sharded, named_spaces
+from labkit._stored import RowRange, Space
+from labkit.devices import pick_device
 from labkit.errors import FitError, LabkitError
 
 
@@ -119,6 +121,35 @@ class Part(Whole):
 
     def agreeing(self) -> contextlib.AbstractContextManager[None]:
         return agreeing(self.device)
+
+
+def own_part(spaces: Any, device: str | torch.device = "auto") -> Any:
+    """The samples that are this process's among those that a launcher has started: a part in a row, all alike in size.
+
+    Args:
+        spaces: one space (n, d), or a list of K spaces (n, d_k) whose rows are the same samples; np.memmap and
+            `labkit.spaces.shards.ShardedFeatures` are not read.
+        device: that of the fit.
+
+    Returns:
+        What `Turtle.fit_parts` takes; in one process what was given.
+
+    Raises:
+        FitError: there are fewer samples than processes, or a space is no array.
+    """
+    if not connect(pick_device(device)):
+        return spaces
+    named, rank, world = named_spaces(spaces), dist.get_rank(), dist.get_world_size()
+    parts = []
+    for name, space in named.items():
+        n = getattr(space, "shape", (0,))[0]
+        if n < world:
+            raise FitError(
+                f"{name} has {n} samples, for {world} processes. Expected an array with one for each of them at least."
+            )
+        start, stop = n * rank // world, n * (rank + 1) // world
+        parts.append(RowRange(space, start, stop) if is_sharded(space) else space[start:stop])
+    return parts[0] if "X" in named else parts
 
 
 def part_of(spaces: list[Space], device: torch.device) -> Whole:

@@ -53,6 +53,7 @@ def test_the_parts_are_not_alike(two: Path) -> None:
     """Else the test above could not tell a mean over a part from one over all."""
     assert [len(fitted(two, "batches", rank)["labels"]) for rank in (0, 1)] == [200, 400]
     assert [len(fitted(two, "uneven", rank)["labels"]) for rank in (0, 1)] == [598, 2]
+    assert [len(fitted(two, "shards", rank)["labels"]) for rank in (0, 1)] == [300, 300]  # of `own_part`
 
 
 def test_what_is_fitted_is_a_labeling(one: Path) -> None:

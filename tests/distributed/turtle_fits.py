@@ -12,7 +12,8 @@ import numpy as np
 
 import labkit as lk
 from labkit.errors import CollapseWarning, FitError
-from labkit.turtle import power_law, streaming
+from labkit.spaces.shards import ShardedFeatures
+from labkit.turtle import own_part, power_law, streaming
 
 N, CLUSTERS = 600, 4
 SETTINGS: dict[str, Any] = {
@@ -34,8 +35,8 @@ JOBS: dict[str, dict[str, Any]] = {
     "streamed": FEW,
     "uneven": {"batch_size": 40},
     "float64": {**FEW, "dtype": "float64"},
+    "shards": FEW,
 }
-STREAMED, UNEVEN = ("streamed",), ("uneven",)  # by name
 FITTED = ("confidence_", "n_found_", "prior_", "best_restart_")
 
 
@@ -51,20 +52,24 @@ def spaces() -> list[np.ndarray]:
 
 def rows_of(rank: int, world: int, name: str) -> slice:
     """The rows of a process: a third and two thirds; or all but two, so that most batches have none of the last."""
-    cut = N - 2 if name in UNEVEN else N // 3
+    cut = N - 2 if name == "uneven" else N // 3
     return slice(0, N) if world == 1 else slice(0, cut) if rank == 0 else slice(cut, N)
 
 
 def fit(name: str, settings: dict[str, Any], folder: Path, rank: int, world: int) -> dict[str, Any]:
-    """One fit; memory-mapped where it is streamed."""
+    """One fit; of memory-mapped files where it is streamed."""
     rows = rows_of(rank, world, name)
     mine: list[Any] = [space[rows] for space in spaces()]
     share = streaming.SHARE
-    if name in STREAMED:
+    if name == "streamed":
         for k, space in enumerate(mine):
             np.save(folder / f"{rank}-{k}.npy", space)
         mine = [np.load(folder / f"{rank}-{k}.npy", mmap_mode="r") for k in range(len(mine))]
         streaming.SHARE = 0.0
+    if name == "shards":
+        first, second = spaces()
+        shards = ShardedFeatures.write(folder / f"shards-{rank}", [first], dtype="float32", shard=77)
+        mine = own_part([shards, second], device="cpu")
     turtle = lk.Turtle(CLUSTERS, **{**SETTINGS, **settings})
     try:
         turtle.fit_parts(mine) if world > 1 else turtle.fit(mine)

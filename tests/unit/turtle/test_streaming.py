@@ -10,10 +10,11 @@ import pytest
 import torch
 from sklearn.datasets import make_blobs
 
-from labkit._stored import MAPPED, StoredSpace
+import labkit as lk
+from labkit._stored import MAPPED, RowRange, StoredSpace
 from labkit.errors import FitError
 from labkit.spaces.shards import ShardedFeatures
-from labkit.turtle import Turtle, streaming
+from labkit.turtle import Turtle, own_part, streaming
 
 N = 400
 STATUS = Path("/proc/self/status")
@@ -76,6 +77,31 @@ def test_predictions_read_from_disk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(turtle.predict(stored), turtle.labels_)
     one = quick().fit(stored[1])
     np.testing.assert_array_equal(one.predict(spaces[1]), one.labels_)
+
+
+def test_the_number_of_classes_is_estimated_from_disk(tmp_path: Path) -> None:
+    spaces = arrays()
+    found, expected = (lk.estimate_n_clusters(x, (2, 9), random_state=0) for x in (on_disk(tmp_path, spaces), spaces))
+    assert found.estimate == expected.estimate
+    np.testing.assert_array_equal(found.leaves, expected.leaves)
+
+
+def test_a_process_alone_has_all_samples(tmp_path: Path) -> None:
+    stored = on_disk(tmp_path, arrays())
+    assert own_part(stored) is stored
+    expect_equal(quick().fit_parts(stored), quick().fit(arrays()))
+    with pytest.raises(FitError, match="n_outer_steps"):
+        quick(n_outer_steps=0).fit_parts(stored)
+
+
+def test_a_range_of_shards_is_read_by_its_own_numbers(tmp_path: Path) -> None:
+    x = arrays()[1]
+    rows = RowRange(on_disk(tmp_path, arrays())[1], 50, 350)
+    assert (rows.shape, rows.dtype, len(rows)) == ((300, 6), np.float32, 300)
+    np.testing.assert_array_equal(rows.read([3, 299]), x[[53, 349]])
+    starts, blocks = zip(*rows.blocks(90), strict=True)
+    assert starts == (0, 90, 180, 270)
+    np.testing.assert_array_equal(np.concatenate(blocks), x[50:350])
 
 
 class Counted:
