@@ -158,7 +158,10 @@ class KMeans(ClusterMixin, _OnSpaces):
         if large.is_large(named):
             return self._fit_sample(named, as_spaces(named))
         arrays = read_spaces(X)
-        joined = self._joined(X, arrays, self._scales(arrays))
+        exponents = (0,) * len(arrays)
+        if not self.normalize:  # one for all: spaces count by their size
+            exponents = (exponent_of_number(max(map(largest, arrays))),) * len(arrays)
+        joined = self._joined(X, arrays, exponents)
         self._check_settings(len(joined))
         search = cluster.KMeans(self.n_clusters, n_init=self.n_init, random_state=self.random_state)
         self.estimator_ = _search_and_finish(search, joined)
@@ -171,12 +174,15 @@ class KMeans(ClusterMixin, _OnSpaces):
         self._check_settings(n)
         random = check_random_state(self.random_state)
         rows = torch.from_numpy(large.sample_rows(n, self.n_clusters, random))
-        arrays = [_finite(space[rows]) for space in spaces]
-        self._remember(named, (space.shape[1] for space in spaces), self._scales(arrays))
-        if any(self._exponents):
+        sizes = [0.0] if self.normalize else (max(map(largest, some)) for some in _blocks(spaces, rows))
+        exponents = (exponent_of_number(max(sizes)),) * len(spaces)
+        self._remember(named, (space.shape[1] for space in spaces), exponents)
+        if any(exponents):
             refuse_far_rows(spaces)
-        joined = _join(arrays, self._normalized, self._exponents)
-        del arrays
+        joined, done = np.empty((len(rows), sum(self._widths)), np.float32), 0
+        for some in _blocks(spaces, rows):
+            joined[done : done + len(some[0])] = _join(some, self._normalized, exponents)
+            done += len(some[0])
         centers = large.faiss_centers(joined, self.n_clusters, self.n_init, SEARCH_DIM, random)
         if centers is None:
             search = cluster.KMeans(self.n_clusters, n_init=self.n_init, random_state=random)
@@ -186,12 +192,6 @@ class KMeans(ClusterMixin, _OnSpaces):
             self.estimator_ = last.fit(joined)
         self.labels_ = np.concatenate([self._predict(some) for some in _blocks(spaces)])
         return self
-
-    def _scales(self, arrays: Sequence[np.ndarray]) -> tuple[int, ...]:
-        """Exponents of the power of two by which spaces are divided: one for all, since they count by their size."""
-        if self.normalize:
-            return (0,) * len(arrays)
-        return (exponent_of_number(max(map(largest, arrays))),) * len(arrays)
 
     def _check_settings(self, n: int) -> None:
         if not is_whole(self.n_clusters, 2, n):
@@ -267,15 +267,12 @@ class LinearProbe(ClassifierMixin, _OnSpaces):
         return self
 
 
-def _blocks(spaces: Sequence[Any]) -> Iterator[list[np.ndarray]]:
-    """All rows of spaces (n, d_k), some at a time."""
+def _blocks(spaces: Sequence[Space], rows: torch.Tensor | None = None) -> Iterator[list[np.ndarray]]:
+    """All rows of spaces (n, d_k), or those whose numbers are given, some at a time."""
     size = max(1, large.BLOCK // sum(space.shape[1] for space in spaces))
-    for start in range(0, len(spaces[0]), size):
-        yield [_finite(space[start : start + size]) for space in spaces]
-
-
-def _finite(rows: torch.Tensor) -> np.ndarray:
-    return finite_matrix("a space", rows, SPACES_EXPECTED)
+    for start in range(0, len(spaces[0] if rows is None else rows), size):
+        some = slice(start, start + size) if rows is None else rows[start : start + size]
+        yield [finite_matrix("a space", space[some], SPACES_EXPECTED) for space in spaces]
 
 
 def join_spaces(spaces: Any, *, normalized: bool = False) -> np.ndarray:

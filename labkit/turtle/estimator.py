@@ -153,7 +153,9 @@ class Turtle(ClusterMixin, BaseEstimator):
         """Find the labeling.
 
         Args:
-            X: one space (n, d), or a list of K spaces (n, d_k) whose rows are the same samples.
+            X: one space (n, d), or a list of K spaces (n, d_k) whose rows are the same samples. A np.memmap and
+                `labkit.spaces.shards.ShardedFeatures` stay on disk; what the steps draw of them, transformed, is held
+                where it takes no more than a quarter of the free memory, else each batch is read anew.
             y: ignored; there for scikit-learn's pipelines.
 
         Raises:
@@ -170,7 +172,7 @@ class Turtle(ClusterMixin, BaseEstimator):
         a process alone it is `fit`.
 
         Args:
-            X: as in `fit`, the samples of this process.
+            X: as in `fit`, the samples of this process; `labkit.turtle.own_part` takes them from all.
             y: ignored.
 
         Raises:
