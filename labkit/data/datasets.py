@@ -15,7 +15,6 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -24,9 +23,10 @@ from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
 from labkit.data.folders import data_dir
 from labkit.data.hub import cache_only_if_unreachable
-from labkit.data.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
+from labkit.data.images import HubImages, ImageDataset, MismatchError
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Builtin, HuggingFace, Manifest, Torchvision
+from labkit.data.torchvision_source import read_calls, read_torchvision
 from labkit.errors import DataError, quote, shorten, shown
 
 TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
@@ -77,7 +77,7 @@ def _read(manifest: Manifest, split: str) -> ImageDataset:
     if isinstance(source, HuggingFace):
         return _huggingface(manifest, source, split)
     if isinstance(source, Torchvision):
-        dataset, folder = _torchvision(manifest, source.dataset, source.args[split]), data_dir()
+        dataset, folder = read_torchvision(manifest, source, split), data_dir()
     else:
         dataset, folder = _folder(manifest, split), manifest.root
     _check_files(folder, manifest.sha256)
@@ -162,7 +162,7 @@ def _fashion_mnist(manifest: Manifest, split: str) -> ImageDataset:
         if all(any(os.path.exists(folder / f"{name}{end}") for end in ("", ".gz")) for name in names):  # noqa: PTH110
             images, labels = (read_idx(folder, name, manifest.sha256.get(name)) for name in names)
             return ImageDataset(labels.astype(np.int64), manifest.classes, array=images)
-    return _torchvision(manifest, "FashionMNIST", [{"train": split == "train"}])
+    return read_calls(manifest, "FashionMNIST", [{"train": split == "train"}])
 
 
 def read_idx(folder: Path, name: str, sha256: str | None = None) -> np.ndarray:
@@ -211,68 +211,6 @@ BUILDERS: dict[str, Callable[[Manifest, str], ImageDataset]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
 }
-
-
-def _torchvision(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> ImageDataset:
-    import torchvision.datasets
-    from torch.utils.data import ConcatDataset
-
-    factory = getattr(torchvision.datasets, name, None) if name in torchvision.datasets.__all__ else None
-    if not isinstance(factory, type) or not issubclass(factory, torchvision.datasets.VisionDataset):
-        raise DataError(
-            f"torchvision has no dataset {quote(name)}. Correct `source.dataset` in the manifest {manifest.id}."
-        )
-    # torchvision downloads only what is not there
-    download = {"download": True} if "download" in inspect.signature(factory).parameters else {}
-    root = data_dir()
-    try:
-        parts = [factory(root=str(root), **download, **kwargs) for kwargs in calls]
-    except Exception as error:  # no network, no such host, a damaged archive, wrong arguments: all kinds
-        raise DataError(
-            f"torchvision.datasets.{name} cannot be had from {shown(root)} nor downloaded "
-            f"({type(error).__name__}: {shorten(str(error), 300)}). "
-            f"Connect to the network once, or put the files (homepage: {manifest.homepage}) where torchvision looks "
-            "for them (set LABKIT_DATA to that folder); if the error names an argument, correct `source.args`."
-        ) from error
-    try:
-        named = [str(name) for name in getattr(parts[0], "classes", manifest.classes)]
-        labels = np.concatenate([_torchvision_labels(part) for part in parts])
-        arrays = [_torchvision_array(part) for part in parts]
-    except Exception as error:  # boxes, captions or texts instead of class numbers
-        raise DataError(
-            f"torchvision.datasets.{name} has no class number for each image ({type(error).__name__}). Choose another "
-            f"`source.dataset` in the manifest {manifest.id}."
-        ) from error
-    if list(map(_plain, named)) != list(map(_plain, manifest.classes)):
-        raise DataError(
-            f"torchvision.datasets.{name} has the classes {', '.join(named):.200}, but the manifest {manifest.id} has "
-            f"{', '.join(manifest.classes):.200}. Give `classes` in that order."
-        )
-    if all(array is not None for array in arrays):
-        return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]
-    joined: ConcatDataset[Any] = ConcatDataset(parts)
-    return ImageDataset(labels, manifest.classes, decode=TorchvisionImages(joined))
-
-
-def _torchvision_labels(part: Any) -> np.ndarray:
-    for attribute in ("targets", "labels", "_labels"):  # the names that torchvision uses
-        if getattr(part, attribute, None) is not None:
-            return np.asarray(getattr(part, attribute)).astype(np.int64)
-    return np.array([part[i][1] for i in range(len(part))], dtype=np.int64)
-
-
-def _torchvision_array(part: Any) -> np.ndarray | None:
-    """All images of a torchvision dataset as (n, h, w) or (n, h, w, 3) uint8, where it holds them in memory."""
-    if not hasattr(part, "data"):
-        return None
-    array = np.asarray(part.data)
-    if array.dtype != np.uint8 or array.ndim not in (3, 4):
-        return None
-    return array.transpose(0, 2, 3, 1) if array.ndim == 4 and array.shape[1] == 3 else array  # STL10 is (n, 3, h, w)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", " ").replace("-", " ")
 
 
 def _huggingface(manifest: Manifest, source: HuggingFace, split: str) -> ImageDataset:
