@@ -119,6 +119,8 @@ class Manifest(Strict):
         names = getattr(getattr(layout, "layout", layout), "names", None)
         if names is not None and len(names) != len(self.classes):
             raise ValueError(f"`source.layout.names` has {len(names)} names, and there are {len(self.classes)} classes")
+        if draw and getattr(layout, "train", None) != getattr(layout, "test", None):
+            raise ValueError("`source.layout.train` is not `test`, but `source.draw` draws both from the same")
         if draw and isinstance(self.source, Torchvision):
             calls = list(self.source.args.values())
             if any(call != calls[0] for call in calls):
@@ -134,13 +136,22 @@ class Manifest(Strict):
         """The folder of a source of kind folder, manual or archive; for the others the data folder."""
         return data_dir() / getattr(self.source, "path", "")
 
+    def expect_root(self) -> Path:
+        """The same folder, which must be there.
+
+        Raises:
+            DataError: it is not; the message holds the instructions of a source of kind manual.
+        """
+        if isinstance(self.source, Manual) and not os.path.isdir(self.root):  # noqa: PTH112
+            note = f" Note: {self.note.strip()}" if self.note else ""
+            raise DataError(
+                f"the images of {self.id} are not in {shown(self.root)}. {self.source.instructions.strip()}{note}"
+            )
+        return self.root
+
     def scan(self) -> dict[str, list[tuple[Path, str | None]]]:
         """Image files of a source of kind folder or manual: see `labkit.data.folders.scan_folder`."""
-        if isinstance(self.source, Manual) and not os.path.isdir(self.root):  # noqa: PTH112
-            raise DataError(
-                f"the images of {self.id} are not in {shown(self.root)}. {self.source.instructions.strip()}"
-            )
-        return scan_folder(self.root)
+        return scan_folder(self.expect_root())
 
 
 def _listed(names: Any) -> str:

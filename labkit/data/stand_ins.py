@@ -25,7 +25,10 @@ def as_stand_in(data: dict[str, Any]) -> dict[str, Any]:
     Raises:
         DataError: stand-ins.json is there and is not what `labkit.papers.standins` writes.
     """
-    path = data_dir() / FILE
+    try:
+        path = data_dir() / FILE
+    except DataError:  # a user without a home has no stand-ins either
+        return data
     if not path.exists():
         return data
     try:

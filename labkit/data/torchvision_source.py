@@ -12,6 +12,7 @@ import numpy as np
 
 from labkit._files import open_regular
 from labkit.data.draws import draw_rows
+from labkit.data.file_list import FileList
 from labkit.data.folders import data_dir
 from labkit.data.images import ImageDataset, TorchvisionImages
 from labkit.data.schema import Manifest, Torchvision
@@ -89,8 +90,10 @@ def read_calls(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> Im
     if all(array is not None for array in arrays):
         return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]
     files = [file for part in parts for file in _files(part)]
-    if len(files) == len(labels):
-        return ImageDataset(labels, manifest.classes, files=files, root=root)
+    if len(files) == len(labels) and all(file.is_relative_to(root) for file in files):
+        listed = FileList(root, (file.relative_to(root).as_posix() for file in files))
+        listed.expect_all()  # torchvision takes a list of files for the files
+        return ImageDataset(labels, manifest.classes, files=listed, root=root)
     joined: ConcatDataset[Any] = ConcatDataset(parts)
     return ImageDataset(labels, manifest.classes, decode=TorchvisionImages(joined))
 
