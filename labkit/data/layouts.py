@@ -244,7 +244,8 @@ def _table(layout: Table, root: Path, split: str, numbers: ClassNumbers) -> Foun
 def _pixels(
     layout: Table, column: str, root: Path, split: str, numbers: ClassNumbers, classes: list[str]
 ) -> ImageDataset:
-    images, labels = [], []
+    images: list[np.ndarray] = []
+    labels: list[int] = []
     try:
         for row, where in _rows(layout, root, split):
             levels = np.frombuffer(bytes(map(int, row[column].split())), dtype=np.uint8)

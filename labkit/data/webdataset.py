@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -17,8 +18,7 @@ from tqdm.auto import tqdm
 
 from labkit._files import atomic_write, cache_dir, open_regular
 from labkit.data.decoding import read_bytes
-from labkit.data.folders import data_dir
-from labkit.data.hub import cache_only_if_unreachable
+from labkit.data.hub import cache_only_if_unreachable, data_hub, find_snapshot
 from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, WebDataset
 from labkit.errors import DataError, quote, shorten, shown
@@ -42,7 +42,7 @@ def read_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Image
     root = fetch_webdataset(manifest, source, split)
     _expect_classes(manifest, root)
     shards = [shard for folder in source.splits[split] for shard in _shards(root, folder)]
-    bar = tqdm(shards, desc=f"indexing {manifest.id}", leave=False, disable=len(shards) < 2)
+    bar = tqdm(shards, desc=f"indexing {manifest.id}", leave=False, disable=len(shards) < 8)
     indexed = [_index(shard) for shard in bar]
     counts = [len(index) for index in indexed]
     table = np.concatenate(indexed) if indexed else np.zeros((0, 3), dtype=np.int64)
@@ -73,7 +73,7 @@ def fetch_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Path
     try:
         with cache_only_if_unreachable():
             root = snapshot_download(
-                source.repo, repo_type="dataset", revision=source.revision, allow_patterns=wanted, cache_dir=_cache()
+                source.repo, repo_type="dataset", revision=source.revision, allow_patterns=wanted, cache_dir=data_hub()
             )
     except Exception as error:  # offline, no such repository, no rights, no room
         note = f" Note: {manifest.note.strip()}" if manifest.note else ""
@@ -106,22 +106,11 @@ class Snapshot:
 
 def here(source: WebDataset, splits: Sequence[str]) -> Snapshot:
     """What is there of a repository, in the hub's cache below the data folder; looks at the disk only."""
-    folder = _cache() / f"datasets--{source.repo.replace('/', '--')}"
     folders = [name for split in splits for name in source.splits[split]]
-    root = folder / "snapshots" / (source.revision or "main")
-    if not root.is_dir():
-        try:
-            commit = (folder / "refs" / (source.revision or "main")).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            commit = ""
-        root = folder / "snapshots" / commit
-        if not commit or not root.is_dir():
-            return Snapshot(None, [f"{folders[0]}/nshards.txt"])
+    root = find_snapshot(source.repo, source.revision)
+    if root is None:
+        return Snapshot(None, [f"{folders[0]}/nshards.txt"])
     return Snapshot(root, _missing(root, folders))
-
-
-def _cache() -> Path:
-    return data_dir() / "hub"
 
 
 def _missing(root: Path, folders: Sequence[str]) -> list[str]:
@@ -241,8 +230,10 @@ class TarImages:
     shards: list[Path]
     starts: np.ndarray
     places: np.ndarray
+    scales: ClassVar[bool] = True
 
-    def __call__(self, i: int) -> Image.Image:
+    def __call__(self, i: int, at_least: int | None = None) -> Image.Image:
+        """Image i; with `at_least` a JPEG may be decoded smaller, as `labkit.data.decoding.use_image` does."""
         offset, size = (int(value) for value in self.places[i])
         k = int(np.searchsorted(self.starts, i, side="right")) - 1
         with open_regular(self.shards[k]) as file:
@@ -250,4 +241,4 @@ class TarImages:
             content = file.read(size)
         if len(content) != size:
             raise DataError(f"the tar {shown(self.shards[k])} became shorter. Fetch it again.")
-        return read_bytes(content, f"{i - int(self.starts[k])} in {shown(self.shards[k])}")
+        return read_bytes(content, f"{i - int(self.starts[k])} in {shown(self.shards[k])}", at_least)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 import labkit.data.webdataset
 from labkit.data.datasets import load_dataset
 from labkit.data.folders import data_dir
+from labkit.data.images import ImageDataset
 from labkit.data.presence import presence
 from labkit.data.schema import Manifest
 from labkit.errors import DataError
@@ -134,6 +135,33 @@ def test_random_access_from_threads_and_processes() -> None:
     assert [level for batch in loader for level in batch.tolist()] == LEVELS
     some = train.subset([4, 1])
     assert [Pixels(some)[i] for i in (0, 1)] == [50, 20]
+
+
+def test_a_jpeg_is_decoded_as_small_as_that_of_a_file(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    (tmp_path / "image.jpg").write_bytes(buffer.getvalue())
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in (("s0.jpg", buffer.getvalue()), ("s0.cls", b"0")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    write(whole() | {"train/0.tar": packed.getvalue()})
+    tars = load_dataset(manifest((3, 2)))
+
+    class Take:
+        at_least = 40
+
+        def __call__(self, image: Image.Image) -> np.ndarray:
+            return np.asarray(image)
+
+    expected = ImageDataset.from_files([tmp_path / "image.jpg"]).use(0, Take())
+    assert expected.shape == (48, 64, 3)
+    np.testing.assert_array_equal(tars.use(0, Take()), expected)
+    np.testing.assert_array_equal(tars.subset([1, 0]).use(1, Take()), expected)
+    assert tars[0][0].size == (128, 96)
 
 
 def test_the_index_is_kept_and_made_anew_for_another_tar(monkeypatch: pytest.MonkeyPatch) -> None:
