@@ -21,18 +21,17 @@ def ours_against_published(frame: pd.DataFrame, method: str) -> Figure:
     """A point for each row that was run and published, in percent; on the line both are equal.
 
     Args:
-        frame: of a `labkit.papers.report.Section`, with rows that have both.
+        frame: of a `labkit.papers.report.Section`, only rows that have both.
         method: "turtle" or "must".
     """
-    both = frame[frame[method].notna() & frame[f"{method}_published"].notna()]
-    x, y = 100 * both[f"{method}_published"].to_numpy(), 100 * both[method].to_numpy()
+    x, y = 100 * frame[f"{method}_published"].to_numpy(), 100 * frame[method].to_numpy()
     fig, axes = figure(width=5.5, height=5.0)
     ax = axes[0, 0]
     ax.plot([0, 100], [0, 100], color="#999999", linewidth=1, zorder=1)
     ax.scatter(x, y, s=30, color=color(0), zorder=2)
     far = np.argsort(-np.abs(y - x), kind="stable")[:8]  # names of all would cover one another
     for i in far:
-        name = both["dataset"].iloc[int(i)]
+        name = frame["dataset"].iloc[int(i)]
         right = x[i] < 75
         offset = (5, 4) if right else (-5, 4)
         ax.annotate(

@@ -96,10 +96,10 @@ def _values(rows: pd.DataFrame, found: Sequence[Section]) -> dict[str, Any]:
 def _figures(section: Section) -> Iterator[dict[str, Any]]:
     """PNG and alternative text of the figures of a table; none where nothing of a kind was run."""
     frame, method = section.frame, section.paper
-    both = frame[method].notna() & frame[f"{method}_published"].notna()
+    both = frame["difference"].notna()
     if both.any():
         alt = f"Scatter of our accuracy against the published one, {int(both.sum())} points; the numbers of the table."
-        yield {"png": to_png(ours_against_published(frame, method)), "alt": alt}
+        yield {"png": to_png(ours_against_published(frame[both], method)), "alt": alt}
     ours = ["zero_shot", "must"] if method == "must" else ["zero_shot", "k_means", "turtle", "linear_probe"]
     run = frame[frame[ours].notna().any(axis=1)]
     if len(run):

@@ -160,7 +160,7 @@ def _work(
         dataset,
         found.state,
         found.why,
-        by_hand=manifest.source.kind == "manual",
+        by_hand=manifest.source.kind in ("manual", "folder"),
         download_gb=0.0 if not left else fetched,
         images=n,
         feature_hours=feature_seconds(left, manifest, rates) / 3600,

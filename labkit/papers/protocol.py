@@ -23,21 +23,17 @@ from labkit.devices import pick_device
 from labkit.errors import DataError, FitError, quote
 from labkit.must import PRESETS, MustConfig, preset_key
 from labkit.must.presets import PUBLISHED
+from labkit.papers.published import TURTLE
 from labkit.turtle import PAPER_GRID, Turtle
 
 SEED = 42  # the authors'
 PAPERS = ("turtle", "must")
 DATASETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
-        "turtle": (
-            "birdsnap", "caltech101", "cifar10", "cifar100", "clevr-counts", "country211", "dtd", "eurosat", "fer2013",
-            "fgvc-aircraft", "flowers102", "food101", "gtsrb", "hateful-memes", "imagenet", "kinetics700",
-            "kitti-distance", "mnist", "oxford-pets", "pcam", "rendered-sst2", "resisc45", "stanford-cars", "stl10",
-            "sun397", "ucf101",
-        ),
+        "turtle": TURTLE,
         "must": ("imagenet", "sun397", "food101", "gtsrb", "dtd", "ucf101", "oxford-pets", "caltech101"),
     }
-)  # fmt: skip
+)
 PUBLISHED_SPACES = ("clip-vit-l14", "dinov2-vit-g14")  # of TURTLE's headline row
 MEAN_PER_CLASS = ("oxford-pets", "caltech101")  # whose published numbers of MUST are mean-per-class accuracies
 NOT_SETTINGS = ("n_clusters", "random_state", "device", "progress", "race", "n_restarts")

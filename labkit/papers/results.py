@@ -10,6 +10,7 @@ import datetime
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,7 +46,7 @@ def _is_text(value: object) -> bool:
 
 _FIELDS: dict[str, Callable[[Any], bool]] = {
     "paper": lambda value: value in ("turtle", "must"),
-    "dataset": lambda value: isinstance(value, str) and value != "",
+    "dataset": lambda value: isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", value) is not None,
     "split": _is_text,
     "method": lambda value: value in METHODS,
     "spaces": lambda value: isinstance(value, list) and all(map(_is_text, value)),
