@@ -142,7 +142,7 @@ class ShardedFeatures:
         n, d = self.shape
         return f"<ShardedFeatures {n} x {d} {self.dtype} in {shown(self.folder)}>"
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("features in shards are read into a new array: copy=False cannot be had.")
         return self._rows(0, len(self)).astype(dtype or self.dtype, copy=False)
