@@ -29,7 +29,7 @@ def read_hub_rows(manifest: Manifest, source: HuggingFace, split: str) -> ImageD
     except ImportError as error:
         raise DataError(
             f"{manifest.id} comes from the Hugging Face hub and needs the library `datasets`. "
-            "Install it: pip install datasets"
+            "Install it: pip install 'labkit[papers]'"
         ) from error
     files = parquet_files(source, split)
     if manifest.stand_in and not files:
