@@ -57,7 +57,7 @@ class Layout:
     def __post_init__(self) -> None:
         expect_dtype(self.dtype)
         for name, least in (("rows", 0), ("width", 1), ("shard", 1)):
-            if not is_whole(getattr(self, name), least):
+            if not is_whole(getattr(self, name), least, 2**62):
                 raise DataError(f"{name} is {quote(getattr(self, name))}. Expected a whole number of at least {least}.")
 
     @property

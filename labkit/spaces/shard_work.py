@@ -1,0 +1,251 @@
+"""The work on shards of features: tell which images a shard is of, look at what is there, encode what is not.
+
+Each shard has a digest of its own images, made by whoever encodes it, so that no process reads all images beforehand.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import logging
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labkit.data.images import ChosenImages, ImageDataset, file_identity
+from labkit.errors import DataError, quote, shown
+from labkit.spaces.encoders import Backbone
+from labkit.spaces.features import encode_parts, expect_backbone, parts_of, stored
+from labkit.spaces.shard_files import (
+    HEADER,
+    Layout,
+    check_shard,
+    read_header,
+    shard_path,
+    write_header,
+    write_shard,
+)
+
+logger = logging.getLogger(__name__)
+
+SAMPLE = 32  # images that are looked at before a process takes part
+
+
+class ShardWork:
+    """What is needed to make any shard of a dataset's features, in any process that has the backbone and the images.
+
+    Attributes:
+        layout: of the folder, not finished.
+    """
+
+    def __init__(self, backbone: Backbone, dataset: ImageDataset, folder: Path, dtype: str, shard: int) -> None:
+        """Look at a sample of the images, and at the header in the folder, which is made where there is none.
+
+        Raises:
+            DataError: the folder has features of other images or another backbone, or something else.
+            OSError: it cannot be written to.
+        """
+        expect_backbone(backbone)
+        if not isinstance(dataset, ImageDataset) or len(dataset) == 0:
+            raise DataError(
+                f"dataset is {quote(dataset)}. Expected images, at least one, such as load_dataset(manifest)."
+            )
+        self.backbone, self.folder, self._dataset = backbone, folder, dataset
+        self._root = _root_of(dataset)
+        source = {
+            "images": _sample_identity(dataset, self._root),
+            "backbone": backbone.fingerprint,
+            "forward": str(backbone.dtype),
+            "name": backbone.name,
+        }
+        self.layout = Layout(len(dataset), backbone.dim, dtype, shard, source)
+        found = read_header(folder)
+        if found is None:
+            _expect_empty(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_header(folder, self.layout)
+        elif found.finished(()) != self.layout:
+            raise DataError(_difference(folder, found, self.layout))
+
+    def encode(self, shards: Iterable[int], *, batch_size: int | None = None, bar: Any) -> Iterator[tuple[int, str]]:
+        """Make shards, unless they are there: (shard, digest of its images) of each that is on the disk, in order.
+
+        A shard is written, and its images are digested, while the next one is encoded.
+
+        Args:
+            shards: numbers of shards. The next one is asked for before the one before it is written.
+            batch_size: as in `extract_features`.
+            bar: a tqdm that counts images.
+
+        Raises:
+            DataError: an image cannot be read, a feature is not finite or too large for the dtype, or there is no room.
+        """
+        with ThreadPoolExecutor(1) as beside:
+            images: dict[int, Future[str]] = {}
+            done: list[tuple[int, Future[str]]] = []
+            features = np.empty(0)
+            parts = self._missing_parts(shards, images, done, beside, bar)
+            for rows, part in encode_parts(self.backbone, self._dataset, parts, batch_size=batch_size, bar=bar):
+                i = rows.start // self.layout.shard
+                whole = self.layout.range(i)
+                if rows.start == whole.start:
+                    features = np.empty((len(whole), self.layout.width), self.layout.dtype)
+                features[rows.start - whole.start : rows.stop - whole.start] = stored(
+                    part, self.layout.dtype, self.backbone
+                )
+                if rows.stop == whole.stop:
+                    yield from _finished(done)  # no more than one is held while the next one is encoded
+                    done.append((i, beside.submit(self._write, i, images.pop(i), features)))
+            yield from _finished(done)
+
+    def _missing_parts(
+        self,
+        shards: Iterable[int],
+        images: dict[int, Future[str]],
+        done: list[tuple[int, Future[str]]],
+        beside: ThreadPoolExecutor,
+        bar: Any,
+    ) -> Iterator[range]:
+        """The parts of shards that are not there; those that are there go to `done`."""
+        for i in shards:
+            images[i] = beside.submit(self.images_of, i)
+            if self._path(i).exists() and self._is_whole(i, images[i].result()):
+                done.append((i, images.pop(i)))
+                bar.update(len(self.layout.range(i)))
+            else:
+                yield from parts_of(self.layout.range(i))
+
+    def images_of(self, i: int) -> str:
+        """The digest of the images of shard i: all pixels, or of files path, size, time and a sample of the content."""
+        rows, dataset = self.layout.range(i), self._dataset
+        part = slice(rows.start, rows.stop)
+        return ImageDataset(
+            np.full(len(rows), -1),
+            [],
+            array=None if dataset.array is None else dataset.array[part],
+            files=None if dataset.files is None else dataset.files[part],
+            decode=None if dataset.decode is None else ChosenImages(dataset.decode, list(rows)),
+            root=self._root,
+            origin=dataset.origin,
+        ).identity
+
+    def _path(self, i: int) -> Path:
+        return shard_path(self.folder, self.layout, i)
+
+    def _is_whole(self, i: int, images: str) -> bool:
+        try:
+            check_shard(self.folder, self.layout, i, images)
+        except DataError as error:
+            logger.warning("%s It is computed again.", error)
+            return False
+        return True
+
+    def _write(self, i: int, images: Future[str], features: np.ndarray) -> str:
+        try:
+            found = read_header(self.folder)
+            if found is not None and found.images:  # finished, and not any more
+                write_header(self.folder, self.layout)
+            write_shard(self.folder, self.layout, i, images.result(), features)
+        except OSError as error:
+            raise DataError(unwritable(self.folder, error)) from error
+        return images.result()
+
+    def is_finished(self, bar: Any) -> bool:
+        """Whether all shards are there and of these images, for who may not write to the folder."""
+        found = read_header(self.folder)
+        if found is None or len(found.images) != found.n_shards:
+            return False
+        for i in range(self.layout.n_shards):
+            images = self.images_of(i)
+            if images != found.images[i] or not self._is_whole(i, images):
+                return False
+            bar.update(len(self.layout.range(i)))
+        return True
+
+    def finish(self, images: Iterable[str]) -> None:
+        """Say in the header that all shards are there, and of which images each is.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        finished = self.layout.finished(tuple(images))
+        if read_header(self.folder) != finished:
+            write_header(self.folder, finished)
+
+
+def _sample_identity(dataset: ImageDataset, root: Path | None) -> str:
+    """A SHA-256 that tells images from others without a look at all of them, for any number of processes to agree on.
+
+    Of files: all paths below the root, and of 32 of them size, time and content. Of images in memory: the pixels of 32;
+    of others, what `ImageDataset.identity` is of.
+    """
+    n = len(dataset)
+    some = np.unique(np.linspace(0, n - 1, SAMPLE).round().astype(int)).tolist()
+    digest = hashlib.sha256(str(n).encode())
+    if dataset.array is not None:
+        digest.update(f"{dataset.array.shape} {some}".encode())
+        digest.update(np.ascontiguousarray(dataset.array[some]).data)
+    elif dataset.files is not None and root is not None:
+        above = os.path.join(root, "")  # noqa: PTH118 (of a million paths pathlib would make objects)
+        names = (name.removeprefix(above) for name in _absolute(dataset.files))
+        while several := list(itertools.islice(names, 4096)):
+            digest.update(os.fsencode("\0".join([*several, ""])))
+        for i in some:
+            digest.update(file_identity(dataset.files[i], root))
+    else:
+        digest.update(dataset.identity.encode())
+    return digest.hexdigest()
+
+
+def unwritable(folder: Path, error: OSError) -> str:
+    return f"features cannot be written to {shown(folder)} ({error}). Choose a folder that can be written and has room."
+
+
+def _root_of(dataset: ImageDataset) -> Path | None:
+    """The folder of all files, as `ImageDataset.identity` would find it."""
+    if dataset.files is None or dataset.array is not None:
+        return None
+    if dataset.root is not None:
+        return dataset.root.absolute()
+    return Path(os.path.commonpath({name.rpartition(os.sep)[0] or os.sep for name in _absolute(dataset.files)}))
+
+
+def _absolute(files: Sequence[Path]) -> Iterator[str]:
+    for name in map(os.fspath, files):
+        yield name if os.path.isabs(name) else os.path.abspath(name)  # noqa: PTH100, PTH117 (as above)
+
+
+def _finished(done: list[tuple[int, Future[str]]]) -> Iterator[tuple[int, str]]:
+    while done:
+        i, images = done.pop(0)
+        yield i, images.result()
+
+
+def _expect_empty(folder: Path) -> None:
+    """Raise a DataError where a folder has something else than what another process is just beginning."""
+    if folder.exists():
+        others = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(f".{HEADER}")]
+        if others and read_header(folder) is None:
+            raise DataError(
+                f"{shown(folder)} holds no features but {quote(sorted(others)[0])}. Choose a new or an empty folder."
+            )
+
+
+def _difference(folder: Path, found: Layout, wanted: Layout) -> str:
+    """What to say where a folder has features of something else."""
+    kept, asked = ({**dataclasses.asdict(layout), **layout.source} for layout in (found, wanted))
+    names = {
+        "rows": "images", "width": "width", "dtype": "dtype", "shard": "rows of a shard", "name": "backbone",
+        "forward": "dtype of the forward pass", "backbone": "weights or preprocessing", "images": "images themselves",
+    }  # fmt: skip
+    told = []
+    for key, name in names.items():
+        if kept.get(key) != asked.get(key):
+            is_digest = key in ("backbone", "images")
+            told.append(f"other {name}" if is_digest else f"{name} {quote(kept.get(key))}, not {quote(asked.get(key))}")
+    return f"{shown(folder)} has other features: {'; '.join(told)}. Choose another folder, or the same settings."
