@@ -23,6 +23,7 @@ from labkit.turtle.counting import estimate_n_clusters
 from labkit.turtle.inputs import as_tensors
 from labkit.turtle.prediction import found_clusters, labelings_of
 from labkit.turtle.priors import estimated, shares_of
+from labkit.turtle.published import read_published
 from labkit.turtle.racing import race
 from labkit.turtle.saved import read_turtle, write_turtle
 from labkit.turtle.settings import check_settings, random_state_of
@@ -148,6 +149,15 @@ class Turtle(ClusterMixin, BaseEstimator):
             "random_state": 42,
         }
         return cls(n_clusters, **{**settings, **changes})
+
+    @classmethod
+    def from_published(cls, path: str | os.PathLike[str], **changes: Any) -> Turtle:
+        """A labeling that the authors released, to predict with: see `labkit.turtle.published`.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or holds something else than weights and biases.
+        """
+        return read_published(cls, path, **changes)
 
     # ------------------------------------------------------------------------------------------------ fit and predict
 
@@ -290,8 +300,6 @@ class Turtle(ClusterMixin, BaseEstimator):
                 CollapseWarning,
                 stacklevel=3,
             )
-
-    # ------------------------------------------------------------------------------------------------ checks of input
 
     def _read_spaces(self, X: Any, *, reset: bool) -> list[Tensor]:
         """Check X and bring it to a list of K tensors (n, d_k) that share its memory where they can."""
