@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import IO, cast
 
 import labkit
-from labkit.cli import apply, cluster, datasets, export, must, options, predict, run, sort, zeroshot
+from labkit.cli import apply, cluster, datasets, export, features, must, options, predict, run, sort, zeroshot
 from labkit.cli.parser import Parser, examples
 from labkit.cli.terminal import Words, fill_closed_streams, plain_warnings
 from labkit.errors import DataError, LabkitError, printable
 
-COMMANDS = (cluster, apply, sort, export, predict, zeroshot, must, datasets, run)  # in the order of the help
+COMMANDS = (cluster, apply, sort, export, predict, zeroshot, must, features, datasets, run)  # in the order of the help
 
 
 def main(argv: Sequence[str] | None = None) -> int:

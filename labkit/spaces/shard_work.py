@@ -20,7 +20,7 @@ import numpy as np
 from labkit.data.images import ChosenImages, ImageDataset, file_identity
 from labkit.errors import DataError, quote, shown
 from labkit.spaces.encoders import Backbone
-from labkit.spaces.features import encode_parts, expect_backbone, parts_of, stored
+from labkit.spaces.features import encode_parts, parts_of, stored
 from labkit.spaces.shard_files import (
     HEADER,
     Layout,
@@ -50,7 +50,6 @@ class ShardWork:
             DataError: the folder has features of other images or another backbone, or something else.
             OSError: it cannot be written to.
         """
-        expect_backbone(backbone)
         if not isinstance(dataset, ImageDataset) or len(dataset) == 0:
             raise DataError(
                 f"dataset is {quote(dataset)}. Expected images, at least one, such as load_dataset(manifest)."
@@ -66,10 +65,10 @@ class ShardWork:
         self.layout = Layout(len(dataset), backbone.dim, dtype, shard, source)
         found = read_header(folder)
         if found is None:
-            _expect_empty(folder)
             folder.mkdir(parents=True, exist_ok=True)
+            _expect_empty(folder)
             write_header(folder, self.layout)
-        elif found.finished(()) != self.layout:
+        elif found.begun != self.layout:
             raise DataError(_difference(folder, found, self.layout))
 
     def encode(self, shards: Iterable[int], *, batch_size: int | None = None, bar: Any) -> Iterator[tuple[int, str]]:
@@ -167,16 +166,6 @@ class ShardWork:
             bar.update(len(self.layout.range(i)))
         return True
 
-    def finish(self, images: Iterable[str]) -> None:
-        """Say in the header that all shards are there, and of which images each is.
-
-        Raises:
-            OSError: it cannot be written.
-        """
-        finished = self.layout.finished(tuple(images))
-        if read_header(self.folder) != finished:
-            write_header(self.folder, finished)
-
 
 def _sample_identity(dataset: ImageDataset, root: Path | None) -> str:
     """A SHA-256 that tells images from others without a look at all of them, for any number of processes to agree on.
@@ -228,12 +217,9 @@ def _finished(done: list[tuple[int, Future[str]]]) -> Iterator[tuple[int, str]]:
 
 def _expect_empty(folder: Path) -> None:
     """Raise a DataError where a folder has something else than what another process is just beginning."""
-    if folder.exists():
-        others = [entry.name for entry in os.scandir(folder) if not entry.name.startswith(f".{HEADER}")]
-        if others and read_header(folder) is None:
-            raise DataError(
-                f"{shown(folder)} holds no features but {quote(sorted(others)[0])}. Choose a new or an empty folder."
-            )
+    others = sorted(entry.name for entry in os.scandir(folder) if not entry.name.startswith(f".{HEADER}"))
+    if others and read_header(folder) is None:
+        raise DataError(f"{shown(folder)} holds no features but {quote(others[0])}. Choose a new or an empty folder.")
 
 
 def _difference(folder: Path, found: Layout, wanted: Layout) -> str:

@@ -21,12 +21,13 @@ from labkit.data.images import ImageDataset
 from labkit.errors import DataError, quote, shown
 from labkit.spaces.claims import LOST, Claims, Gone, claims_in, remove_claims
 from labkit.spaces.encoders import Backbone
-from labkit.spaces.features import progress_bar
+from labkit.spaces.features import batch_rows, expect_backbone, progress_bar
 from labkit.spaces.shard_files import (
     HEADER,
     Layout,
     check_shard,
     expect_dtype,
+    finish,
     map_shard,
     missing_shards,
     read_header,
@@ -78,6 +79,8 @@ def extract_shards(
     if not isinstance(folder, str | os.PathLike):
         raise DataError(f"folder is {quote(folder)}. Expected the path of a folder for features in shards.")
     path = user_path(folder)
+    expect_backbone(backbone)
+    batch_rows(backbone, batch_size)
     try:
         work = ShardWork(backbone, dataset, path, dtype, shard)
         with progress_bar(backbone, len(dataset), progress) as bar:
@@ -97,7 +100,7 @@ def _share(work: ShardWork, batch_size: int | None, bar: Any) -> None:
     try:
         with claims_in(folder, work.layout.n_shards) as claims:
             _do_shards(work, claims, batch_size, bar)
-            work.finish(claims.results[i] for i in range(work.layout.n_shards))
+            finish(work.folder, work.layout, [claims.results[i] for i in range(work.layout.n_shards)])
         remove_claims(folder)
     except Gone:  # another process was the last one
         return
