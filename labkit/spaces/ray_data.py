@@ -33,7 +33,7 @@ class EncodeImages:
 
         rows = ray.data.read_images("s3://…", include_paths=True)
         rows = rows.map_batches(EncodeImages, fn_constructor_args=["clip-vit-l14"], batch_size=256, num_gpus=1,
-                                concurrency=8)
+                                compute=ray.data.ActorPoolStrategy(size=8))
         rows.drop_columns(["image"]).write_parquet("s3://…")
 
     Args:
@@ -123,7 +123,11 @@ def features_with_ray(
     n_shards = Layout(len(dataset), 1, dtype, shard).n_shards
     given = (backbone, dataset.without_labels(), str(path), dtype, shard, batch_size, settings)
     rows = ray.data.range(n_shards, override_num_blocks=n_shards).map_batches(
-        EncodeShards, fn_constructor_args=given, batch_size=1, concurrency=workers, num_gpus=gpus or None
+        EncodeShards,
+        fn_constructor_args=given,
+        batch_size=1,
+        num_gpus=gpus or None,
+        compute=ray.data.ActorPoolStrategy(size=workers),
     )
     try:
         images = {row["id"]: row["images"] for row in rows.iter_rows()}

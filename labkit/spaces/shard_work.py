@@ -57,7 +57,8 @@ class ShardWork:
         self.backbone, self.folder, self._dataset = backbone, folder, dataset
         self._root = _root_of(dataset)
         source = {
-            "images": _sample_identity(dataset, self._root),
+            "images": _names_digest(dataset, self._root),
+            "sample": _sample_digests(dataset, self._root),
             "backbone": backbone.fingerprint,
             "forward": str(backbone.dtype),
             "name": backbone.name,
@@ -68,8 +69,14 @@ class ShardWork:
             folder.mkdir(parents=True, exist_ok=True)
             _expect_empty(folder)
             write_header(folder, self.layout)
-        elif found.begun != self.layout:
-            raise DataError(_difference(folder, found, self.layout))
+        else:
+            different = _difference(found, self.layout)
+            if different:
+                raise DataError(
+                    f"{shown(folder)} has other features: {'; '.join(different)}. Choose another folder, or the same "
+                    "images and settings."
+                )
+            self.layout = found.begun
 
     def encode(self, shards: Iterable[int], *, batch_size: int | None = None, bar: Any) -> Iterator[tuple[int, str]]:
         """Make shards, unless they are there: (shard, digest of its images) of each that is on the disk, in order.
@@ -167,28 +174,27 @@ class ShardWork:
         return True
 
 
-def _sample_identity(dataset: ImageDataset, root: Path | None) -> str:
-    """A SHA-256 that tells images from others without a look at all of them, for any number of processes to agree on.
-
-    Of files: all paths below the root, and of 32 of them size, time and content. Of images in memory: the pixels of 32;
-    of others, what `ImageDataset.identity` is of.
-    """
-    n = len(dataset)
-    some = np.unique(np.linspace(0, n - 1, SAMPLE).round().astype(int)).tolist()
-    digest = hashlib.sha256(str(n).encode())
-    if dataset.array is not None:
-        digest.update(f"{dataset.array.shape} {some}".encode())
-        digest.update(np.ascontiguousarray(dataset.array[some]).data)
-    elif dataset.files is not None and root is not None:
+def _names_digest(dataset: ImageDataset, root: Path | None) -> str:
+    """A SHA-256 of how many images there are, and of the paths of files below the root."""
+    digest = hashlib.sha256(str(len(dataset)).encode())
+    if root is not None and dataset.files is not None:
         above = os.path.join(root, "")  # noqa: PTH118 (of a million paths pathlib would make objects)
         names = (name.removeprefix(above) for name in _absolute(dataset.files))
         while several := list(itertools.islice(names, 4096)):
             digest.update(os.fsencode("\0".join([*several, ""])))
-        for i in some:
-            digest.update(file_identity(dataset.files[i], root))
-    else:
-        digest.update(dataset.identity.encode())
     return digest.hexdigest()
+
+
+def _sample_digests(dataset: ImageDataset, root: Path | None) -> list[str]:
+    """Digests of some images, for processes to agree that theirs are the same without a look at all of them."""
+    some = np.unique(np.linspace(0, len(dataset) - 1, SAMPLE).round().astype(int)).tolist()
+    if dataset.array is not None:
+        contents = [dataset.array[i].tobytes() for i in some]
+    elif dataset.files is not None and root is not None:
+        contents = [file_identity(dataset.files[i], root) for i in some]
+    else:
+        contents = [dataset.identity.encode()]  # of their origin, and of a sample
+    return [hashlib.sha256(content).hexdigest()[:16] for content in contents]
 
 
 def unwritable(folder: Path, error: OSError) -> str:
@@ -222,16 +228,22 @@ def _expect_empty(folder: Path) -> None:
         raise DataError(f"{shown(folder)} holds no features but {quote(others[0])}. Choose a new or an empty folder.")
 
 
-def _difference(folder: Path, found: Layout, wanted: Layout) -> str:
-    """What to say where a folder has features of something else."""
+def _difference(found: Layout, wanted: Layout) -> list[str]:
+    """What tells two layouts apart, in words. Some images may have changed since, but not most of the sample."""
     kept, asked = ({**dataclasses.asdict(layout), **layout.source} for layout in (found, wanted))
     names = {
         "rows": "images", "width": "width", "dtype": "dtype", "shard": "rows of a shard", "name": "backbone",
-        "forward": "dtype of the forward pass", "backbone": "weights or preprocessing", "images": "images themselves",
+        "forward": "dtype of the forward pass",
     }  # fmt: skip
-    told = []
-    for key, name in names.items():
-        if kept.get(key) != asked.get(key):
-            is_digest = key in ("backbone", "images")
-            told.append(f"other {name}" if is_digest else f"{name} {quote(kept.get(key))}, not {quote(asked.get(key))}")
-    return f"{shown(folder)} has other features: {'; '.join(told)}. Choose another folder, or the same settings."
+    told = [
+        f"{name} {quote(kept.get(key))}, not {quote(asked[key])}"
+        for key, name in names.items()
+        if kept.get(key) != asked[key]
+    ]
+    sample = kept.get("sample")
+    alike = [a == b for a, b in zip(sample if isinstance(sample, list) else [], asked["sample"], strict=False)]
+    if kept.get("backbone") != asked["backbone"]:
+        told.append("other weights or preprocessing")
+    if kept.get("images") != asked["images"] or 2 * sum(alike) < len(asked["sample"]):
+        told.append("other images")
+    return told
