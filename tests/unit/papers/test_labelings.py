@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,11 @@ from labkit.errors import DataError
 from labkit.papers.labelings import DATASETS, SPACES, labeling_path
 from labkit.spaces.papers import TURTLE_SPACES
 
-AUTHORS = (  # the list in the README of the authors' repository
+AUTHORS = re.findall(  # the list in the README of the authors' repository
+    r"\w+",
     "food101, cifar10, cifar100, birdsnap, sun397, cars, aircraft, dtd, pets, caltech101, flowers, mnist, fer2013, "
-    "stl10, eurosat, resisc45, gtsrb, kitti, country211, pcam, ucf101, kinetics700, clevr, hatefulmemes, sst, imagenet"
-).split(", ")
+    "stl10, eurosat, resisc45, gtsrb, kitti, country211, pcam, ucf101, kinetics700, clevr, hatefulmemes, sst, imagenet",
+)
 
 
 def test_every_space_of_the_paper_has_its_name() -> None:
