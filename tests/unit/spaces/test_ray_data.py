@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from labkit.data.images import ImageDataset
 from labkit.errors import DataError
 from labkit.spaces.ray_data import EncodeImages, EncodeShards, features_with_ray
 from labkit.spaces.shards import extract_shards
+from tests.unit.spaces.test_shards import code_of_the_page
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
 IMAGES = ImageDataset.from_images(NOISE)
@@ -33,12 +35,24 @@ def ray() -> Iterator[None]:
             ray.shutdown()
 
 
-def test_a_ray_of_one_machine_equals_our_own_extraction(ray: None, tmp_path: Path) -> None:
-    ours = extract_shards(lk.load_backbone("pixels", device="cpu"), IMAGES, tmp_path / "ours", shard=16, batch_size=8)
-    theirs = features_with_ray("pixels", IMAGES, tmp_path / "ray", shard=16, batch_size=8, device="cpu")
+def test_the_example_of_the_page_equals_our_own_extraction(
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = next(text for text in code_of_the_page() if "features_with_ray" in text)
+    for given, here in (
+        ("imagenet", "digits"), ("clip-vit-l14", "pixels"), ("8192", "512"), ("workers=8", "workers=1"),
+        ("gpus=1", 'gpus=0, device="cpu"'),
+    ):  # fmt: skip
+        assert given in example
+        example = example.replace(given, here)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    theirs, out = names["features"], tmp_path / "ours"
+    ours = extract_shards(lk.load_backbone("pixels", device="cpu"), lk.load_dataset("digits"), out, shard=512)
     np.testing.assert_array_equal(np.asarray(theirs), np.asarray(ours))
     assert theirs.identity == ours.identity
-    assert (tmp_path / "ray" / "features.json").read_bytes() == (tmp_path / "ours" / "features.json").read_bytes()
+    assert (tmp_path / "features/by-ray/features.json").read_bytes() == (out / "features.json").read_bytes()
 
 
 def test_batches_of_images_of_any_shape_get_their_features() -> None:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import pickle
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from torch import nn
 import labkit as lk
 from labkit.data.images import ImageDataset
 from labkit.errors import DataError
+from labkit.papers.standins import write_stand_ins
 from labkit.spaces import claims as claims_module
 from labkit.spaces import features as features_module
 from labkit.spaces import shard_work as work_module
@@ -214,6 +216,18 @@ def test_images_that_are_no_files(kind: str, pixels: lk.Backbone, images: ImageD
         assert (features.read([33]) == 1).all()
 
 
+def test_images_in_tars(pixels: lk.Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "data"))
+    write_stand_ins(tmp_path / "data", ["stanford-cars"])
+    dataset = lk.load_dataset("stanford-cars", "train")
+    assert dataset.files is dataset.array is None
+    features = extract_shards(pixels, dataset, tmp_path / "out", dtype="float32", shard=64)
+    assert len(features) == len(dataset) > 3 * 64
+    np.testing.assert_array_equal(np.asarray(features), features_module.encode_images(pixels, dataset))
+    with pytest.raises(DataError, match="other images"):
+        extract_shards(pixels, dataset.subset(range(len(dataset))[::-1]), tmp_path / "out", dtype="float32", shard=64)
+
+
 def test_what_is_there_is_checked_and_not_computed_again(
     pixels: lk.Backbone, images: ImageDataset, tmp_path: Path, encoded: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -374,6 +388,24 @@ def test_a_finished_folder_may_be_read_only(
     with pytest.raises(DataError, match="cannot be written to"):
         extract_shards(pixels, images, out, shard=SHARD)
     assert encoded == []
+
+
+def code_of_the_page() -> list[str]:
+    """The Python code of docs/scale.md."""
+    page = (Path(__file__).parents[3] / "docs" / "scale.md").read_text("utf-8")
+    return re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def test_the_example_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    example = next(text for text in code_of_the_page() if "extract_shards" in text)
+    for given, here in (("imagenet", "digits"), ("clip-vit-l14", "pixels"), ("8192", "512"), ("progress=True", "")):
+        assert given in example
+        example = example.replace(given, here)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["features"].shape == (len(names["images"]), 784)
+    assert np.abs(np.asarray(lk.ShardedFeatures.open("features/centered"), np.float64).mean(0)).max() < 1e-3
 
 
 # -------------------------------------------------------------------------------------------------------------- claims
