@@ -129,13 +129,15 @@ class ShardWork:
     def images_of(self, i: int) -> str:
         """The digest of the images of shard i: all pixels, or of files path, size, time and a sample of the content."""
         rows, dataset = self.layout.range(i), self._dataset
-        part = slice(rows.start, rows.stop)
+        part, decode = slice(rows.start, rows.stop), dataset.decode
+        if dataset.files is None and decode is not None:
+            decode = ChosenImages(decode, list(rows))
         return ImageDataset(
             np.full(len(rows), -1),
             [],
             array=None if dataset.array is None else dataset.array[part],
             files=None if dataset.files is None else dataset.files[part],
-            decode=None if dataset.decode is None else ChosenImages(dataset.decode, list(rows)),
+            decode=decode,
             root=self._root,
             origin=dataset.origin,
         ).identity

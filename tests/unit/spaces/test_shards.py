@@ -362,9 +362,9 @@ def test_all_images_are_identified_once(
     seen: list[str] = []
     original = images_module.file_identity
 
-    def watched(path: Path, root: Any) -> bytes:
+    def watched(path: Path, *arguments: Any, **named: Any) -> bytes:
         seen.append(path.name)
-        return original(path, root)
+        return original(path, *arguments, **named)
 
     monkeypatch.setattr(images_module, "file_identity", watched)
     extract_shards(pixels, images, tmp_path / "out", shard=SHARD)
