@@ -523,7 +523,7 @@ HUB = {"kind": "huggingface", "repo": "me/mine", "image": "img", "label": "fine"
 
 def test_huggingface_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match="pip install datasets"):
+    with pytest.raises(DataError, match=r"labkit\[papers\]"):
         load_dataset(make_manifest(tmp_path, HUB, ["a", "b"], train=2))
 
 
