@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from labkit._files import open_regular
-from labkit.data.draws import draw_rows, list_digest, takes_all
+from labkit.data.draws import draw_rows, takes_all
 from labkit.data.file_list import FileList
 from labkit.data.folders import JUNK
 from labkit.data.hdf5 import read_hdf5
@@ -42,8 +42,7 @@ def read_layout(manifest: Manifest, layout: Layout, root: Path, split: str) -> I
     Nothing is decoded. Opening takes time and memory linear in the number of files: about 50 bytes each.
 
     Raises:
-        DataError: a folder, list or file is missing, a label is none of the manifest, or the list of files is not the
-            one that the manifest has the digest of.
+        DataError: a folder, list or file is missing, or a label is none of the manifest.
     """
     numbers = ClassNumbers(manifest, layout)
     draw = getattr(manifest.source, "draw", None)
@@ -51,13 +50,6 @@ def read_layout(manifest: Manifest, layout: Layout, root: Path, split: str) -> I
     if draw is not None:
         _expect_total(manifest, draw, len(dataset))
         dataset = dataset.subset(draw_rows(draw, dataset.labels, "train" if split == "train" else "test"))  # type: ignore[arg-type]
-    expected = manifest.digest.get(split)
-    if expected is not None and dataset.files is not None and list_digest(dataset.files) != expected:
-        raise DataError(
-            f"the {len(dataset)} files of {manifest.id} in split {split} are not those that the manifest has the "
-            "digest of: files are missing, added or renamed. Fetch the dataset again, or remove `digest` from the "
-            "manifest."
-        )
     return dataset
 
 
