@@ -101,9 +101,9 @@ class Lab:
 
     def thumbnails(self, dataset: str, split: str = "train", *, side: int = 128) -> list[Image.Image]:
         """The images of a split, to show: all in memory, none larger than `side` pixels, so that photographs fit."""
-        shown = []
-        for image, _ in self.images(dataset, split):
-            shown.append(image.copy())  # thumbnail() changes the image itself
+        shown, images = [], self.images(dataset, split)
+        for i in range(len(images)):
+            shown.append(images[i][0].copy())  # thumbnail() changes the image itself
             shown[-1].thumbnail((side, side))
         return shown
 

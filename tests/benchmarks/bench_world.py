@@ -68,11 +68,12 @@ def worlds(given: argparse.Namespace) -> Iterator[World]:
         return
     for name in given.datasets:
         manifest = lk.load_manifest(name)
-        train, test = ([REAL / "photos" / folder for folder in folders] for folders in FOLDERS[name])
-        if not all(folder.is_dir() for folder in train + test):
+        fit_on, judge_on = ([REAL / "photos" / folder for folder in folders] for folders in FOLDERS[name])
+        if not all(folder.is_dir() for folder in fit_on + judge_on):
             print(f"The photographs of {name} are not in {REAL}. Give the folder that holds photos/ in $LABKIT_REAL.")
             continue
-        yield World(name, read(train, manifest.classes), read(test, manifest.classes), lk.load_prompts(manifest))
+        train, test = (read(folders, manifest.classes) for folders in (fit_on, judge_on))
+        yield World(name, train, test, lk.load_prompts(manifest))
 
 
 def clusterings(world: World, combination: tuple[str, ...], seeds: list[int]) -> dict[str, list[float]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from labkit.course.series import run_series
+from labkit.data.layout_kinds import Folders
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Archive
 
@@ -26,6 +27,7 @@ def miniature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]
     """A data folder with some photographs of each class, where the archive would unpack; the sizes of the splits."""
     source = load_manifest("clothing-small").source
     assert isinstance(source, Archive)
+    assert isinstance(source.layout, Folders)
     folders = [*source.layout.train, *source.layout.test]
     for below, here, n in zip(folders, ("train", "val", "test"), (12, 6, 6), strict=True):
         for photographs in sorted((REAL / here).iterdir()):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from labkit import cli
 from labkit.course import results, series, setup
@@ -36,3 +37,21 @@ def test_photos_needs_one_download_and_no_hub() -> None:
     assert first.download_gb == 0.1
     assert others
     assert all(isinstance(manifest.source, Builtin) for manifest in others), "a second download"
+
+
+def test_photographs_are_shown_small_and_not_class_by_class(tmp_path: Path) -> None:
+    lab = setup.setup("photos")
+    for name in ("a", "b"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(20):
+            Image.new("RGB", (300, 200), (i, 0, 0)).save(tmp_path / f"photos/{name}/{i:02d}.png")
+    folder = str(tmp_path / "photos")
+    shown = lab.thumbnails(folder, side=60)
+    assert [image.size for image in shown] == [(60, 40)] * 40
+    assert lab.images(folder)[0][0].size == (300, 200)
+    rows = lab.some_rows(folder, 10)
+    assert len(set(rows.tolist())) == 10
+    assert set(lab.labels(folder)[rows]) == {0, 1}
+    assert lab.some_rows("digits", 10, "test").tolist() == list(range(10))  # no order of classes to break
+    assert len(lab.some_rows("digits", 10**6, "test")) == 360
+    assert [image.size for image in lab.thumbnails("digits", "test")[:2]] == [(8, 8)] * 2
