@@ -48,7 +48,7 @@ class ImageDataset:
     classes: list[str]
     array: np.ndarray | None = None
     files: Sequence[Path] | None = None
-    decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
+    decode: Callable[..., Image.Image] | None = None  # where there is neither; must survive pickle, for workers
     names: list[str] | None = None
     root: Path | None = None
     origin: str = ""
@@ -206,18 +206,19 @@ class ImageDataset:
         Raises:
             DataError: the image is missing, truncated or not an image.
         """
+        at_least = getattr(function, "at_least", None)
         if self.array is None and self.files is not None and self.decode is None:
-            return use_image(self.files[i], function, getattr(function, "at_least", None))
-        return function(self._image(i))
+            return use_image(self.files[i], function, at_least)
+        return function(self._image(i, at_least))
 
-    def _image(self, i: int) -> Image.Image:
+    def _image(self, i: int, at_least: int | None = None) -> Image.Image:
         if self.array is not None:
             return Image.fromarray(self.array[i])
         if self.decode is None:
             assert self.files is not None
             return read_image(self.files[i])
         try:
-            image = self.decode(i)
+            image = self.decode(i, at_least) if getattr(self.decode, "scales", False) else self.decode(i)
             if not isinstance(image, Image.Image):
                 raise TypeError(f"decode gave {quote(image)}, not an image")
             return image
@@ -314,11 +315,16 @@ class HeldImages:
 class ChosenImages:
     """Decodes image i of a subset; a class, so that worker processes can be sent it."""
 
-    decode: Callable[[int], Image.Image]
+    decode: Callable[..., Image.Image]
     rows: list[int]
 
-    def __call__(self, i: int) -> Image.Image:
-        return self.decode(self.rows[i])
+    @property
+    def scales(self) -> bool:
+        """Whether it takes `at_least`, as `labkit.data.webdataset.TarImages` does."""
+        return getattr(self.decode, "scales", False)
+
+    def __call__(self, i: int, at_least: int | None = None) -> Image.Image:
+        return self.decode(self.rows[i], at_least) if self.scales else self.decode(self.rows[i])
 
 
 @dataclass(frozen=True)

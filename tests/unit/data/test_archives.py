@@ -13,6 +13,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,15 @@ def test_an_archive_is_fetched_once_and_unpacked(server: Server, name: str, pack
     assert state(found) == "here"
     left = {path.name for path in (data_dir() / "mine").iterdir()}
     assert left == {"all", JOURNAL}
+
+
+def test_of_several_threads_one_fetches(server: Server) -> None:
+    content = server.files["all.zip"] = zipped(IMAGES)
+    found = manifest([{"url": server.url("all.zip"), "sha256": sha256(content)}])
+    with ThreadPoolExecutor(4) as pool:
+        sizes = list(pool.map(lambda split: len(load_dataset(found, split)), ["train", "test"] * 2))
+    assert sizes == [4] * 4
+    assert len(server.asked) == 1
 
 
 def test_archives_within_archives_and_files_of_several_addresses(server: Server) -> None:
