@@ -22,6 +22,7 @@ from PIL import Image
 from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
 from labkit.data.archives import fetch_archive
+from labkit.data.draws import list_digest
 from labkit.data.folders import data_dir
 from labkit.data.hub_rows import read_hub_rows
 from labkit.data.images import ImageDataset, MismatchError
@@ -60,13 +61,24 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
         raise DataError(
             f"{manifest.id}, split {split}: {error} Fetch the data again, or correct `classes` in the manifest."
         ) from error
+    _expect_size(manifest, split, len(dataset))
+    expected = manifest.digest.get(split)
+    if expected is not None and dataset.files is not None and list_digest(dataset.files) != expected:
+        raise DataError(
+            f"the {len(dataset)} files of {manifest.id} in split {split} are not those that the manifest has the "
+            "digest of: files are missing, added or renamed. Fetch the dataset again, or remove `digest` from the "
+            "manifest."
+        )
+    return dataset
+
+
+def _expect_size(manifest: Manifest, split: str, n_found: int) -> None:
     promised = manifest.splits[split]
-    if len(dataset) != promised.size:
-        has = f"{manifest.id} has {len(dataset)} images in split {split}, but its manifest promises {promised.size}"
-        if promised.exact or not len(dataset):
+    if n_found != promised.size:
+        has = f"{manifest.id} has {n_found} images in split {split}, but its manifest promises {promised.size}"
+        if promised.exact or not n_found:
             raise DataError(f"{has}. Complete the data, or correct `splits.{split}.size` in the manifest.")
         logger.warning("%s: the source itself loses images, so results are not comparable to the last digit.", has)
-    return dataset
 
 
 def _origin(manifest: Manifest, split: str) -> str:

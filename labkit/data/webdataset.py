@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from labkit.data.decoding import read_bytes
 from labkit.data.hub import cache_only_if_unreachable, data_hub, find_snapshot
 from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, WebDataset
+from labkit.data.tar_members import tar_members
 from labkit.errors import DataError, quote, shorten, shown
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -121,7 +121,7 @@ def _missing(root: Path, folders: Sequence[str]) -> list[str]:
         except OSError:
             missing.append(f"{folder}/nshards.txt")
             continue
-        there = set(os.listdir(root / folder))  # noqa: PTH208
+        there = {path.name for path in (root / folder).iterdir() if path.exists()}  # links that lead somewhere
         missing += [f"{folder}/{i}.tar" for i in range(n) if f"{i}.tar" not in there]
     return missing
 
@@ -146,7 +146,7 @@ def _expect_classes(manifest: Manifest, root: Path) -> None:
         if len(named) != manifest.n_classes:
             raise DataError(
                 f"{shown(root / 'classnames.txt')} has {len(named)} classes, and the manifest {manifest.id} has "
-                f"{manifest.n_classes}. Correct `classes` or `source.repo`."
+                f"{manifest.n_classes}. Fetch it again where it is not complete, or correct `classes` or `source.repo`."
             )
 
 
@@ -173,7 +173,7 @@ def _index(shard: Path) -> np.ndarray:
             return index
     try:
         index = np.array(list(_samples(shard)), dtype=np.int64).reshape(-1, 3)
-    except (OSError, tarfile.TarError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -187,35 +187,22 @@ def _index(shard: Path) -> np.ndarray:
 
 def _samples(shard: Path) -> Iterator[tuple[int, int, int]]:
     """Offset, size and class number of the images of a tar, which is read from header to header."""
-    size = shard.stat().st_size
     images: dict[str, tuple[int, int]] = {}
     numbers: dict[str, int] = {}
-    order: list[str] = []
-    with open_regular(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # which would grow with every file
-            if not member.isreg():
-                continue
-            end = member.offset_data + member.size
-            if end > size:
-                raise ValueError(f"{quote(member.name)} goes on to byte {end:,} of {size:,}")
-            folder, _, last = member.name.rpartition("/")
+    with open_regular(shard) as file:
+        for name, offset, size in tar_members(file, shard.stat().st_size):
+            folder, _, last = name.rpartition("/")
             stem, _, kind = last.partition(".")
             key, kind = f"{folder}/{stem}", kind.lower()
-            if kind in IMAGES and key not in images:
-                images[key] = (member.offset_data, member.size)
-                order.append(key)
+            if kind in IMAGES:
+                images.setdefault(key, (offset, size))
             elif kind == "cls":
-                content = tar.extractfile(member)
-                text = content.read(MOST_LABEL + 1) if content is not None else b""
-                numbers[key] = int(text)
-        file.seek(tar.offset)
-        if file.read(512) != bytes(512):  # a whole tar ends with blocks of zeros; tarfile takes any end for one
-            raise ValueError(f"it breaks off at byte {tar.offset:,}")
-    without = [key for key in order if key not in numbers]
+                file.seek(offset)
+                numbers[key] = int(file.read(min(size, MOST_LABEL)))
+    without = [key for key in images if key not in numbers]
     if without:
         raise ValueError(f"{quote(without[0])} has an image and no class number")
-    return ((*images[key], numbers[key]) for key in order)
+    return ((*place, numbers[key]) for key, place in images.items())
 
 
 @dataclass(frozen=True, eq=False)

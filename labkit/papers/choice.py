@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from labkit._inputs import named_spaces
+from labkit._stored import as_spaces
 from labkit.devices import fast_dtype, pick_device
 from labkit.turtle import FeatureTransform, Sweep, Turtle
-from labkit.turtle.inputs import as_tensors
 from labkit.turtle.probe import cross_validated_accuracy
 from labkit.turtle.sweep import FEATURE_SCALE, N_COMPONENTS, N_SCORED_OF_CLUSTER, WHITENING
 from labkit.turtle.transform import transformed
@@ -62,7 +62,7 @@ def generalization(spaces: Sequence[Any], turtles: Sequence[Turtle], *, n_scored
     rows = torch.randperm(n, generator=generator)[:most].sort().values
     labelings = torch.from_numpy(np.stack([turtle.labels_[rows.numpy()] for turtle in turtles])).to(device)
     scores = []
-    for space in as_tensors(named_spaces(list(spaces))):
+    for space in as_spaces(named_spaces(list(spaces))):
         transform = FeatureTransform.from_rows(space, rows, N_COMPONENTS, WHITENING, FEATURE_SCALE)
         features = transformed(space, transform, rows, device, torch.float32).to(fast_dtype(device))
         folds = torch.Generator().manual_seed(seed)  # the same in all spaces

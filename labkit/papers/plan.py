@@ -153,6 +153,8 @@ def _work(
     except LabkitError as error:
         return Work(dataset, "unusable", " ".join(str(error).split()), download_gb=0.0)
     pieces = pieces_of(paper, manifest, scale)
+    if not pieces:
+        return Work(dataset, "unusable", f"MUST has no settings for it with {' or '.join(scale.students)}")
     left = [piece for piece in pieces if piece not in done.get((dataset, is_stand_in(manifest)), frozenset())]
     n = sum(manifest.splits[split].size for split in ("train", "test"))
     fetched = getattr(manifest, "download_gb", None) if found.state not in HERE else 0.0

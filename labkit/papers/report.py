@@ -189,10 +189,11 @@ def _chosen(own: pd.DataFrame) -> str:
     if not len(found):
         return ""
     chosen = found.iloc[-1]
-    parts = [f"{name.replace('_lr', '')} {chosen[name]:g}" for name in ("outer_lr", "inner_lr") if name in chosen]
+    rates = {name: chosen.get(name) for name in ("outer_lr", "inner_lr")}
+    parts = [f"{name.replace('_lr', '')} {rate}" for name, rate in rates.items() if rate is not None]
     parts += [str(chosen["inner_start"])] if "inner_start" in chosen else []
-    if chosen.get("n_found", 0) < chosen.get("n_clusters", 0):
-        parts.append(f"{chosen['n_found']} of {chosen['n_clusters']} clusters")
+    if chosen.get("n_found") != chosen.get("n_clusters"):
+        parts.append(f"{chosen.get('n_found')} of {chosen.get('n_clusters')} clusters")
     return ", ".join(parts)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import labkit
 from labkit._files import expect_regular, open_regular
-from labkit._inputs import is_whole
+from labkit._inputs import is_number, is_whole
 from labkit.errors import DataError, quote, shorten, shown
 
 if TYPE_CHECKING:
@@ -29,15 +29,12 @@ FILE = "results.jsonl"
 METHODS = ("zero-shot", "k-means", "linear-probe", "turtle", "turtle-published", "must")
 METRICS = ("accuracy", "mean_per_class", "nmi", "ari")
 KEY = ("paper", "dataset", "stand_in", "split", "method", "spaces", "metric", "settings", "seed", "n_train", "n_test")
+LARGEST = 2**53  # number in a result: JSON holds all whole numbers up to it
 LONGEST_LINE = 1 << 20  # bytes; a result has some hundred
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_count(value: object) -> bool:
-    return is_whole(value, 0)
+    return is_whole(value, 0, LARGEST)
 
 
 def _is_text(value: object) -> bool:
@@ -49,13 +46,13 @@ _FIELDS: dict[str, Callable[[Any], bool]] = {
     "dataset": lambda value: isinstance(value, str) and re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,99}", value) is not None,
     "split": _is_text,
     "method": lambda value: value in METHODS,
-    "spaces": lambda value: isinstance(value, list) and all(map(_is_text, value)),
+    "spaces": lambda value: isinstance(value, list) and bool(value) and all(map(_is_text, value)),
     "metric": lambda value: value in METRICS,
-    "value": lambda value: _is_number(value) and -1 <= value <= 1,
+    "value": lambda value: is_number(value, -1, 1),
     "seed": _is_count,
     "settings": lambda value: isinstance(value, dict),  # what the result follows from
     "chosen": lambda value: isinstance(value, dict),  # what was found out on the way, without labels
-    "seconds": lambda value: _is_number(value) and value >= 0,
+    "seconds": lambda value: is_number(value, 0, LARGEST),
     "stand_in": lambda value: isinstance(value, bool),
     "n_train": _is_count,
     "n_test": _is_count,

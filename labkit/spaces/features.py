@@ -7,7 +7,7 @@ import logging
 import numbers
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def extract_features(
     Raises:
         DataError: an image cannot be read, the cache cannot be written, or a feature is not finite.
     """
-    _expect_backbone(backbone)
+    expect_backbone(backbone)
     if dtype not in ("float32", "float16"):
         raise DataError(f'features can be stored as "float32" or "float16", not {quote(dtype)}.')
     dataset, name = _read_data(data, split)
@@ -111,14 +111,15 @@ def encode_images(
     Raises:
         DataError: an image cannot be read, or a feature is not finite.
     """
-    _expect_backbone(backbone)
+    expect_backbone(backbone)
     if not hasattr(dataset, "labels") or len(dataset) == 0:
         raise DataError(f"dataset is {quote(dataset)}. Expected images, at least one, such as load_dataset(manifest).")
-    starts = range(0, len(dataset), PART)
-    return np.concatenate([part for _, part in _extract(backbone, dataset, starts, batch_size, progress)])
+    with progress_bar(backbone, len(dataset), progress) as bar:
+        parts = encode_parts(backbone, dataset, parts_of(range(len(dataset))), batch_size=batch_size, bar=bar)
+        return np.concatenate([features for _, features in parts])
 
 
-def _expect_backbone(backbone: object) -> None:
+def expect_backbone(backbone: object) -> None:
     if not isinstance(backbone, Backbone):
         raise DataError(f"backbone is {quote(backbone)}. Expected what load_backbone(name) gives.")
 
@@ -134,81 +135,112 @@ def _extract_in_parts(
     """All features; those of every part are kept in the folder, and taken from there where they are."""
     features = np.empty((key["rows"], key["width"]), key["dtype"])
     todo = []
-    for start in range(0, len(dataset), PART):
-        kept = kept_features(_part_path(folder, start), _part_key(key, start))
+    for rows in parts_of(range(len(dataset))):
+        kept = kept_features(_part_path(folder, rows), _part_key(key, rows))
         if kept is None:
-            todo.append(start)
+            todo.append(rows)
         else:
-            features[start : start + PART] = kept
-    for start, part in _extract(backbone, dataset, todo, batch_size, progress):
-        if part.shape[1] != key["width"]:
-            raise DataError(f"{backbone.name} gives {part.shape[1]} features, and says that it gives {key['width']}.")
-        with np.errstate(over="ignore"):
-            features[start : start + PART] = part
-        if not np.isfinite(features[start : start + PART]).all():
-            raise DataError(f'{backbone.name} gives features that float16 cannot hold. Ask for dtype="float32".')
-        write_features(_part_path(folder, start), features[start : start + PART], _part_key(key, start))
+            features[rows.start : rows.stop] = kept
+    with progress_bar(backbone, sum(map(len, todo)), progress) as bar:
+        for rows, part in encode_parts(backbone, dataset, todo, batch_size=batch_size, bar=bar):
+            features[rows.start : rows.stop] = stored(part, key["dtype"], backbone)
+            write_features(_part_path(folder, rows), features[rows.start : rows.stop], _part_key(key, rows))
     return features
 
 
-def _part_path(folder: Path, start: int) -> Path:
-    return folder / f"{start:09d}.safetensors"
+def _part_path(folder: Path, rows: range) -> Path:
+    return folder / f"{rows.start:09d}.safetensors"
 
 
-def _part_key(key: dict[str, Any], start: int) -> dict[str, Any]:
-    return key | {"first": start, "rows": min(PART, key["rows"] - start)}
+def _part_key(key: dict[str, Any], rows: range) -> dict[str, Any]:
+    return key | {"first": rows.start, "rows": len(rows)}
 
 
-def _extract(
-    backbone: Backbone, dataset: ImageDataset, starts: Sequence[int], batch_size: int | None, progress: bool
-) -> Iterator[tuple[int, np.ndarray]]:
-    """The parts of a dataset that begin at `starts`: (start, features (up to PART, d), float32)."""
+# ------------------------------------------------------------------------------------------------------------ in parts
+
+
+def parts_of(rows: range) -> Iterator[range]:
+    """Consecutive rows in parts of `PART`."""
+    return (rows[i : i + PART] for i in range(0, len(rows), PART))
+
+
+def progress_bar(backbone: Backbone, total: int, progress: bool) -> Any:
+    """A bar that counts images."""
+    return tqdm(total=total, desc=f"{backbone.name} features", unit="image", disable=not progress)
+
+
+def stored(features: np.ndarray, dtype: str, backbone: Backbone) -> np.ndarray:
+    """Features of `encode_parts` in the dtype in which they are kept.
+
+    Raises:
+        DataError: they are not as wide as the backbone says, or float16 cannot hold them.
+    """
+    if features.shape[1] != backbone.dim:
+        raise DataError(f"{backbone.name} gives {features.shape[1]} features, and says that it gives {backbone.dim}.")
+    with np.errstate(over="ignore"):
+        features = features.astype(dtype, copy=False)
+    if not np.isfinite(features).all():
+        raise DataError(f'{backbone.name} gives features that float16 cannot hold. Ask for dtype="float32".')
+    return features
+
+
+def encode_parts(
+    backbone: Backbone, dataset: ImageDataset, parts: Iterable[range], *, batch_size: int | None = None, bar: Any
+) -> Iterator[tuple[range, np.ndarray]]:
+    """Features of parts of a dataset, in the order of the parts: (rows, features (len(rows), d) float32).
+
+    Args:
+        parts: consecutive rows, at least one in each. No batch holds rows of two of them. The next part is asked for
+            when the last batch of the one before is about to be encoded.
+        batch_size: as in `extract_features`.
+        bar: what `progress_bar` gives; it is told of every batch.
+
+    Raises:
+        DataError: an image cannot be read, or a feature is not finite.
+    """
     size = BATCH.get(backbone.device.type, 32) if batch_size is None else batch_size
     if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < 1:
         raise DataError(f"batch_size is {quote(size)}. Expected a whole number of at least 1.")
-    batches = [
-        (start, range(first, min(first + size, start + PART, len(dataset))))
-        for start in starts
-        for first in range(start, min(start + PART, len(dataset)), size)
-    ]
-    loaded = _load_ahead(dataset, backbone.preprocess, [rows for _, rows in batches])
-    total = sum(len(rows) for _, rows in batches)
-    part: list[torch.Tensor] = []
-    with tqdm(total=total, desc=f"{backbone.name} features", unit="image", disable=not progress) as bar:
-        for i, ((start, rows), pixels) in enumerate(zip(batches, loaded, strict=True)):
-            part.append(backbone.encode_image(torch.from_numpy(pixels)))
-            bar.update(len(rows))
-            if i + 1 == len(batches) or batches[i + 1][0] != start:
-                features = torch.cat(part).cpu().numpy()
-                if not np.isfinite(features).all():
-                    raise DataError(
-                        f"{backbone.name} gives features that are not finite for images "
-                        f"{start} to {start + len(features) - 1}. Look at those images, or load the backbone on a "
-                        "device with a wider dtype."
-                    )
-                yield start, features
-                part = []
+    batches = ((part, part[i : i + size]) for part in parts for i in range(0, len(part), size))
+    encoded: list[torch.Tensor] = []
+    for part, rows, pixels in _load_ahead(dataset, backbone.preprocess, batches):
+        encoded.append(backbone.encode_image(torch.from_numpy(pixels)))
+        bar.update(len(rows))
+        if rows.stop == part.stop:
+            features = torch.cat(encoded).cpu().numpy()
+            if not np.isfinite(features).all():
+                raise DataError(
+                    f"{backbone.name} gives features that are not finite for images {part.start} to {part.stop - 1}. "
+                    "Look at those images, or load the backbone on a device with a wider dtype."
+                )
+            yield part, features
+            encoded = []
 
 
-def _load_ahead(dataset: ImageDataset, preprocess: Preprocess, batches: Sequence[range]) -> Iterator[np.ndarray]:
-    """Preprocessed batches, uint8 (B, h, w, c), made by threads (PIL lets them run side by side) one batch ahead.
+def _load_ahead(
+    dataset: ImageDataset, preprocess: Preprocess, batches: Iterator[tuple[range, range]]
+) -> Iterator[tuple[range, range, np.ndarray]]:
+    """(part, rows, preprocessed pixels uint8 (B, h, w, c)) of every batch (part, rows).
 
-    Gray images have one channel; among images of more it is repeated.
+    Pixels are made by threads (PIL lets them run side by side) one batch ahead. Gray images have one channel; among
+    images of more it is repeated.
     """
 
     def load(rows: range) -> list[np.ndarray]:
         return [dataset.use(i, preprocess) for i in rows]
 
+    def submit(batch: tuple[range, range] | None) -> list[Future[list[np.ndarray]]]:
+        rows = range(0) if batch is None else batch[1]
+        chunk = min(32, -(-len(rows) // (2 * cpu_count())) or 1)
+        return [pool.submit(load, rows[i : i + chunk]) for i in range(0, len(rows), chunk)]
+
     with ThreadPoolExecutor(cpu_count()) as pool:
-
-        def submit(rows: range) -> list[Future[list[np.ndarray]]]:
-            chunk = min(32, -(-len(rows) // (2 * cpu_count())) or 1)
-            return [pool.submit(load, rows[i : i + chunk]) for i in range(0, len(rows), chunk)]
-
-        waiting = iter(batches)
-        pending = submit(next(waiting, range(0)))
-        while pending:
-            ready, pending = pending, submit(next(waiting, range(0)))
+        batch = next(batches, None)
+        pending = submit(batch)
+        while batch is not None:
+            (part, rows), ready = batch, pending
+            batch = next(batches, None)
+            pending = submit(batch)
             images = [image for future in ready for image in future.result()]
             channels = max(image.shape[2] for image in images)
-            yield np.stack([i if i.shape[2] == channels else i.repeat(channels, axis=2) for i in images])
+            yield part, rows, np.stack([i if i.shape[2] == channels else i.repeat(channels, axis=2) for i in images])

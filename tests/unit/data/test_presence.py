@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 import labkit.data.datasets
 from labkit.data.datasets import load_dataset
-from labkit.data.draws import draw_rows
+from labkit.data.draws import draw_rows, list_digest
 from labkit.data.folders import data_dir
 from labkit.data.manifests import list_manifests, load_manifest
 from labkit.data.presence import TORCHVISION, presence
@@ -228,8 +230,40 @@ def test_files_of_torchvision_are_files_and_a_draw_leaves_some() -> None:
     assert [path.name for path in train.files or []] == [every[row] for row in rows]
     assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert load_dataset(manifest, "test").labels.tolist() == [0, 1]
+    digest = {"train": list_digest(train.files or []), "test": "0" * 64}
+    checked = Manifest.model_validate(base | changes | {"classes": names, "digest": digest})
+    assert len(load_dataset(checked)) == 6
+    with pytest.raises(DataError, match=r"2 files of .* in split test are not those"):
+        load_dataset(checked, "test")
     with pytest.raises(DataError, match="has the classes AnnualCrop, Forest"):
         load_dataset(Manifest.model_validate(base | changes))
+
+
+def test_torchvision_downloads_in_one_process_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+
+    class Slow(torchvision.datasets.VisionDataset):
+        classes, labels = ("a",), np.zeros(2, dtype=np.int64)
+        data = np.zeros((2, 4, 4), dtype=np.uint8)
+
+        def __init__(self, root: str, download: bool = False) -> None:
+            if (Path(root) / "slow").exists():
+                return
+            if not download:
+                raise RuntimeError("not here")
+            log.append("begins")
+            time.sleep(0.2)
+            (Path(root) / "slow").touch()
+            log.append("ends")
+
+    monkeypatch.setattr(torchvision.datasets, "EuroSAT", Slow)
+    base = load_manifest("digits").model_dump(exclude={"stand_in"})
+    source = {"kind": "torchvision", "dataset": "EuroSAT", "args": {"train": [{}]}}
+    splits = {"train": {"size": 2, "how": "x"}}
+    manifest = Manifest.model_validate(base | {"source": source, "classes": ["a"], "splits": splits})
+    with ThreadPoolExecutor(3) as pool:
+        assert [len(found) for found in pool.map(load_dataset, [manifest] * 3)] == [2, 2, 2]
+    assert log == ["begins", "ends"]
 
 
 def test_a_half_unpacked_dataset_of_torchvision_is_not_whole() -> None:

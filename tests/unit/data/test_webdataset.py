@@ -21,6 +21,7 @@ from labkit.data.folders import data_dir
 from labkit.data.images import ImageDataset
 from labkit.data.presence import presence
 from labkit.data.schema import Manifest
+from labkit.data.tar_members import tar_members
 from labkit.errors import DataError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -205,7 +206,7 @@ def test_a_tar_that_is_cut_off_anywhere_is_an_error_that_names_it(size: int) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train/0.tar": SHARDS["train/0.tar"][:1024] + b"x" * 512 + SHARDS["train/0.tar"][1536:]}, "breaks off"),
+        ({"train/0.tar": SHARDS["train/0.tar"][:1024] + b"x" * 512 + SHARDS["train/0.tar"][1536:]}, "holds no numbers"),
         ({"train/0.tar": b"<html>not here</html>" * 500}, "cannot be read"),
         ({"train/nshards.txt": b"two"}, r"nshards\.txt says .*two.*Expected how many tars"),
         ({"train/nshards.txt": b"0"}, "Expected how many tars"),
@@ -294,3 +295,45 @@ def test_the_origin_holds_what_tells_tars_apart() -> None:
     assert "wds_mine" in origin
     assert str(len(SHARDS["train/0.tar"])) in origin
     json.dumps(origin)
+
+
+# the reader of tars
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_members_are_those_that_the_library_finds(kind: int) -> None:
+    random, buffer = np.random.default_rng(kind), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=kind, pax_headers={"comment": "of all"}) as archive:
+        for i in range(40):
+            member = tarfile.TarInfo(f"{'deep/' * int(random.integers(0, 20))}s{i:07d}.webp")
+            if kind != tarfile.USTAR_FORMAT:
+                member.name = f"{'é' * int(random.integers(0, 150))}{member.name}"
+                member.mtime = 1.5 if kind == tarfile.PAX_FORMAT else 1  # as webdataset's own writer has it
+            content = random.bytes(int(random.choice([0, 1, 511, 512, 513, 3000])))
+            member.type = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE][int(random.choice([0, 0, 0, 1, 2]))]
+            member.linkname = "x" * 120 if member.issym() and kind != tarfile.USTAR_FORMAT else "x"
+            member.size = len(content) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(content))
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as archive:
+        expected = [(m.name, m.offset_data, m.size) for m in archive if m.isreg()]
+    assert list(tar_members(io.BytesIO(buffer.getvalue()), len(buffer.getvalue()))) == expected
+    assert len(expected) > 10
+
+
+def test_a_large_size_in_binary_and_one_beyond_the_end() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo("big")
+        member.size = 9 << 33
+        archive.addfile(member, None)
+    with pytest.raises(ValueError, match=r"goes on to byte 77,309,411,840 of 10,240"):
+        list(tar_members(io.BytesIO(buffer.getvalue()), len(buffer.getvalue())))
+
+
+def test_any_changed_byte_of_a_header_is_an_error() -> None:
+    whole_tar = SHARDS["test/0.tar"]
+    for at in range(0, 512, 7):
+        changed = bytearray(whole_tar)
+        changed[at] ^= 0x15
+        with pytest.raises(ValueError, match="byte 0"):
+            list(tar_members(io.BytesIO(bytes(changed)), len(changed)))

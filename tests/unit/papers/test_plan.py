@@ -114,6 +114,14 @@ def test_a_dataset_without_a_test_split_is_told(datasets: Path, tmp_path: Path) 
     assert "Expected the splits train and test" in work.why
 
 
+def test_a_dataset_that_must_has_no_settings_for_is_told(datasets: Path, tmp_path: Path) -> None:
+    [work] = make_plan("must", tmp_path / "out", datasets=["colors"], profile="paper").work
+    assert (work.state, work.done) == ("unusable", False)
+    assert work.why == "MUST has no settings for it with clip-vit-b16 or clip-vit-l14"
+    done = reproduce("must", tmp_path / "out", datasets=["colors"], profile="paper")
+    assert "MUST has no settings for colors with clip-vit-b16" in done.failed["colors"]
+
+
 def test_networks_from_the_hub_are_counted_and_not_loaded(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

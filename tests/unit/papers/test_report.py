@@ -217,6 +217,13 @@ def test_names_from_a_file_are_text_on_the_page(tmp_path: Path) -> None:
     assert "<b>" in page.text
 
 
+@pytest.mark.parametrize("chosen", [{"outer_lr": "x" * 9, "n_found": []}, {"inner_start": None}, {"n_clusters": 1e300}])
+def test_an_odd_choice_from_a_file_is_shown_as_it_is(chosen: dict[str, Any], tmp_path: Path) -> None:
+    given = row(**PAPER, method="turtle")
+    Results(tmp_path).add(given, {"accuracy": 0.5}, chosen=chosen, seconds=1.0, device="cpu")
+    assert cells(found(tmp_path, "turtle"), "dtd")["TURTLE, ours"] == "50.0"
+
+
 def test_a_place_that_cannot_be_written_is_said(run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="cannot be written"):

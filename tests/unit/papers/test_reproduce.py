@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from safetensors import safe_open
+from scipy.special import softmax
 from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.preprocessing import normalize
 
@@ -19,12 +22,13 @@ import labkit as lk
 from labkit._files import locked_folder
 from labkit.course.profiles import PROFILES
 from labkit.data.images import ImageDataset
-from labkit.errors import DataError
+from labkit.errors import CollapseWarning, DataError
 from labkit.must import PRESETS
 from labkit.papers import job as jobs
-from labkit.papers import protocol
+from labkit.papers import labelings, protocol
 from labkit.papers import reproduce as module
 from labkit.papers.protocol import DATASETS, SCALES, pick_scale
+from labkit.papers.report import sections
 from labkit.papers.reproduce import chosen_datasets, reproduce
 from labkit.papers.results import FILE, read_rows
 from labkit.turtle import PAPER_GRID, Turtle
@@ -128,6 +132,47 @@ def test_rows_are_what_the_parts_give_by_hand(datasets: Path, tmp_path: Path) ->
     saved = Turtle.load(tmp_path / "out" / chosen["fit"])
     assert np.array_equal(saved.labels_, turtle.labels_)
     assert len(list((tmp_path / "out" / "fits" / "colors").glob("turtle-*"))) == 4
+
+
+def test_a_released_labeling_is_scored_on_our_features(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the authors release them, where it lies in the data folder; nothing is said where it does not."""
+    monkeypatch.setattr(labelings, "SPACES", {"pixels": "gray", "hog": "edges"})
+    monkeypatch.setenv("LABKIT_DATA", str(tmp_path / "data"))
+    folder = tmp_path / "data" / "turtle_tasks" / "2space" / "gray_edges"
+    folder.mkdir(parents=True)
+    generator = torch.Generator().manual_seed(0)
+    weights = [torch.randn(3, d, generator=generator) for d in (784, 324)]
+    layers = {f"phi{k}": {"weight": weight, "bias": torch.zeros(3)} for k, weight in enumerate(weights, 1)}
+    torch.save(layers, folder / "colors.pt")
+    assert reproduce("turtle", tmp_path / "out", datasets=["colors", "shades"]).failed == {}
+    table = read_rows(tmp_path / "out")
+    assert table["dataset"][table["method"] == "turtle-published"].unique().tolist() == ["colors"]
+    test = lk.load_dataset("colors", "test")
+    spaces = [lk.extract_features(lk.load_backbone(name), test, cache=False) for name in ("pixels", "hog")]
+    probs = sum(softmax(space @ weight.numpy().T, axis=1) for space, weight in zip(spaces, weights, strict=True))
+    expected = lk.clustering_accuracy(test.labels, probs.argmax(1))  # type: ignore[attr-defined]
+    assert value(table, "turtle-published", "accuracy") == expected
+    [section] = sections(table)
+    assert section.columns.count("released labelings, our features") == 1
+
+
+def test_a_collapse_is_told_and_no_warning(datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit = Turtle.fit
+
+    def collapsing(self: Turtle, *given: Any) -> Turtle:
+        fit(self, *given).n_found_ = np.array([2])
+        warnings.warn("it collapsed", CollapseWarning, stacklevel=1)  # which here is an error
+        return self
+
+    monkeypatch.setattr(Turtle, "fit", collapsing)
+    assert reproduce("turtle", tmp_path / "out", datasets=["colors"]).failed == {}
+    table = read_rows(tmp_path / "out")
+    chosen = table[table["method"] == "turtle"]["chosen"].iloc[0]
+    assert (chosen["n_found"], chosen["n_clusters"]) == (2, 3)
+    [section] = sections(table)
+    assert section.rows[-1][-1].endswith(", 2 of 3 clusters")
 
 
 def test_must_takes_the_last_epoch_of_its_preset(datasets: Path, tmp_path: Path) -> None:

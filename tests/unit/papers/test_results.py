@@ -108,9 +108,23 @@ def test_lines_that_are_no_results_are_passed_over(line: str, tmp_path: Path, ca
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("value", 2), ("value", None), ("value", float("nan")), ("spaces", "pixels"), ("method", "magic"), ("n_train", -1),
-     ("stand_in", 1), ("settings", []), ("seconds", -1.0), ("dataset", ""), ("dataset", "a b")],
-)  # fmt: skip
+    [
+        ("value", 2),
+        ("value", None),
+        ("value", float("nan")),
+        ("spaces", "pixels"),
+        ("method", "magic"),
+        ("n_train", -1),
+        ("stand_in", 1),
+        ("settings", []),
+        ("seconds", -1.0),
+        ("seconds", float("inf")),
+        ("n_test", 10**400),
+        ("spaces", []),
+        ("dataset", ""),
+        ("dataset", "a b"),
+    ],
+)
 def test_a_row_with_a_wrong_field_is_none(name: str, value: Any, tmp_path: Path) -> None:
     add(tmp_path)
     path = tmp_path / FILE

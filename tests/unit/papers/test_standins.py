@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 import json
 import os
 import random
@@ -56,19 +58,22 @@ def splits_of(name: str) -> dict[str, ImageDataset]:
     return {split: load_dataset(manifest, split) for split in ("train", "test")}
 
 
-def which(name: str, image: Image.Image, number: int, most: int) -> tuple[str, int]:
+def which(name: str, image: Image.Image, number: int) -> tuple[str, int]:
     """Split and index of the image of this class that was written and is most like the one that was read."""
     given = np.asarray(image).astype(float)
     gray = given.ndim == 2 or np.ptp(given, axis=2).max() == 0 or name in VIDEOS
     given = np.asarray(image.convert("L")).astype(float) if gray else given
+    drawn = getattr(load_once(name).source, "draw", None) is not None
     found = []
-    for split in ("train", "test", "all"):
-        for index in range(most):
-            wanted = Image.fromarray(pixels(name, number, split, index, len(given))).convert("L" if gray else "RGB")
-            found.append((float(np.abs(np.asarray(wanted) - given).mean()), split, index))
+    for split, index in itertools.product(["all"], range(4)) if drawn else (("train", 0), ("train", 1), ("test", 0)):
+        wanted = Image.fromarray(pixels(name, number, split, index, len(given))).convert("L" if gray else "RGB")
+        found.append((float(np.abs(np.asarray(wanted) - given).mean()), split, index))
     difference, split, index = min(found)
     assert difference < WORST, f"{name} has no such image of class {number}"
     return split, index
+
+
+load_once = functools.cache(load_manifest)
 
 
 # every loader
@@ -88,10 +93,10 @@ def test_a_loader_gives_each_image_its_class(name: str, data: Path) -> None:
         n = 2 if split == "train" else 1
         assert len(dataset) == n * len(dataset.classes)
         assert set(Counter(dataset.labels.tolist()).values()) == {n} or name in ("clevr-counts", "kitti-distance")
-        for i in range(len(dataset)) if len(dataset) < 500 else range(0, len(dataset), 7):
+        for i in range(0, len(dataset), max(1, len(dataset) // 100)):
             image, number = dataset[i]
             assert image.mode in MODES.get(name, {"RGB", "L"} if name in ODD_FILES else {"RGB"})
-            key = (number, *which(name, image, number, 4))
+            key = (number, *which(name, image, number))
             assert key[1] in (split, "all")
             assert key not in seen
             seen.add(key)
@@ -132,6 +137,8 @@ def test_draws_are_those_of_the_authors(data: Path) -> None:
 
 CURE = r"(?i)\b(fetch|connect|put|complete|delete|write the stand-ins again|remove|look whether)\b"  # what to do
 IMAGES = {".jpg", ".jpeg", ".png", ".ppm", ".avi", ".mp4"}
+CUT_IN_HALF = {"kitti-distance"}  # whose labels are whole again after fewer lines
+DIGESTED = {"clevr-counts", "eurosat", "kitti-distance", "resisc45"}  # whose manifests know which files are drawn
 LOSE_IMAGES = {"birdsnap", "kinetics700"}  # whose sources do: their size is not exact, and other ones are warned of
 
 
@@ -159,7 +166,7 @@ def copy_of(name: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def replace(path: Path, content: bytes | None) -> None:
     """Another file there, or none."""
-    path.unlink()
+    path.unlink(missing_ok=True)
     if content is not None:
         path.write_bytes(content)
 
@@ -168,7 +175,7 @@ def all_of(name: str) -> list[tuple[bytes, int]]:
     """The pixels and classes of both splits; of large ones, of some images."""
     found = []
     for dataset in splits_of(name).values():
-        for i in range(len(dataset)) if len(dataset) < 60 else range(0, len(dataset), len(dataset) // 30):
+        for i in range(0, len(dataset), max(1, len(dataset) // 30)):
             image, number = dataset[i]
             found.append((image.tobytes(), number))
     return found
@@ -196,8 +203,8 @@ def test_a_damaged_annotation_is_never_another_dataset(
     needed = 0
     for path in files[:5]:
         content = path.read_bytes()
-        for damaged in (None, content[: len(content) // 2]):
-            replace(path, damaged) if path.exists() else path.write_bytes(damaged or b"")
+        for damaged in (None, *[content[: len(content) // 2]] * (name not in CUT_IN_HALF)):
+            replace(path, damaged)
             needed += expect_error_or(name, intact)
         replace(path, content)
     assert needed > 0
@@ -229,7 +236,7 @@ def test_a_missing_image_and_half_of_one(
         assert len(load_dataset(name)) == len(dataset) - 1
         assert "the source itself loses images" in caplog.text
         return
-    if load_manifest(name).source.kind in ("archive", "manual"):  # with a digest, as drawn lists have in the real set
+    if name in DIGESTED:
         manifest = load_manifest(name).model_copy(update={"digest": {"train": list_digest(dataset.files)}})
         with pytest.raises(DataError, match=CURE):
             load_dataset(manifest)
@@ -263,7 +270,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_same_call_makes_the_same_bytes(everything: Path, tmp_path: Path) -> None:
-    sizes = write_stand_ins(tmp_path / "again", [*SMALL, "stanford-cars"])
+    sizes = write_stand_ins(tmp_path / "again", SMALL)
     assert sizes == {name: {"train": 2 * n, "test": n} for name in sizes for n in [load_manifest(name).n_classes]}
     written, before = tree(tmp_path / "again"), tree(everything)
     del written[writing.INDEX]
