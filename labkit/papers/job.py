@@ -21,8 +21,7 @@ from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.papers.results import Results
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
-
-SIZED = ("efficientnet-lite0",)  # networks that see other sizes than their own; the rest have one for all purposes
+from labkit.spaces.weights import EFFICIENTNETS
 
 
 class Backbones:
@@ -34,7 +33,7 @@ class Backbones:
 
     def __getitem__(self, name: str) -> Backbone:
         if name not in self._loaded:
-            size = self.scale.image_size if name in SIZED else None
+            size = self.scale.image_size if name in EFFICIENTNETS else None  # the others have one
             self._loaded[name] = load_backbone(name, image_size=size, dtype=self.scale.forward_dtype())
         return self._loaded[name]
 

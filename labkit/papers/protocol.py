@@ -124,8 +124,8 @@ SCALES: Mapping[str, Scale] = MappingProxyType(
             Scale(
                 "photos",
                 "small models on real photographs, labkit's own settings of both methods",
-                ("efficientnet-lite0", "hog"),
-                None,
+                ("efficientnet-lite0", "efficientnet-lite2"),
+                224,
                 "pocket-clip",
                 ("pocket-vit",),
                 {**_SMALL, "n_outer_steps": 250, "n_inner_steps": 3, "dtype": "float32"},

@@ -150,7 +150,7 @@ def test_bundled_networks_are_run(datasets: Path) -> None:
 
 
 def test_all_networks_of_the_profiles_are_known() -> None:
-    bundled = {"efficientnet-lite0", "pixels", "hog", "pocket-clip", "pocket-vit"}
+    bundled = {"efficientnet-lite0", "efficientnet-lite2", "pixels", "pocket-clip", "pocket-vit"}
     for scale in SCALES.values():
         assert {*scale.spaces, scale.image_text, *scale.students} <= {*bundled, *NETWORKS}
 
