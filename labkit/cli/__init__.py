@@ -14,24 +14,29 @@ from pathlib import Path
 from typing import IO, cast
 
 import labkit
-from labkit.cli import apply, cluster, datasets, export, must, options, predict, report, reproduce, run, sort, zeroshot
+from labkit.cli import (
+    apply,
+    cluster,
+    datasets,
+    export,
+    features,
+    must,
+    options,
+    predict,
+    report,
+    reproduce,
+    run,
+    sort,
+    zeroshot,
+)
 from labkit.cli.parser import Parser, examples
 from labkit.cli.terminal import Words, fill_closed_streams, plain_warnings
 from labkit.errors import DataError, LabkitError, printable
 
-COMMANDS = (
-    cluster,
-    apply,
-    sort,
-    export,
-    predict,
-    zeroshot,
-    must,
-    datasets,
-    reproduce,
-    report,
-    run,
-)  # in the order of the help
+COMMANDS = (  # in the order of the help
+    *(cluster, apply, sort, export, predict, zeroshot, must),  # your own images
+    *(datasets, features, reproduce, report, run),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from labkit._files import cache_dir
+from labkit.data.decoding import plain_image
 from labkit.data.hub import cache_only_if_unreachable, find_snapshot
-from labkit.data.images import HubImages, ImageDataset
+from labkit.data.images import ImageDataset
 from labkit.data.schema import HuggingFace, Manifest
 from labkit.errors import DataError, shorten, shown
 
@@ -29,7 +32,7 @@ def read_hub_rows(manifest: Manifest, source: HuggingFace, split: str) -> ImageD
     except ImportError as error:
         raise DataError(
             f"{manifest.id} comes from the Hugging Face hub and needs the library `datasets`. "
-            "Install it: pip install datasets"
+            "Install it: pip install 'labkit[papers]'"
         ) from error
     files = parquet_files(source, split)
     if manifest.stand_in and not files:
@@ -93,3 +96,14 @@ def where_rows_are(source: HuggingFace) -> str:
         if folder.is_dir():
             return shown(folder)
     return ""
+
+
+@dataclass(frozen=True)
+class HubImages:
+    """Decodes image i of a table from the Hugging Face hub; a class, so that worker processes can be sent it."""
+
+    rows: Any
+    column: str
+
+    def __call__(self, i: int) -> Image.Image:
+        return plain_image(self.rows[i][self.column]).convert("RGB")

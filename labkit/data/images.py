@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -140,6 +140,9 @@ class ImageDataset:
         """
         i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
         return self._image(i), int(self.labels[i])
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        return (self[i] for i in range(len(self)))
 
     @property
     def identity(self) -> str:
@@ -325,24 +328,3 @@ class ChosenImages:
 
     def __call__(self, i: int, at_least: int | None = None) -> Image.Image:
         return self.decode(self.rows[i], at_least) if self.scales else self.decode(self.rows[i])
-
-
-@dataclass(frozen=True)
-class TorchvisionImages:
-    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
-
-    pairs: Any
-
-    def __call__(self, i: int) -> Image.Image:
-        return plain_image(self.pairs[i][0]).convert("RGB")
-
-
-@dataclass(frozen=True)
-class HubImages:
-    """Decodes image i of a table from the Hugging Face hub; a class, so that worker processes can be sent it."""
-
-    rows: Any
-    column: str
-
-    def __call__(self, i: int) -> Image.Image:
-        return plain_image(self.rows[i][self.column]).convert("RGB")

@@ -6,16 +6,19 @@ import contextlib
 import inspect
 import os
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from labkit._files import locked_folder, open_regular
+from labkit.data.decoding import plain_image
 from labkit.data.draws import draw_rows
 from labkit.data.file_list import FileList
 from labkit.data.folders import data_dir
-from labkit.data.images import ImageDataset, TorchvisionImages
+from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, Torchvision
 from labkit.errors import DataError, quote, shorten, shown
 
@@ -162,6 +165,16 @@ def _without_digests(factory: type, root: Path) -> type:
             with open_regular(root / factory.base_folder / name) as file:
                 _PlainUnpickler(file, encoding="latin1").load()
     return type(factory.__name__, (factory,), {**changes, "__module__": factory.__module__})
+
+
+@dataclass(frozen=True)
+class TorchvisionImages:
+    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
+
+    pairs: Any
+
+    def __call__(self, i: int) -> Image.Image:
+        return plain_image(self.pairs[i][0]).convert("RGB")
 
 
 class _PlainUnpickler(pickle.Unpickler):

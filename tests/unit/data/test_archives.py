@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 import labkit.data.archives
@@ -320,6 +321,32 @@ def test_a_page_instead_of_an_archive(server: Server) -> None:
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9/all\.zip of mine cannot be fetched .*Note: The old address"):
         load_dataset(manifest([{"url": "http://127.0.0.1:9/all.zip"}]))
+
+
+@pytest.mark.parametrize("known", ["sha256", "md5"])
+def test_a_faulty_certificate_will_do_where_the_sha256_is_known(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, known: str
+) -> None:
+    content = server.files["all.zip"] = zipped(IMAGES)
+    real, verified = requests.get, []
+
+    def get(url: str, *, verify: bool, **options: Any) -> Any:
+        verified.append(verify)
+        if verify:
+            raise requests.exceptions.SSLError("certificate verify failed")
+        return real(url, verify=verify, **options)
+
+    monkeypatch.setattr(requests, "get", get)
+    digest = {"sha256": sha256(content), "md5": hashlib.md5(content).hexdigest()}[known]
+    found = manifest([{"url": server.url("all.zip"), known: digest}])
+    if known == "sha256":
+        assert len(load_dataset(found)) == 4
+        assert verified == [True, False]
+        assert "has a faulty certificate; the file is known by its sha256" in caplog.text
+    else:
+        with pytest.raises(DataError, match="certificate verify failed"):
+            load_dataset(found)
+        assert verified == [True]
 
 
 def test_no_room_for_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
