@@ -23,6 +23,8 @@ from labkit.turtle.probe import cross_validated_accuracy
 from labkit.turtle.sweep import FEATURE_SCALE, N_COMPONENTS, N_SCORED_OF_CLUSTER, WHITENING
 from labkit.turtle.transform import transformed
 
+N_FOLDS = 10  # the paper's
+
 
 def choose(
     spaces: Sequence[Any],
@@ -61,10 +63,13 @@ def generalization(spaces: Sequence[Any], turtles: Sequence[Turtle], *, n_scored
     most = max(n_scored, N_SCORED_OF_CLUSTER * n_clusters)
     rows = torch.randperm(n, generator=generator)[:most].sort().values
     labelings = torch.from_numpy(np.stack([turtle.labels_[rows.numpy()] for turtle in turtles])).to(device)
+    sizes = torch.stack([torch.bincount(labels, minlength=n_clusters) for labels in labelings])
+    if not ((sizes >= N_FOLDS).sum(1) >= 2).any():
+        return np.full(len(turtles), np.nan)  # known before the work
     scores = []
     for space in as_spaces(named_spaces(list(spaces))):
         transform = FeatureTransform.from_rows(space, rows, N_COMPONENTS, WHITENING, FEATURE_SCALE)
         features = transformed(space, transform, rows, device, torch.float32).to(fast_dtype(device))
         folds = torch.Generator().manual_seed(seed)  # the same in all spaces
-        scores.append(cross_validated_accuracy(features, labelings, n_clusters, generator=folds))
+        scores.append(cross_validated_accuracy(features, labelings, n_clusters, n_folds=N_FOLDS, generator=folds))
     return torch.stack(scores).mean(0).cpu().double().numpy()

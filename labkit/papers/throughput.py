@@ -39,7 +39,7 @@ NETWORKS: Mapping[str, tuple[float, float]] = {
 REACHED = 0.4  # of the rate of large matrix products, in a whole network
 ROWS, FEW, MANY = 1024, 4, 64  # rows and clusters of what is measured
 MEASURED_IMAGES = 64
-STEPS = (2, 8)  # outer steps of two fits: the difference is without what happens once
+STEPS = (1, 4)  # outer steps of two fits: the difference is without what happens once
 
 
 @dataclass(frozen=True)
