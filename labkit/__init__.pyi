@@ -23,6 +23,7 @@ from .must import MUST, MustConfig
 from .spaces.backbones import Backbone, load_backbone
 from .spaces.features import extract_features
 from .spaces.geometry import Geometry
+from .spaces.shards import ShardedFeatures, extract_shards
 from .turtle import Turtle
 from .turtle.counting import estimate_n_clusters
 from .turtle.selection import generalization_score, label_free_scores
@@ -48,6 +49,7 @@ __all__ = [
     "MustConfig",
     "Names",
     "Prompts",
+    "ShardedFeatures",
     "TextGaussians",
     "Turtle",
     "ZeroShot",
@@ -63,6 +65,7 @@ __all__ = [
     "estimate_n_clusters",
     "expected_calibration_error",
     "extract_features",
+    "extract_shards",
     "generalization_score",
     "hint",
     "label_free_scores",

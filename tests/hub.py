@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import open_clip
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from labkit.spaces.papers import Space
 
 COMMIT = "0" * 40
 
@@ -31,10 +35,31 @@ def put_openai_clip(hub: Path, model: str) -> None:
     put_into_cache(hub, repo, "open_clip_model.safetensors", random_state(model))
 
 
+def put_space(hub: Path, space: Space) -> int:
+    """Random weights of any space, where its library looks for the published ones; the number of its parameters."""
+    if space.library == "timm":
+        with torch.device("meta"):
+            shapes = timm.create_model(space.model).state_dict()
+        put_into_cache(hub, f"timm/{space.model}", "model.safetensors", random_like(shapes))
+        return sum(tensor.numel() for tensor in shapes.values())
+    repo = open_clip.get_pretrained_cfg(space.model, space.pretrained)["hf_hub"].rstrip("/")
+    config = open_clip.get_model_config(space.model)
+    kind = open_clip.CustomTextCLIP if "timm_model_name" in config["vision_cfg"] else open_clip.CLIP
+    with torch.device("meta"):
+        shapes = kind(**{key: value for key, value in config.items() if key != "custom_text"}).state_dict()
+    put_into_cache(hub, repo, "open_clip_model.safetensors", random_like(shapes))
+    return sum(tensor.numel() for tensor in shapes.values())
+
+
 def random_state(model: str) -> dict[str, Tensor]:
-    """A state of an open_clip model whose features are finite and differ from image to image, made in no time."""
+    """A state of an open_clip model, as `random_like` makes it."""
     with torch.device("meta"):
         shapes = open_clip.CLIP(**open_clip.get_model_config(model)).state_dict()
+    return random_like(shapes)
+
+
+def random_like(shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state of these shapes whose features are finite and differ from image to image, made in no time."""
     noise = torch.randn(1 << 20, generator=torch.Generator().manual_seed(0)).half()
     state = {}
     for name, tensor in shapes.items():

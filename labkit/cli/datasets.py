@@ -1,34 +1,122 @@
-"""`labkit datasets`: the datasets that labkit knows."""
+"""`labkit datasets`: what labkit has a manifest for; its description as Croissant; miniatures to try things on."""
 
 from __future__ import annotations
 
 import argparse
+import sys
+import textwrap
 
+from labkit.cli import options
 from labkit.cli.parser import Parser, examples
+from labkit.errors import printable, shorten, shown
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Give the command to the parser of `labkit`."""
     parser = commands.add_parser(
         "datasets",
-        help="list the datasets that labkit knows",
-        description="List the datasets that labkit knows: number of classes, images in each split, where they come "
-        "from, license. An id stands for the dataset in other commands and in Python.",
-        epilog=examples("labkit datasets", "labkit must digits        an id from the list"),
+        help="list the datasets; describe them as Croissant; write miniatures",
+        description="Without a further word: list the datasets that labkit has a manifest for, with their classes, "
+        "sizes, source, license, and whether the data is here ($LABKIT_DATA). Nothing is downloaded for that.",
+        epilog=examples(
+            "labkit datasets",
+            "labkit datasets show eurosat                             all that is known of it",
+            "labkit datasets export eurosat --to described            its Croissant description",
+            "labkit datasets export digits --to d --backbone pixels   and its features",
+            "labkit datasets stand-ins minis                          miniatures of all, laid out like the real ones",
+        ),
     )
-    parser.set_defaults(run=run, when_stopped="")
+    parser.set_defaults(run=run, when_stopped="Nothing is lost.")
+    actions = parser.add_subparsers(metavar="ACTION")
+    show = actions.add_parser("show", help="all that is known of a dataset", description="Print what a manifest says.")
+    show.add_argument("ids", nargs="+", metavar="ID", help="of a dataset, or a manifest")
+    show.set_defaults(run=run_show)
+    export = actions.add_parser(
+        "export",
+        help="describe datasets as Croissant 1.1",
+        description="Write NEW/ID/croissant.json for every dataset and, where its data is here, a table of its samples "
+        "(parquet) beside it; with --backbone its features, too.",
+    )
+    export.add_argument("ids", nargs="+", metavar="ID", help="of a dataset, a manifest, or all")
+    export.add_argument("--to", required=True, type=options.path, metavar="NEW", help="a folder")
+    export.add_argument(
+        "--backbone", metavar="NAME", help="features of these spaces as well, several with commas; downloads the data"
+    )
+    export.set_defaults(run=run_export)
+    stand_ins = actions.add_parser(
+        "stand-ins",
+        help="write a miniature of every dataset",
+        description="Write a miniature of every dataset, of generated images in the layout of the real one, into a "
+        "folder for $LABKIT_DATA: to try a command on all of them without a download. Accuracies mean nothing there.",
+    )
+    stand_ins.add_argument("folder", type=options.path, help="new, or of an earlier call")
+    stand_ins.set_defaults(run=run_stand_ins)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    """Print a line for each dataset."""
     from labkit.data.manifests import list_manifests, load_manifest
+    from labkit.data.presence import presence
 
-    rows = [("id", "classes", "images", "source", "license", "title")]
+    rows: list[tuple[str, ...]] = [("id", "classes", "train", "test", "source", "here", "license", "title")]
     for manifest in map(load_manifest, list_manifests()):
-        sizes = ", ".join(f"{name} {split.size:,}" for name, split in manifest.splits.items())
-        rows.append(
-            (manifest.id, str(manifest.n_classes), sizes, manifest.source.kind, manifest.license, manifest.title)
-        )
+        sizes = [f"{manifest.splits[name].size:,}" if name in manifest.splits else "" for name in ("train", "test")]
+        license = textwrap.shorten(manifest.license.partition(" (")[0], 32, placeholder=" …")
+        cells = (*sizes, manifest.source.kind, presence(manifest).state, license, manifest.title)
+        rows.append((manifest.id, str(manifest.n_classes), *cells))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        line = [
+            cell.rjust(width) if 0 < i < 4 else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(line).rstrip())
+    return 0
+
+
+def run_show(arguments: argparse.Namespace) -> int:
+    """Print what is known of each dataset."""
+    from labkit.data.manifests import load_manifest
+    from labkit.data.presence import presence
+
+    for manifest in map(load_manifest, arguments.ids):
+        here = presence(manifest)
+        print(printable(f"{manifest.id}: {manifest.title}"))
+        lines = {
+            "task": manifest.task,
+            "classes": f"{manifest.n_classes}: {shorten(', '.join(manifest.classes), 300)}",
+            **{name: f"{split.size:,} images: {split.how}" for name, split in manifest.splits.items()},
+            "source": f"{manifest.source.kind}; {here.state}: {here.why}",
+            "license": manifest.license,
+            "cite": manifest.citation,
+            "homepage": manifest.homepage,
+            "note": manifest.note or "",
+        }
+        for key, text in lines.items():
+            if text:
+                print(printable(f"  {key}: {' '.join(text.split())}"))
+        for row in manifest.published:
+            print(printable(f"  published: {100 * row.value:.1f} {row.metric}, {row.method} ({row.source})"))
+    return 0
+
+
+def run_export(arguments: argparse.Namespace) -> int:
+    """Describe each dataset, and say where."""
+    from labkit.data.manifests import list_manifests, load_manifest
+    from labkit.spaces.described import write_described
+
+    given = list_manifests() if arguments.ids == ["all"] else arguments.ids
+    backbones = [name.strip() for name in (arguments.backbone or "").split(",") if name.strip()]
+    for manifest in map(load_manifest, given):
+        path = write_described(manifest, arguments.to / manifest.id, backbones=backbones, progress=True)
+        print(printable(f"{manifest.id}: {shown(path)}"))
+    return 0
+
+
+def run_stand_ins(arguments: argparse.Namespace) -> int:
+    """Write the miniatures, and say how they are used."""
+    from labkit.papers.standins import write_stand_ins
+
+    write_stand_ins(arguments.folder, progress=sys.stderr.isatty())
+    print(printable(f"miniatures of all datasets in {shown(arguments.folder)}. Use them: set LABKIT_DATA to it."))
     return 0

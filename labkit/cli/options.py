@@ -14,7 +14,8 @@ from labkit.errors import DataError, quote
 # labkit.spaces.papers has these; its imports would slow the help down
 PAPER_SPACES = (
     "clip-rn50, clip-rn101, clip-rn50x4, clip-rn50x16, clip-rn50x64, clip-vit-b32, clip-vit-b16, clip-vit-l14, "
-    "dinov2-vit-g14, dinov2-vit-b14"
+    "dinov2-vit-g14, dinov2-vit-b14, dinov3-vit-b16, dinov3-vit-l16, siglip2-vit-b16, siglip2-vit-l16, pe-core-b16, "
+    "pe-core-l14"
 )
 SPACES = (
     "efficientnet-lite0, efficientnet-lite2, hog, pixels, pocket-clip, pocket-vit (with labkit or its packages); "

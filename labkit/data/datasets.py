@@ -7,27 +7,33 @@ import dataclasses
 import functools
 import gzip
 import hashlib
-import inspect
 import json
+import logging
 import math
 import os
 import struct
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
+from labkit.data.archives import fetch_archive
+from labkit.data.draws import list_digest
 from labkit.data.folders import data_dir
-from labkit.data.hub import cache_only_if_unreachable
-from labkit.data.images import HubImages, ImageDataset, MismatchError, TorchvisionImages
+from labkit.data.hub_rows import read_hub_rows
+from labkit.data.images import ImageDataset, MismatchError
+from labkit.data.layouts import read_layout
 from labkit.data.manifests import load_manifest
-from labkit.data.schema import Builtin, HuggingFace, Manifest, Torchvision
+from labkit.data.schema import Archive, Builtin, HuggingFace, Manifest, Manual, Torchvision, WebDataset
+from labkit.data.torchvision_source import read_calls, read_torchvision
+from labkit.data.webdataset import read_webdataset
 from labkit.errors import DataError, quote, shorten, shown
+
+logger = logging.getLogger(__name__)
 
 TILE = {"fashion-mini": 28, "emoji-unseen": 64}  # side in pixels of an image in their mosaics
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts the files
@@ -49,18 +55,30 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
     if not isinstance(split, str) or split not in manifest.splits:
         raise DataError(f"{manifest.id} has no split {quote(split)}. Expected one of {', '.join(manifest.splits)}.")
     try:
-        dataset = dataclasses.replace(_read(manifest, split), origin=_origin(manifest, split))
+        dataset = _read(manifest, split)
+        dataset = dataclasses.replace(dataset, origin=_origin(manifest, split) + dataset.origin)
     except MismatchError as error:
         raise DataError(
             f"{manifest.id}, split {split}: {error} Fetch the data again, or correct `classes` in the manifest."
         ) from error
-    promised = manifest.splits[split].size
-    if len(dataset) != promised:
+    _expect_size(manifest, split, len(dataset))
+    expected = manifest.digest.get(split)
+    if expected is not None and dataset.files is not None and list_digest(dataset.files) != expected:
         raise DataError(
-            f"{manifest.id} has {len(dataset)} images in split {split}, but its manifest promises {promised}. "
-            f"Complete the data, or correct `splits.{split}.size` in the manifest."
+            f"the {len(dataset)} files of {manifest.id} in split {split} are not those that the manifest has the "
+            "digest of: files are missing, added or renamed. Fetch the dataset again, or remove `digest` from the "
+            "manifest."
         )
     return dataset
+
+
+def _expect_size(manifest: Manifest, split: str, n_found: int) -> None:
+    promised = manifest.splits[split]
+    if n_found != promised.size:
+        has = f"{manifest.id} has {n_found} images in split {split}, but its manifest promises {promised.size}"
+        if promised.exact or not n_found:
+            raise DataError(f"{has}. Complete the data, or correct `splits.{split}.size` in the manifest.")
+        logger.warning("%s: the source itself loses images, so results are not comparable to the last digit.", has)
 
 
 def _origin(manifest: Manifest, split: str) -> str:
@@ -75,9 +93,17 @@ def _read(manifest: Manifest, split: str) -> ImageDataset:
             raise DataError(f"what labkit brings has the splits train and test, and {manifest.id} asks for {split}.")
         return BUILDERS[source.builder](manifest, split)
     if isinstance(source, HuggingFace):
-        return _huggingface(manifest, source, split)
+        return read_hub_rows(manifest, source, split)
+    if isinstance(source, WebDataset):
+        return read_webdataset(manifest, source, split)
     if isinstance(source, Torchvision):
-        dataset, folder = _torchvision(manifest, source.dataset, source.args[split]), data_dir()
+        dataset, folder = read_torchvision(manifest, source, split), data_dir()
+    elif isinstance(source, Archive):
+        folder = fetch_archive(manifest, source)
+        dataset = read_layout(manifest, source.layout, folder, split)
+    elif isinstance(source, Manual) and source.layout is not None:
+        folder = manifest.expect_root()
+        dataset = read_layout(manifest, source.layout, folder, split)
     else:
         dataset, folder = _folder(manifest, split), manifest.root
     _check_files(folder, manifest.sha256)
@@ -156,13 +182,23 @@ def _digits(manifest: Manifest, split: str) -> ImageDataset:
 
 def _fashion_mnist(manifest: Manifest, split: str) -> ImageDataset:
     """All of Fashion-MNIST from files on this machine; torchvision downloads them where there are none."""
-    folders = [data_dir() / "fashion-mnist", data_dir() / "FashionMNIST" / "raw", DEBIAN_FASHION]
-    names = [f"{FASHION_FILES[split]}-images-idx3-ubyte", f"{FASHION_FILES[split]}-labels-idx1-ubyte"]
-    for folder in folders:
-        if all(any(os.path.exists(folder / f"{name}{end}") for end in ("", ".gz")) for name in names):  # noqa: PTH110
-            images, labels = (read_idx(folder, name, manifest.sha256.get(name)) for name in names)
-            return ImageDataset(labels.astype(np.int64), manifest.classes, array=images)
-    return _torchvision(manifest, "FashionMNIST", [{"train": split == "train"}])
+    folder = find_fashion_mnist(split)
+    if folder is None:
+        return read_calls(manifest, "FashionMNIST", [{"train": split == "train"}])
+    images, labels = (read_idx(folder, name, manifest.sha256.get(name)) for name in _idx_names(split))
+    return ImageDataset(labels.astype(np.int64), manifest.classes, array=images)
+
+
+def find_fashion_mnist(split: str) -> Path | None:
+    """The first folder on this machine that has both files of a split of Fashion-MNIST, or None."""
+    for folder in (data_dir() / "fashion-mnist", data_dir() / "FashionMNIST" / "raw", DEBIAN_FASHION):
+        if all(any(os.path.exists(folder / f"{name}{end}") for end in ("", ".gz")) for name in _idx_names(split)):  # noqa: PTH110
+            return folder
+    return None
+
+
+def _idx_names(split: str) -> list[str]:
+    return [f"{FASHION_FILES[split]}-images-idx3-ubyte", f"{FASHION_FILES[split]}-labels-idx1-ubyte"]
 
 
 def read_idx(folder: Path, name: str, sha256: str | None = None) -> np.ndarray:
@@ -211,98 +247,6 @@ BUILDERS: dict[str, Callable[[Manifest, str], ImageDataset]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
 }
-
-
-def _torchvision(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> ImageDataset:
-    import torchvision.datasets
-    from torch.utils.data import ConcatDataset
-
-    factory = getattr(torchvision.datasets, name, None) if name in torchvision.datasets.__all__ else None
-    if not isinstance(factory, type) or not issubclass(factory, torchvision.datasets.VisionDataset):
-        raise DataError(
-            f"torchvision has no dataset {quote(name)}. Correct `source.dataset` in the manifest {manifest.id}."
-        )
-    # torchvision downloads only what is not there
-    download = {"download": True} if "download" in inspect.signature(factory).parameters else {}
-    root = data_dir()
-    try:
-        parts = [factory(root=str(root), **download, **kwargs) for kwargs in calls]
-    except Exception as error:  # no network, no such host, a damaged archive, wrong arguments: all kinds
-        raise DataError(
-            f"torchvision.datasets.{name} cannot be had from {shown(root)} nor downloaded "
-            f"({type(error).__name__}: {shorten(str(error), 300)}). "
-            f"Connect to the network once, or put the files (homepage: {manifest.homepage}) where torchvision looks "
-            "for them (set LABKIT_DATA to that folder); if the error names an argument, correct `source.args`."
-        ) from error
-    try:
-        named = [str(name) for name in getattr(parts[0], "classes", manifest.classes)]
-        labels = np.concatenate([_torchvision_labels(part) for part in parts])
-        arrays = [_torchvision_array(part) for part in parts]
-    except Exception as error:  # boxes, captions or texts instead of class numbers
-        raise DataError(
-            f"torchvision.datasets.{name} has no class number for each image ({type(error).__name__}). Choose another "
-            f"`source.dataset` in the manifest {manifest.id}."
-        ) from error
-    if list(map(_plain, named)) != list(map(_plain, manifest.classes)):
-        raise DataError(
-            f"torchvision.datasets.{name} has the classes {', '.join(named):.200}, but the manifest {manifest.id} has "
-            f"{', '.join(manifest.classes):.200}. Give `classes` in that order."
-        )
-    if all(array is not None for array in arrays):
-        return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]
-    joined: ConcatDataset[Any] = ConcatDataset(parts)
-    return ImageDataset(labels, manifest.classes, decode=TorchvisionImages(joined))
-
-
-def _torchvision_labels(part: Any) -> np.ndarray:
-    for attribute in ("targets", "labels", "_labels"):  # the names that torchvision uses
-        if getattr(part, attribute, None) is not None:
-            return np.asarray(getattr(part, attribute)).astype(np.int64)
-    return np.array([part[i][1] for i in range(len(part))], dtype=np.int64)
-
-
-def _torchvision_array(part: Any) -> np.ndarray | None:
-    """All images of a torchvision dataset as (n, h, w) or (n, h, w, 3) uint8, where it holds them in memory."""
-    if not hasattr(part, "data"):
-        return None
-    array = np.asarray(part.data)
-    if array.dtype != np.uint8 or array.ndim not in (3, 4):
-        return None
-    return array.transpose(0, 2, 3, 1) if array.ndim == 4 and array.shape[1] == 3 else array  # STL10 is (n, 3, h, w)
-
-
-def _plain(name: str) -> str:
-    return name.lower().replace("_", " ").replace("-", " ")
-
-
-def _huggingface(manifest: Manifest, source: HuggingFace, split: str) -> ImageDataset:
-    try:
-        import datasets  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError as error:
-        raise DataError(
-            f"{manifest.id} comes from the Hugging Face hub and needs the library `datasets`. "
-            "Install it: pip install datasets"
-        ) from error
-    if os.path.lexists(source.repo):
-        raise DataError(
-            f"there is a file or folder {source.repo} here, which the library would read instead of the Hugging Face "
-            "hub. Work in another folder."
-        )
-    # older versions of the library run programs that come with the data, where they are told to or a person says yes
-    untrusted = inspect.signature(datasets.load_dataset).parameters.keys() & {"trust_remote_code"}
-    options = {"split": source.splits[split], "revision": source.revision, **dict.fromkeys(untrusted, False)}
-    try:
-        with cache_only_if_unreachable():
-            rows = datasets.load_dataset(source.repo, source.config, **options)
-        labels = np.full(len(rows), -1) if source.label is None else np.array(rows[source.label])
-        labels = labels.astype(np.int64)
-    except Exception as error:  # offline, no such repository, split or column
-        raise DataError(
-            f"{source.repo} cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
-            f"{shorten(str(error), 300)}). Connect to the network once, or correct `source` in the manifest "
-            f"{manifest.id}."
-        ) from error
-    return ImageDataset(labels, manifest.classes, decode=HubImages(rows, source.image))
 
 
 def _folder(manifest: Manifest, split: str) -> ImageDataset:

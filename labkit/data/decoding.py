@@ -124,24 +124,40 @@ def use_image(path: Path, use: Callable[[Image.Image], T], at_least: int | None 
         return use(_read(path, held, at_least))
 
 
+def read_bytes(content: bytes, name: str, at_least: int | None = None) -> Image.Image:
+    """Decode what would be in an image file, as `read_image` does; `name` says in errors what it is.
+
+    Raises:
+        DataError: the content is truncated, too large or not an image.
+    """
+    silence_pillow()
+    with _explained(name), contextlib.ExitStack() as held:
+        return _decode(io.BytesIO(content), held, "", at_least)
+
+
 def _read(path: Path, held: contextlib.ExitStack, at_least: int | None) -> Image.Image:
     """Decode an image; the room that it takes goes into `held`."""
     silence_pillow()
+    with _explained(shown(path)), open_regular(path) as file:
+        return _decode(file, held, ending(path.name), at_least)
+
+
+@contextlib.contextmanager
+def _explained(name: str) -> Iterator[None]:
     try:
-        with open_regular(path) as file:
-            return _decode(file, held, ending(path.name), at_least)
+        yield
     except _NotReadError as error:
-        raise DataError(f"the image {shown(path)} cannot be read: {error}") from error
+        raise DataError(f"the image {name} cannot be read: {error}") from error
     except Exception as error:  # decoders raise whatever comes to their mind
         reason = shorten(str(error) or type(error).__name__, 200)
         raise DataError(
-            f"the image {shown(path)} cannot be read ({reason}). It is damaged or not an image: replace it or take it "
-            "away."
+            f"the image {name} cannot be read ({reason}). It is damaged or not an image: replace it or take it away."
         ) from error
 
 
 def _decode(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at_least: int | None) -> Image.Image:
-    size = os.fstat(file.fileno()).st_size
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     if not size:
         raise _NotReadError("the file is empty. Replace it or take it away.")
     if size > MAX_BYTES:

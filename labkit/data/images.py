@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,9 +17,11 @@ from PIL import Image
 from labkit._files import open_regular, user_path
 from labkit._inputs import plain_array
 from labkit.data.decoding import DECODING, plain_image, read_image, use_image
+from labkit.data.file_list import FileList
 from labkit.errors import DataError, quote, shorten, shown
 
 T = TypeVar("T")
+MOST_SAMPLED = 1 << 16  # files of which the content is looked at, to tell a dataset from others
 BLOCK, BLOCKS = 4096, 16  # bytes, and at how many places of a file they are read, to tell it from others
 
 
@@ -35,7 +37,8 @@ class ImageDataset:
         labels: (n,) int64, -1 where unknown.
         classes: names of the class numbers.
         array: all images, uint8 (n, h, w) gray or (n, h, w, 3) RGB, where they are held in memory; else None.
-        files: the image files in the order of the samples, where there is one a sample; else None.
+        files: the image files in the order of the samples, where there is one a sample; else None. With `decode` these
+            are what it decodes (videos), and tell the images from others.
         names: what each image shows, finer than its class, where the data tells; else None.
         root: the folder that the files lie in; None is the deepest that holds all of them.
         origin: says where images that only `decode` knows come from, as exactly as it is known.
@@ -44,8 +47,8 @@ class ImageDataset:
     labels: np.ndarray
     classes: list[str]
     array: np.ndarray | None = None
-    files: list[Path] | None = None
-    decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
+    files: Sequence[Path] | None = None
+    decode: Callable[..., Image.Image] | None = None  # where there is neither; must survive pickle, for workers
     names: list[str] | None = None
     root: Path | None = None
     origin: str = ""
@@ -64,7 +67,7 @@ class ImageDataset:
             )
         if self.array is not None:
             _expect_pixels(self.array)
-        if self.files is not None:
+        if self.files is not None and not isinstance(self.files, FileList):
             if not isinstance(self.files, list | tuple) or not all(isinstance(f, str | Path) for f in self.files):
                 raise MismatchError(f"files is {quote(self.files)}. Expected a list of paths.")
             object.__setattr__(self, "files", [Path(path) for path in self.files])
@@ -138,12 +141,15 @@ class ImageDataset:
         i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
         return self._image(i), int(self.labels[i])
 
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        return (self[i] for i in range(len(self)))
+
     @property
     def identity(self) -> str:
         """A SHA-256 that tells these images from others, in this order; their labels have no part in it.
 
-        Of all pixels where they are in memory; of files by path below `root`, size, time and a sample of the content;
-        else of their origin and the pixels of 32 of them.
+        Of all pixels where they are in memory; of files by path below `root`, size, time and a sample of the content
+        (of more than 65,536 files the content of every k-th alone); else of their origin and the pixels of 32 of them.
 
         Raises:
             DataError: a file is missing, or an image cannot be read.
@@ -153,10 +159,11 @@ class ImageDataset:
             digest.update(str(self.array.shape).encode())
             digest.update(np.ascontiguousarray(self.array).data)
         elif self.files:
-            digest.update(f"decoding {DECODING}".encode())
+            digest.update(f"decoding {DECODING if self.decode is None else type(self.decode).__name__}".encode())
             root = self.root or os.path.commonpath([path.absolute().parent for path in self.files])
-            for path in self.files:
-                digest.update(file_identity(path, root))
+            every = 1 + len(self) // (MOST_SAMPLED + 1)
+            for i, path in enumerate(self.files):
+                digest.update(file_identity(path, root, content=i % every == 0))
         elif len(self):
             digest.update(self.origin.encode())
             for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
@@ -186,7 +193,7 @@ class ImageDataset:
             self.labels[chosen],
             self.classes,
             array=None if self.array is None else self.array[chosen],
-            files=None if self.files is None else [self.files[i] for i in chosen],
+            files=_take(self.files, chosen),
             decode=None if self.decode is None else ChosenImages(self.decode, chosen.tolist()),
             names=None if self.names is None else [self.names[i] for i in chosen],
             root=self.root,
@@ -202,21 +209,24 @@ class ImageDataset:
         Raises:
             DataError: the image is missing, truncated or not an image.
         """
-        if self.array is None and self.files is not None:
-            return use_image(self.files[i], function, getattr(function, "at_least", None))
-        return function(self._image(i))
+        at_least = getattr(function, "at_least", None)
+        if self.array is None and self.files is not None and self.decode is None:
+            return use_image(self.files[i], function, at_least)
+        return function(self._image(i, at_least))
 
-    def _image(self, i: int) -> Image.Image:
+    def _image(self, i: int, at_least: int | None = None) -> Image.Image:
         if self.array is not None:
             return Image.fromarray(self.array[i])
-        if self.files is not None:
+        if self.decode is None:
+            assert self.files is not None
             return read_image(self.files[i])
-        assert self.decode is not None
         try:
-            image = self.decode(i)
+            image = self.decode(i, at_least) if getattr(self.decode, "scales", False) else self.decode(i)
             if not isinstance(image, Image.Image):
                 raise TypeError(f"decode gave {quote(image)}, not an image")
             return image
+        except DataError:
+            raise
         except Exception as error:  # whatever the library that owns the data raises
             raise DataError(
                 f"image {i} cannot be read ({shorten(str(error), 200)}). Delete the damaged file and fetch it again."
@@ -251,18 +261,15 @@ def _expect_pixels(array: object) -> None:
         )
 
 
-def file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
+def file_identity(path: Path, root: str | os.PathLike[str], *, content: bool = True) -> bytes:
     """Path below the root, size, time, and the content: all of up to 64 KiB, of more as much in sixteen places."""
     try:
-        with open_regular(path) as file:
-            stat = os.fstat(file.fileno())
-            if stat.st_size <= BLOCK * BLOCKS:
-                sample = file.read(BLOCK * BLOCKS)
-            else:
-                sample = b""
-                for k in range(BLOCKS):
-                    file.seek(k * (stat.st_size - BLOCK) // (BLOCKS - 1))
-                    sample += file.read(BLOCK)
+        if content:
+            with open_regular(path) as file:
+                stat = os.fstat(file.fileno())
+                sampled = hashlib.sha256(_sample(file, stat.st_size)).digest()
+        else:
+            stat, sampled = os.stat(path), b""  # noqa: PTH116 (quicker, for millions)
     except OSError as error:
         raise DataError(f"the image {shown(path)} cannot be read ({error}). Look whether it is there.") from error
     facts = (
@@ -270,7 +277,23 @@ def file_identity(path: Path, root: str | os.PathLike[str]) -> bytes:
         str(stat.st_size).encode(),
         str(stat.st_mtime_ns).encode(),
     )
-    return b"\0".join((*facts, hashlib.sha256(sample).digest()))
+    return b"\0".join((*facts, sampled))
+
+
+def _sample(file: BinaryIO, size: int) -> bytes:
+    if size <= BLOCK * BLOCKS:
+        return file.read(BLOCK * BLOCKS)
+    sample = b""
+    for k in range(BLOCKS):
+        file.seek(k * (size - BLOCK) // (BLOCKS - 1))
+        sample += file.read(BLOCK)
+    return sample
+
+
+def _take(files: Sequence[Path] | None, rows: np.ndarray) -> Sequence[Path] | None:
+    if isinstance(files, FileList):
+        return files.take(rows)
+    return None if files is None else [files[i] for i in rows]
 
 
 @dataclass(frozen=True)
@@ -295,29 +318,13 @@ class HeldImages:
 class ChosenImages:
     """Decodes image i of a subset; a class, so that worker processes can be sent it."""
 
-    decode: Callable[[int], Image.Image]
+    decode: Callable[..., Image.Image]
     rows: list[int]
 
-    def __call__(self, i: int) -> Image.Image:
-        return self.decode(self.rows[i])
+    @property
+    def scales(self) -> bool:
+        """Whether it takes `at_least`, as `labkit.data.webdataset.TarImages` does."""
+        return getattr(self.decode, "scales", False)
 
-
-@dataclass(frozen=True)
-class TorchvisionImages:
-    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
-
-    pairs: Any
-
-    def __call__(self, i: int) -> Image.Image:
-        return plain_image(self.pairs[i][0]).convert("RGB")
-
-
-@dataclass(frozen=True)
-class HubImages:
-    """Decodes image i of a table from the Hugging Face hub; a class, so that worker processes can be sent it."""
-
-    rows: Any
-    column: str
-
-    def __call__(self, i: int) -> Image.Image:
-        return plain_image(self.rows[i][self.column]).convert("RGB")
+    def __call__(self, i: int, at_least: int | None = None) -> Image.Image:
+        return self.decode(self.rows[i], at_least) if self.scales else self.decode(self.rows[i])

@@ -12,8 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from labkit._files import open_regular, shipped_dir, user_path
 from labkit.data import _yaml
-from labkit.data.folders import scan_folder
-from labkit.data.schema import KINDS, Folder, Manifest, Published, Split, Strict
+from labkit.data.folders import data_dir, scan_folder
+from labkit.data.layout_kinds import DRAWS, LAYOUTS
+from labkit.data.schema import KINDS, ArchiveFile, Folder, Manifest, Published, Split, Strict
+from labkit.data.stand_ins import FILE, as_stand_in
 from labkit.errors import ManifestError, quote, shorten, shown
 
 Model = TypeVar("Model", bound=Strict)
@@ -39,9 +41,13 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
             sub-folders are then the classes (images beside them have none) of a split "train"; or train/, val/ and
             test/ that each hold such a folder (see `labkit.data.folders.scan_folder`).
 
+    Returns:
+        The manifest; of a shipped one whose miniature the data folder holds, that of the miniature, where `stand_in` is
+        true (see `labkit.data.stand_ins`).
+
     Raises:
         ManifestError: there is no such manifest, or it breaks a rule; the message names file, key and cure.
-        DataError: the folder holds no images.
+        DataError: the folder holds no images, or stand-ins.json in the data folder is damaged.
     """
     name = os.fspath(name_or_path) if isinstance(name_or_path, str | os.PathLike) else None
     if not isinstance(name, str) or not name:
@@ -51,7 +57,9 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
         )
     path = user_path(name)
     if isinstance(name_or_path, str) and name in list_manifests():
-        return _read_manifest(manifests_dir() / f"{name}.yaml")
+        shipped = _read_manifest(manifests_dir() / f"{name}.yaml")
+        changed = as_stand_in(shipped.model_dump(mode="python"))
+        return validate(data_dir() / FILE, changed, Manifest) if changed.get("stand_in") else shipped
     if os.path.isdir(path):  # noqa: PTH112 (says no where pathlib raises)
         return _folder_manifest(path.resolve())
     if os.path.isfile(path):  # noqa: PTH113
@@ -118,7 +126,7 @@ def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{error['ctx']['error']}."
     field = loc[0]
     if field == "source" and len(loc) > 2:
-        model, field = KINDS[loc.pop(1)], loc[1]  # pydantic puts the kind of the source into the path of the key
+        model, field = _innermost(loc)
     elif field in ("splits", "published") and len(loc) > 2:
         model, field = Split if field == "splits" else Published, loc[2]
     key = ".".join(shorten(str(part)) for part in loc)
@@ -128,9 +136,26 @@ def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
     cure = known.description if known else error["msg"]
     if field == "[key]" and error["type"] == "string_pattern_mismatch":
         cure = "a name of letters, digits, '.', '_' and '-'"
+    if error["type"] == "value_error" and isinstance(error["input"], dict):  # from a validator of that mapping
+        return f"`{key}`: {error['ctx']['error']}."
     if error["type"] == "missing":
         return f"`{key}` is missing: add {cure}."
     return f"`{key}`: got {quote(error['input'])}, expected {cure}."
+
+
+def _innermost(loc: list[Any]) -> tuple[type[BaseModel], Any]:
+    """The model and field that a problem within `source` is about; kinds, which pydantic puts there, leave `loc`."""
+    model, at = KINDS[loc.pop(1)], 1
+    while len(loc) > at + 1:
+        kinds = {"layout": LAYOUTS, "draw": DRAWS}.get(loc[at], {})
+        if loc[at + 1] in kinds:
+            model = kinds[loc.pop(at + 1)]
+            at += len(loc) > at + 1  # else the problem is of the whole model
+        elif loc[at] == "files" and len(loc) > at + 2:
+            model, at = ArchiveFile, at + 2  # after the number of the item
+        else:
+            break
+    return model, loc[at] if len(loc) > at else loc[-1]
 
 
 def _keys(model: type[BaseModel]) -> str:

@@ -7,22 +7,21 @@ from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf, model_validator
+from pydantic import Field, model_validator
 
 from labkit.data.folders import data_dir, scan_folder
+from labkit.data.layout_kinds import Strict as Strict
+from labkit.data.sources import KINDS as KINDS
+from labkit.data.sources import Archive as Archive
+from labkit.data.sources import ArchiveFile as ArchiveFile
+from labkit.data.sources import Builtin as Builtin
+from labkit.data.sources import Folder as Folder
+from labkit.data.sources import HuggingFace as HuggingFace
+from labkit.data.sources import Manual as Manual
+from labkit.data.sources import PathText, Source
+from labkit.data.sources import Torchvision as Torchvision
+from labkit.data.sources import WebDataset as WebDataset
 from labkit.errors import DataError, shorten, shown
-
-
-class Strict(BaseModel):
-    """What labkit reads from YAML: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    what: ClassVar[str] = "mapping"  # it is, in error messages
-
-
-PathText = InstanceOf[str]  # pydantic's own check of text refuses names of files that are not UTF-8
-
-# The description of a field completes "expected ...": it is the cure that an error message offers.
 
 
 class Split(Strict):
@@ -30,66 +29,10 @@ class Split(Strict):
 
     size: int = Field(ge=1, description="the number of images, a whole number from 1")
     how: str = Field(min_length=1, description="one line that says how the split is made")
-
-
-class Builtin(Strict):
-    """Data that comes with labkit or its dependencies, or that labkit knows how to read."""
-
-    kind: Literal["builtin"]
-    builder: Literal["fashion-mini", "emoji-unseen", "digits", "fashion-mnist"] = Field(
-        description='one of "fashion-mini", "emoji-unseen", "digits", "fashion-mnist"'
+    exact: bool = Field(
+        default=True,
+        description="true, or false where the source itself loses images (dead links): another size is then a warning",
     )
-
-
-class Torchvision(Strict):
-    """A class of torchvision.datasets; every split is one call of it, or several that are joined."""
-
-    kind: Literal["torchvision"]
-    dataset: str = Field(description="the name of a class in torchvision.datasets, such as CIFAR10")
-    args: dict[str, Annotated[list[dict[str, Any]], Field(min_length=1)]] = Field(
-        description="for every split a list of keyword arguments, one item a call and at least one, such as "
-        "{train: [{train: true}]}"
-    )
-
-
-class HuggingFace(Strict):
-    """A dataset on the Hugging Face hub, read with the `datasets` library."""
-
-    kind: Literal["huggingface"]
-    repo: str = Field(pattern=r"^\w[\w.-]*/\w[\w.-]*$", description="owner/name of a dataset on the Hugging Face hub")
-    config: str | None = Field(default=None, description="the name of a configuration, or nothing")
-    revision: str | None = Field(default=None, description="a commit or tag; without one the data may change under you")
-    image: str = Field(description="the name of the column that holds the images")
-    label: str | None = Field(
-        default=None, description="the name of the column of class numbers, or nothing without labels"
-    )
-    splits: dict[str, str] = Field(description="for every split its name on the hub, such as {train: train}")
-
-
-class Folder(Strict):
-    """A folder of images: sub-folders are classes, a flat folder has no labels; train/, val/, test/ may come first."""
-
-    kind: Literal["folder"]
-    path: PathText = Field(description="a folder of images, relative to this file or absolute")
-
-
-class Manual(Strict):
-    """A folder that the user has to fill by hand, because nobody may hand out the data."""
-
-    kind: Literal["manual"]
-    path: str = Field(
-        description="the folder, relative to the data folder ($LABKIT_DATA), that is read like a `folder`"
-    )
-    instructions: str = Field(min_length=1, description="what to fetch, from where, and how to lay it out")
-
-
-KINDS: dict[str, type[BaseModel]] = {
-    "builtin": Builtin,
-    "torchvision": Torchvision,
-    "huggingface": HuggingFace,
-    "folder": Folder,
-    "manual": Manual,
-}
 
 
 class Published(Strict):
@@ -121,12 +64,17 @@ class Manifest(Strict):
         min_length=1,
         description="at least one split, such as train: {size: 100, how: …}, named with letters, digits, '.', '_', '-'",
     )
-    source: Annotated[Builtin | Torchvision | HuggingFace | Folder | Manual, Field(discriminator="kind")] = Field(
-        description="a mapping with kind: builtin, torchvision, huggingface, folder or manual"
+    source: Source = Field(
+        description="a mapping with kind: builtin, torchvision, huggingface, webdataset, archive, folder or manual"
     )
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
         default={}, description="for each file name a digest, 64 digits 0-9a-f in quotes"
     )
+    digest: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]] = Field(
+        default={},
+        description="for a split the SHA-256 of its list of files (see `labkit.data.draws.list_digest`), in quotes",
+    )
+    download_gb: float | None = Field(default=None, ge=0, description="the size of the download in gigabytes, or null")
     license: str = Field(min_length=1, description="the license of the images, or 'unknown'")
     citation: str = Field(min_length=1, description="who to cite, or 'unknown'")
     homepage: str = Field(min_length=1, description="an address, or 'unknown'")
@@ -134,23 +82,49 @@ class Manifest(Strict):
         default=None, description="the path of a YAML file of prompts, relative to this file, or null"
     )
     published: list[Published] = Field(default=[], description="a list of {method, metric, value, source}")
+    note: str | None = Field(
+        default=None,
+        min_length=1,
+        description="what else has to be known (a dead source and what works instead, how the split differs), or null",
+    )
+    stand_in: bool = Field(default=False, description="true for a miniature of the dataset (see `load_manifest`)")
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Manifest:
         twice = sorted(name for name, count in Counter(self.classes).items() if count > 1)
         if twice:
             raise ValueError(f"`classes` names {_listed(twice)} more than once; class names must differ")
-        if not self.classes and self.source.kind not in ("folder", "manual", "huggingface"):
+        unlabeled = self.source.kind in ("folder", "manual", "huggingface") and not getattr(self.source, "layout", None)
+        if not self.classes and not unlabeled:
             raise ValueError("`classes` is empty; list the class names in the order of the class numbers")
-        per_split = {"torchvision": "args", "huggingface": "splits"}.get(self.source.kind)
+        per_split = {"torchvision": "args", "huggingface": "splits", "webdataset": "splits"}.get(self.source.kind)
         if per_split and set(getattr(self.source, per_split)) != set(self.splits):
             given = _listed(getattr(self.source, per_split)) or "none"
             raise ValueError(
                 f"`source.{per_split}` is for {given}, but `splits` has {_listed(self.splits)}: make them agree"
             )
-        if self.sha256 and (self.source.kind == "huggingface" or getattr(self.source, "builder", "") == "digits"):
+        no_files = self.source.kind in ("huggingface", "webdataset") or getattr(self.source, "builder", "") == "digits"
+        if self.sha256 and no_files:
             raise ValueError("`sha256` has files, but this source has no files that could be checked; remove it")
+        if not set(self.digest) <= set(self.splits):
+            raise ValueError(f"`digest` is for {_listed(self.digest)}, but `splits` has {_listed(self.splits)}")
+        self._agrees_with_its_source()
         return self
+
+    def _agrees_with_its_source(self) -> None:
+        layout, draw = (getattr(self.source, key, None) for key in ("layout", "draw"))
+        if (layout or draw) and not set(self.splits) <= {"train", "test"}:
+            key = "layout" if layout else "draw"
+            raise ValueError(f"`source.{key}` knows the splits train and test, but `splits` has {_listed(self.splits)}")
+        names = getattr(getattr(layout, "layout", layout), "names", None)
+        if names is not None and len(names) != len(self.classes):
+            raise ValueError(f"`source.layout.names` has {len(names)} names, and there are {len(self.classes)} classes")
+        if draw and getattr(layout, "train", None) != getattr(layout, "test", None):
+            raise ValueError("`source.layout.train` is not `test`, but `source.draw` draws both from the same")
+        if draw and isinstance(self.source, Torchvision):
+            calls = list(self.source.args.values())
+            if any(call != calls[0] for call in calls):
+                raise ValueError("`source.args` differs between splits, but `source.draw` draws them from the same")
 
     @property
     def n_classes(self) -> int:
@@ -159,16 +133,25 @@ class Manifest(Strict):
 
     @property
     def root(self) -> Path:
-        """The folder of a source of kind folder or manual; for the others the data folder."""
+        """The folder of a source of kind folder, manual or archive; for the others the data folder."""
         return data_dir() / getattr(self.source, "path", "")
+
+    def expect_root(self) -> Path:
+        """The same folder, which must be there.
+
+        Raises:
+            DataError: it is not; the message holds the instructions of a source of kind manual.
+        """
+        if isinstance(self.source, Manual) and not os.path.isdir(self.root):  # noqa: PTH112
+            note = f" Note: {self.note.strip()}" if self.note else ""
+            raise DataError(
+                f"the images of {self.id} are not in {shown(self.root)}. {self.source.instructions.strip()}{note}"
+            )
+        return self.root
 
     def scan(self) -> dict[str, list[tuple[Path, str | None]]]:
         """Image files of a source of kind folder or manual: see `labkit.data.folders.scan_folder`."""
-        if isinstance(self.source, Manual) and not os.path.isdir(self.root):  # noqa: PTH112
-            raise DataError(
-                f"the images of {self.id} are not in {shown(self.root)}. {self.source.instructions.strip()}"
-            )
-        return scan_folder(self.root)
+        return scan_folder(self.expect_root())
 
 
 def _listed(names: Any) -> str:

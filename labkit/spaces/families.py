@@ -43,12 +43,13 @@ def without_network(name: str, size: int, settings: Settings, encoder: nn.Module
 
 
 def paper_space(name: str, space: Space, settings: Settings) -> Backbone:
-    """A space of the TURTLE paper; a size or geometry of the caller's replaces the paper's."""
+    """A space with a short name; a size or geometry of the caller's replaces the space's own."""
     if settings.input_size is None:
         settings = replace(settings, geometry=space.geometry)
     if space.library == "open_clip":
         return open_clip_model(name, space.model, space.pretrained, settings)
-    return timm_model(name, space.model, replace(settings, pooling=settings.pooling or space.pooling), dinov2=True)
+    settings = replace(settings, pooling=settings.pooling or space.pooling)
+    return timm_model(name, space.model, settings, dinov2="dinov2" in space.model)
 
 
 def timm_model(

@@ -169,6 +169,18 @@ def progress_bar(backbone: Backbone, total: int, progress: bool) -> Any:
     return tqdm(total=total, desc=f"{backbone.name} features", unit="image", disable=not progress)
 
 
+def batch_rows(backbone: Backbone, batch_size: int | None) -> int:
+    """Images in one forward pass.
+
+    Raises:
+        DataError: it is no whole number of at least 1.
+    """
+    size = BATCH.get(backbone.device.type, 32) if batch_size is None else batch_size
+    if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < 1:
+        raise DataError(f"batch_size is {quote(size)}. Expected a whole number of at least 1.")
+    return int(size)
+
+
 def stored(features: np.ndarray, dtype: str, backbone: Backbone) -> np.ndarray:
     """Features of `encode_parts` in the dtype in which they are kept.
 
@@ -198,9 +210,7 @@ def encode_parts(
     Raises:
         DataError: an image cannot be read, or a feature is not finite.
     """
-    size = BATCH.get(backbone.device.type, 32) if batch_size is None else batch_size
-    if not isinstance(size, numbers.Integral) or isinstance(size, bool) or size < 1:
-        raise DataError(f"batch_size is {quote(size)}. Expected a whole number of at least 1.")
+    size = batch_rows(backbone, batch_size)
     batches = ((part, part[i : i + size]) for part in parts for i in range(0, len(part), size))
     encoded: list[torch.Tensor] = []
     for part, rows, pixels in _load_ahead(dataset, backbone.preprocess, batches):

@@ -1,9 +1,13 @@
-"""The representation spaces of the TURTLE paper by short names, each as the paper used it.
+"""The representation spaces of the TURTLE paper by short names, each as the paper used it, and some newer ones.
 
 Gadetsky, Jiang, Brbić, "Let Go of Your Labels with Unsupervised Transfer", ICML 2024 (arXiv 2406.07236), section 4.1
 and its code. CLIP (Radford et al., ICML 2021): OpenAI's weights with QuickGELU, the image embedding after the
 projection, not normalized, at each model's own resolution. DINOv2 (Oquab et al., TMLR 2024): the normalized class token
 of ViT-g/14 at 224 pixels; timm's own default for the same weights is 518.
+
+Newer than the paper, with the resize and crop that their library gives them: DINOv3 (Siméoni et al., 2025, arXiv
+2508.10104; the class token, under Meta's own license), SigLIP 2 (Tschannen et al., 2025, arXiv 2502.14786) and
+Perception Encoder (Bolya et al., 2025, arXiv 2504.13181), whose image tower has attention pooling: no tower for MUST.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ class Space:
         library: which library has the network.
         model: its name there.
         dim: d, the length of a feature.
-        geometry: what is done to the pixels before.
+        geometry: what is done to the pixels before; None is what the library does for these weights.
         pretrained: open_clip's tag of the weights; timm's is part of the model's name.
         pooling: timm's name for what becomes the feature: "token" is the class token after the last LayerNorm.
     """
@@ -32,7 +36,7 @@ class Space:
     library: Literal["open_clip", "timm"]
     model: str
     dim: int
-    geometry: Geometry
+    geometry: Geometry | None
     pretrained: str = ""
     pooling: str | None = None
 
@@ -58,5 +62,17 @@ TURTLE_SPACES: Mapping[str, Space] = MappingProxyType(
         "dinov2-vit-g14": _dinov2("vit_giant_patch14", 1536),
     }
 )
+NEWER_SPACES: Mapping[str, Space] = MappingProxyType(
+    {
+        "dinov3-vit-b16": Space("timm", "vit_base_patch16_dinov3.lvd1689m", 768, None, pooling="token"),
+        "dinov3-vit-l16": Space("timm", "vit_large_patch16_dinov3.lvd1689m", 1024, None, pooling="token"),
+        "siglip2-vit-b16": Space("open_clip", "ViT-B-16-SigLIP2", 768, None, "webli"),
+        "siglip2-vit-l16": Space("open_clip", "ViT-L-16-SigLIP2-256", 1024, None, "webli"),
+        "pe-core-b16": Space("open_clip", "PE-Core-B-16", 1024, None, "meta"),
+        "pe-core-l14": Space("open_clip", "PE-Core-L-14-336", 1024, None, "meta"),
+    }
+)
 # Beside the paper's nine, a small DINOv2 treated alike: for one small GPU.
-SPACES: Mapping[str, Space] = MappingProxyType({**TURTLE_SPACES, "dinov2-vit-b14": _dinov2("vit_base_patch14", 768)})
+SPACES: Mapping[str, Space] = MappingProxyType(
+    {**TURTLE_SPACES, "dinov2-vit-b14": _dinov2("vit_base_patch14", 768), **NEWER_SPACES}
+)

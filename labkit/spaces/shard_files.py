@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Layout:
     def __post_init__(self) -> None:
         expect_dtype(self.dtype)
         for name, least in (("rows", 0), ("width", 1), ("shard", 1)):
-            if not is_whole(getattr(self, name), least):
+            if not is_whole(getattr(self, name), least, 2**62):
                 raise DataError(f"{name} is {quote(getattr(self, name))}. Expected a whole number of at least {least}.")
 
     @property
@@ -80,8 +80,10 @@ class Layout:
             "dtype": self.dtype,
         }
 
-    def finished(self, images: tuple[str, ...]) -> Layout:
-        return replace(self, images=images)
+    @property
+    def begun(self) -> Layout:
+        """The layout before the first shard is there."""
+        return replace(self, images=())
 
 
 def expect_dtype(dtype: object) -> None:
@@ -102,6 +104,17 @@ def write_header(folder: Path, layout: Layout) -> None:
     text = json.dumps({"labkit": "features in shards", "format": FORMAT, **asdict(layout)}, indent=1)
     with atomic_write(folder / HEADER) as temporary:
         temporary.write_text(text + "\n", "utf-8")
+
+
+def finish(folder: Path, layout: Layout, images: Iterable[str]) -> None:
+    """Say in the header that all shards are there, and of which images each is.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    finished = replace(layout, images=tuple(images))
+    if read_header(folder) != finished:
+        write_header(folder, finished)
 
 
 def read_header(folder: Path) -> Layout | None:

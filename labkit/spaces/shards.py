@@ -1,9 +1,13 @@
-"""Features larger than memory: in shards on disk, read by rows or by blocks."""
+"""Features larger than memory: in shards on disk, made by any number of processes, read by rows or by blocks."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import itertools
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,20 +17,115 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from labkit._files import user_path
 from labkit._inputs import is_whole
+from labkit.data.images import ImageDataset
 from labkit.errors import DataError, quote, shown
+from labkit.spaces.claims import LOST, Claims, Gone, claims_in, remove_claims
+from labkit.spaces.encoders import Backbone
+from labkit.spaces.features import batch_rows, expect_backbone, progress_bar
 from labkit.spaces.shard_files import (
     HEADER,
     Layout,
     check_shard,
     expect_dtype,
+    finish,
     map_shard,
     missing_shards,
     read_header,
     write_header,
     write_shard,
 )
+from labkit.spaces.shard_work import ShardWork, unwritable
+
+logger = logging.getLogger(__name__)
 
 SHARD = 65536  # rows
+SHARED_WORK = "work"  # the folder in which processes agree who makes which shard; gone when all is done
+POLL = 0.5  # seconds between two looks at what others have done
+DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def extract_shards(
+    backbone: Backbone,
+    dataset: ImageDataset,
+    folder: str | os.PathLike[str],
+    *,
+    dtype: str = "float16",
+    shard: int = SHARD,
+    batch_size: int | None = None,
+    progress: bool = False,
+) -> ShardedFeatures:
+    """Features of every image of a dataset, in the order of the samples, in shards that processes share out.
+
+    Call it in as many processes as you like, on one machine or on several that share the folder, at any time: each
+    takes the next shard that nobody has, and returns when all are there. Nobody coordinates them. The shard of a
+    process that dies is made by another one, on the same machine at once, else after a minute. Whatever process makes a
+    shard, it holds the same bits, as long as the devices are alike. Shards that are there are checked, once in all, and
+    made anew where they are damaged or of other images.
+
+    Args:
+        backbone: from `load_backbone`, on the device of this process.
+        dataset: the images, the same ones in all processes: files with the same paths below their root, and times.
+        folder: where the shards go.
+        dtype: of the features, "float16" or "float32".
+        shard: rows of a shard, all that a lost process costs; memory holds three of them. In multiples of 4,096 the
+            features are those of `extract_features`, bit for bit.
+        batch_size: images in one forward pass; None is 32 on a CPU, else 256.
+        progress: show a progress bar.
+
+    Raises:
+        DataError: an image cannot be read, a feature is not finite or too large for float16, or the folder has other
+            features or cannot be written to.
+    """
+    if not isinstance(folder, str | os.PathLike):
+        raise DataError(f"folder is {quote(folder)}. Expected the path of a folder for features in shards.")
+    path = user_path(folder)
+    expect_backbone(backbone)
+    batch_rows(backbone, batch_size)
+    try:
+        work = ShardWork(backbone, dataset, path, dtype, shard)
+        with progress_bar(backbone, len(dataset), progress) as bar:
+            _share(work, batch_size, bar)
+    except OSError as error:
+        raise DataError(unwritable(path, error)) from error
+    for _ in range(int(LOST)):
+        if not missing_shards(path, work.layout):
+            break
+        time.sleep(1)  # a file system of several machines may show new files late
+    return ShardedFeatures.open(path)
+
+
+def _share(work: ShardWork, batch_size: int | None, bar: Any) -> None:
+    """Do shards until all are done."""
+    folder = work.folder / SHARED_WORK
+    try:
+        with claims_in(folder, work.layout.n_shards) as claims:
+            _do_shards(work, claims, batch_size, bar)
+            finish(work.folder, work.layout, [claims.results[i] for i in range(work.layout.n_shards)])
+        remove_claims(folder)
+    except Gone:  # another process was the last one
+        return
+    except OSError as error:
+        if error.errno not in DENIED or not work.is_finished(bar):
+            raise
+
+
+def _do_shards(work: ShardWork, claims: Claims, batch_size: int | None, bar: Any) -> None:
+    told: set[int] = set()
+    while True:
+        job = claims.take()
+        if job is not None:
+            for i, images in work.encode(
+                itertools.chain([job], iter(claims.take, None)), batch_size=batch_size, bar=bar
+            ):
+                claims.settle(i, images)
+                told.add(i)
+        for i in claims.results.keys() - told:  # of others
+            bar.update(len(work.layout.range(i)))
+        told |= claims.results.keys()
+        if not claims.open:
+            return
+        if job is None:
+            time.sleep(POLL)
 
 
 class ShardedFeatures:
@@ -142,7 +241,7 @@ class ShardedFeatures:
         n, d = self.shape
         return f"<ShardedFeatures {n} x {d} {self.dtype} in {shown(self.folder)}>"
 
-    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("features in shards are read into a new array: copy=False cannot be had.")
         return self._rows(0, len(self)).astype(dtype or self.dtype, copy=False)

@@ -23,6 +23,7 @@ from labkit.turtle.counting import estimate_n_clusters
 from labkit.turtle.parallel import Whole, agreeing, part_of
 from labkit.turtle.prediction import keep_best, labelings_of
 from labkit.turtle.priors import estimated, shares_of
+from labkit.turtle.published import read_published
 from labkit.turtle.racing import race
 from labkit.turtle.saved import read_turtle, write_turtle
 from labkit.turtle.settings import check_settings
@@ -146,6 +147,15 @@ class Turtle(ClusterMixin, BaseEstimator):
             "random_state": 42,
         }
         return cls(n_clusters, **{**settings, **changes})
+
+    @classmethod
+    def from_published(cls, path: str | os.PathLike[str], **changes: Any) -> Turtle:
+        """A labeling that the authors released, to predict with: see `labkit.turtle.published`.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, or holds something else than weights and biases.
+        """
+        return read_published(cls, path, **changes)
 
     # ------------------------------------------------------------------------------------------------ fit and predict
 

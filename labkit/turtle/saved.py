@@ -23,6 +23,8 @@ ARRAYS = ("labels_", "confidence_", "n_found_", "prior_")
 
 
 def write_turtle(turtle: Turtle, path: str | os.PathLike[str]) -> None:
+    if not hasattr(turtle, "labels_"):
+        raise CheckpointError("this Turtle was read from a released labeling, without a fit to keep. Keep that file.")
     arrays = {f"history/{name}": turtle.history_[name] for name in turtle.history_}
     for k, (weight, bias) in enumerate(turtle.restarts_):
         arrays |= {f"weight/{k}": weight, f"bias/{k}": bias, f"mean/{k}": turtle.means_[k]}

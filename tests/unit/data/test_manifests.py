@@ -94,7 +94,12 @@ def test_sizes(name: str, n_classes: int, n_train: int, n_test: int) -> None:
         ("classes", ["cat", 7], "`classes.1`: got 7", "need quotes"),
         ("classes", ["cat", "cat"], "`classes` names cat more than once", "must differ"),
         ("classes", [], "`classes` is empty", "list the class names"),
-        ("source.kind", "torchvison", "`source`: got {", "builtin, torchvision, huggingface, folder or manual"),
+        (
+            "source.kind",
+            "torchvison",
+            "`source`: got {",
+            "builtin, torchvision, huggingface, webdataset, archive, folder or manual",
+        ),
         ("source.kind", ..., "`source`: got {", "a mapping with kind"),
         ("source", None, "`source`: got None", "a mapping with kind"),
         ("source.datset", "CIFAR10", "`source.datset`: unknown key. Did you mean 'dataset'?", "dataset, args"),

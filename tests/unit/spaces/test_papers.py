@@ -19,7 +19,7 @@ from labkit.spaces import families
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.encoders import Settings
 from labkit.spaces.geometry import Geometry
-from labkit.spaces.papers import SPACES, TURTLE_SPACES, Space
+from labkit.spaces.papers import NEWER_SPACES, SPACES, TURTLE_SPACES, Space
 from labkit.spaces.positions import resample_positions
 from tests.hub import put_into_cache, put_openai_clip, random_state
 
@@ -43,8 +43,8 @@ SMALL = "vit_small_patch14_dinov2.lvd142m"
 
 def test_there_are_the_nine_spaces_of_the_paper() -> None:
     assert {name: (s.model, s.geometry.crop, s.dim) for name, s in TURTLE_SPACES.items()} == STATED
-    assert {s.geometry.interpolation for s in SPACES.values()} == {"bicubic"}
-    for name, space in SPACES.items():
+    assert {s.geometry.interpolation for s in TURTLE_SPACES.values()} == {"bicubic"}
+    for name, space in TURTLE_SPACES.items():
         assert space.geometry.resize == (space.geometry.crop if name.startswith("clip-") else 256)
 
 
@@ -70,6 +70,20 @@ def test_timm_has_the_dinov2_spaces(name: str) -> None:
     assert isinstance(model.norm, torch.nn.LayerNorm)
     assert isinstance(model.fc_norm, torch.nn.Identity)
     assert model.pos_embed.shape == (1, 1 + 37**2, space.dim)  # as resample_positions expects them
+
+
+@pytest.mark.parametrize("name", NEWER_SPACES)
+def test_the_libraries_have_the_newer_spaces(name: str) -> None:
+    """Width and size by the libraries' own configurations: the file that is to be fetched is named there."""
+    space = NEWER_SPACES[name]
+    if space.library == "timm":
+        config = timm.get_pretrained_cfg(space.model)
+        with torch.device("meta"):
+            model = timm.create_model(space.model, num_classes=0)
+        assert (model.num_features, config.hf_hub_id) == (space.dim, f"timm/{space.model}")
+    else:
+        assert open_clip.get_model_config(space.model)["embed_dim"] == space.dim
+        assert open_clip.get_pretrained_cfg(space.model, space.pretrained)["hf_hub"] == f"timm/{space.model}/"
 
 
 def test_profiles_take_the_spaces_of_the_paper() -> None:

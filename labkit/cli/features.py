@@ -1,0 +1,73 @@
+"""`labkit features`: the features of a dataset or a folder of images, in shards."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from labkit.cli import options
+from labkit.cli.parser import Parser, examples
+from labkit.errors import DataError, printable, shown
+
+
+def add(commands: argparse._SubParsersAction[Parser]) -> None:
+    """Give the command to the parser of `labkit`."""
+    parser = commands.add_parser(
+        "features",
+        help="features of a dataset or a folder of images, by any number of processes",
+        description="Compute the features of all images and keep them in a folder of shards. Start the same command in "
+        "as many processes and on as many machines as share the folders: each takes the next shard that nobody has. "
+        "Kill what you like: the same command goes on, and what a lost process had begun another one does.",
+        epilog=examples(
+            "labkit features photos --backbone efficientnet-lite0 --out features",
+            "labkit features imagenet --backbone clip-vit-l14 --out features --split test --shard 8192",
+            "accelerate launch -m labkit.cli features …        on several GPUs",
+        ),
+    )
+    parser.add_argument("data", type=options.data, help="a dataset's id (see `labkit datasets`), or a folder of images")
+    parser.add_argument("--backbone", required=True, metavar="NAME", help=f"one of {options.SPACES}")
+    parser.add_argument("--out", required=True, type=options.path, help="folder for the shards")
+    parser.add_argument("--split", default="train", help="of a dataset (default: %(default)s)")
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32"), default="float16", help="of the features (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--shard",
+        type=options.positive,
+        default=65536,
+        metavar="N",
+        help="images in a shard, which is what a lost process costs (default: %(default)s)",
+    )
+    parser.set_defaults(run=run, when_stopped="What is done is kept: the same command goes on.")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from labkit.data.datasets import load_dataset
+    from labkit.spaces.backbones import load_backbone
+    from labkit.spaces.shards import extract_shards
+
+    if os.path.realpath(arguments.out).startswith(os.path.join(os.path.realpath(arguments.data), "")):  # noqa: PTH118
+        raise DataError(
+            f"--out is {shown(arguments.out)}, which lies in {shown(arguments.data)}, the folder of the images, where "
+            "nothing is changed. Choose another place."
+        )
+    images = load_dataset(arguments.data, arguments.split).without_labels()
+    backbone = load_backbone(arguments.backbone, device=own_device())
+    first = int(os.environ.get("RANK", "0")) == 0  # of several processes, which accelerate numbers, one speaks
+    features = extract_shards(
+        backbone, images, arguments.out, dtype=arguments.dtype, shard=arguments.shard, progress=first
+    )
+    if first:
+        n, d = features.shape
+        size = n * d * features.dtype.itemsize / 1e6
+        print(printable(f"{n:,} x {d} of {features.dtype}, {size:,.1f} MB, in {shown(arguments.out)}"))
+    return 0
+
+
+def own_device() -> str:
+    """The GPU that a launcher meant for this process, by its number on the machine; else the best that is there."""
+    import torch
+
+    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        return f"cuda:{int(os.environ['LOCAL_RANK']) % torch.cuda.device_count()}"
+    return "auto"

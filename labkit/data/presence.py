@@ -1,0 +1,130 @@
+"""Presence: whether a dataset is on this machine, as far as a look at the disk can tell; nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from labkit.data.archives import archive_state, file_name, holds_something
+from labkit.data.datasets import find_fashion_mnist
+from labkit.data.folders import data_dir
+from labkit.data.hub import data_hub, find_snapshot
+from labkit.data.hub_rows import parquet_files, where_rows_are
+from labkit.data.layouts import layout_paths
+from labkit.data.schema import Archive, Builtin, HuggingFace, Manifest, Manual, Torchvision, WebDataset
+from labkit.data.webdataset import here
+from labkit.errors import shown
+
+State = Literal["bundled", "here", "partly", "not here"]
+
+# what torchvision reads of each dataset, below its root; where all of it is there, so is the dataset
+TORCHVISION = {
+    "CIFAR10": ["cifar-10-batches-py/batches.meta", "cifar-10-batches-py/test_batch"],
+    "CIFAR100": ["cifar-100-python/meta", "cifar-100-python/train", "cifar-100-python/test"],
+    "Country211": ["country211/train", "country211/valid", "country211/test"],
+    "DTD": ["dtd/dtd/labels/train1.txt", "dtd/dtd/labels/val1.txt", "dtd/dtd/labels/test1.txt", "dtd/dtd/images"],
+    "EuroSAT": ["eurosat/2750"],
+    "FGVCAircraft": ["fgvc-aircraft-2013b/data/variants.txt", "fgvc-aircraft-2013b/data/images"],
+    "FashionMNIST": [f"FashionMNIST/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")],
+    "Flowers102": ["flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat"],
+    "Food101": ["food-101/meta/train.json", "food-101/meta/test.json", "food-101/images"],
+    "GTSRB": ["gtsrb/GTSRB/Training", "gtsrb/GTSRB/Final_Test/Images", "gtsrb/GT-final_test.csv"],
+    "MNIST": [f"MNIST/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")],
+    "OxfordIIITPet": ["oxford-iiit-pet/annotations/trainval.txt", "oxford-iiit-pet/images"],
+    "PCAM": [f"pcam/camelyonpatch_level_2_split_{part}_x.h5" for part in ("train", "valid", "test")],
+    "RenderedSST2": ["rendered-sst2/train", "rendered-sst2/valid", "rendered-sst2/test"],
+    "STL10": ["stl10_binary/train_X.bin", "stl10_binary/test_X.bin"],
+    "SUN397": ["SUN397/ClassName.txt"],
+    "StanfordCars": [
+        *("stanford_cars/devkit/cars_train_annos.mat", "stanford_cars/cars_test_annos_withlabels.mat"),
+        *("stanford_cars/cars_train", "stanford_cars/cars_test"),
+    ],
+}
+
+
+@dataclass(frozen=True)
+class Presence:
+    """Whether a dataset is on this machine.
+
+    Attributes:
+        state: "bundled" (comes with labkit or what it needs), "here", "partly" (a download or copy that is not
+            complete) or "not here".
+        why: one line: where it is, or what is missing.
+    """
+
+    state: State
+    why: str
+
+
+def presence(manifest: Manifest) -> Presence:
+    """Whether a dataset is on this machine. Looks at the disk only, in milliseconds, and never downloads.
+
+    "here" means that all files and folders are there which the source needs; that they are whole and as many as the
+    manifest promises shows when the dataset is loaded.
+    """
+    source = manifest.source
+    if isinstance(source, Builtin):
+        return _builtin(source)
+    if isinstance(source, Torchvision):
+        return _torchvision(source)
+    if isinstance(source, WebDataset):
+        found = here(source, list(manifest.splits))
+        if found.root is None:
+            return Presence("not here", f"no snapshot of {source.repo} in {shown(data_hub())}")
+        return _of_missing(found.missing, found.root)
+    if isinstance(source, HuggingFace):
+        return _hub(manifest, source)
+    if isinstance(source, Archive):
+        state, root = archive_state(source), data_dir() / source.path
+        if state.missing and not state.begun:
+            return Presence("not here", f"nothing in {shown(root)}")
+        return _of_missing([file_name(file) for file in state.missing], root)
+    layout = source.layout if isinstance(source, Manual) else None
+    wanted = [manifest.root] if layout is None else layout_paths(layout, manifest.root)
+    return _of_paths(wanted, manifest.root)
+
+
+def _of_missing(missing: list[str], root: Path) -> Presence:
+    if not missing:
+        return Presence("here", f"in {shown(root)}")
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return Presence("partly", f"{shown(missing[0])}{more} not in {shown(root)} yet")
+
+
+def _of_paths(wanted: list[Path], root: Path) -> Presence:
+    missing = [os.path.relpath(path, root) for path in wanted if not holds_something(path)]
+    if missing and not holds_something(root):
+        return Presence("not here", f"nothing in {shown(root)}")
+    return _of_missing(missing, root)
+
+
+def _builtin(source: Builtin) -> Presence:
+    if source.builder != "fashion-mnist":
+        return Presence("bundled", "comes with labkit" if source.builder != "digits" else "comes with scikit-learn")
+    folder = find_fashion_mnist("test")
+    if folder is not None and find_fashion_mnist("train") is not None:
+        return Presence("here", f"in {shown(folder)}")
+    return Presence("not here", f"no files of Fashion-MNIST in {shown(data_dir())}")
+
+
+def _torchvision(source: Torchvision) -> Presence:
+    names, root = TORCHVISION.get(source.dataset), data_dir()
+    if names is None:
+        return Presence("not here", f"where torchvision keeps {source.dataset} is not known: load it and see")
+    missing = [name for name in names if not holds_something(root / name)]
+    folder = root / names[0].split("/")[0]
+    if len(missing) == len(names) and not holds_something(folder):
+        return Presence("not here", f"nothing in {shown(folder)}")
+    return _of_missing(missing, root)
+
+
+def _hub(manifest: Manifest, source: HuggingFace) -> Presence:
+    root = find_snapshot(source.repo, source.revision)
+    if root is not None:
+        return _of_missing([f"split {split}" for split in manifest.splits if not parquet_files(source, split)], root)
+    prepared = "" if manifest.stand_in else where_rows_are(source)
+    if prepared:
+        return Presence("here", f"in {prepared}")
+    return Presence("not here", f"{source.repo} is not in the cache of the library datasets")
