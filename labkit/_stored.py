@@ -19,8 +19,8 @@ from labkit._scales import ORDINARY
 from labkit.errors import FitError
 
 FLOATS = (np.float16, np.float32, np.float64)
-TOUCHED = 2**16  # bytes that the system maps around each row of a file that is read, at most
-MAPPED = 2**26  # bytes that are mapped before they are released
+TOUCHED = 2**21  # bytes that Linux maps around each row of a file that is read, at most
+MAPPED = 2**28  # bytes that are mapped before they are released
 
 
 class StoredSpace:
@@ -63,7 +63,7 @@ class StoredSpace:
 
     def any(self) -> bool:
         """Whether a number is not zero."""
-        return any(bool(part.any()) for part in self.split(max(1, MAPPED // (8 * self.shape[1]))))
+        return any(bool(part.any()) for part in self.split(max(1, MAPPED // (32 * self.shape[1]))))
 
     def _read(self, numbers: np.ndarray, rows: slice | None = None) -> np.ndarray:
         if not isinstance(self.source, np.memmap):

@@ -11,7 +11,7 @@ import torch
 from sklearn.datasets import make_blobs
 
 import labkit as lk
-from labkit._stored import MAPPED, RowRange, StoredSpace
+from labkit._stored import RowRange, StoredSpace
 from labkit.errors import FitError
 from labkit.spaces.shards import ShardedFeatures
 from labkit.turtle import Turtle, own_part, streaming
@@ -143,7 +143,7 @@ def test_what_is_wrong_in_a_later_batch_is_named(tmp_path: Path, monkeypatch: py
 
 @pytest.mark.skipif(not STATUS.exists(), reason="Linux says how much of the memory is mapped from files")
 def test_what_was_read_leaves_the_memory(tmp_path: Path) -> None:
-    size = 3 * MAPPED
+    size = 2**27
     array = np.memmap(tmp_path / "x", np.float16, "w+", shape=(size // 1024, 512))
     space = StoredSpace(array)
 
