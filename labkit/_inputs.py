@@ -174,10 +174,15 @@ def read_classes(labels: ArrayLike, n: int) -> np.ndarray:
     return array
 
 
+def is_sharded(space: Any) -> bool:
+    """Whether it is a space in shards (`labkit.spaces.shards`), which is read by its rows: by its methods."""
+    return all(callable(getattr(type(space), name, None)) for name in ("read", "blocks")) and hasattr(space, "shape")
+
+
 def _is_matrix(space: Any) -> bool:
     if isinstance(space, list | tuple):
         return len(space) > 0 and (isinstance(space[0], list | tuple) or getattr(space[0], "ndim", 0) == 1)
-    return bool(getattr(space, "ndim", 0) == 2)
+    return bool(getattr(space, "ndim", 0) == 2) or is_sharded(space)
 
 
 def column_names(space: Any) -> list[str] | None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labkit.errors import FitError
+
+if TYPE_CHECKING:
+    from labkit._stored import Space
 
 TINY = np.finfo(np.float32).tiny
 ORDINARY = 2.0**40  # numbers within this factor of 1 need no rescaling
@@ -53,7 +56,7 @@ def unit_rows(rows: np.ndarray, least: float | np.floating = TINY) -> np.ndarray
     return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), least)
 
 
-def refuse_far_rows(spaces: Sequence[Tensor]) -> None:
+def refuse_far_rows(spaces: Sequence[Space]) -> None:
     """Look for a row beside which all others look the same, once something went wrong; spaces are (n, d_k).
 
     Raises:

@@ -14,12 +14,29 @@ from pathlib import Path
 from typing import IO, cast
 
 import labkit
-from labkit.cli import apply, cluster, datasets, export, features, must, options, predict, run, sort, zeroshot
+from labkit.cli import (
+    apply,
+    cluster,
+    datasets,
+    export,
+    features,
+    must,
+    options,
+    predict,
+    report,
+    reproduce,
+    run,
+    sort,
+    zeroshot,
+)
 from labkit.cli.parser import Parser, examples
 from labkit.cli.terminal import Words, fill_closed_streams, plain_warnings
 from labkit.errors import DataError, LabkitError, printable
 
-COMMANDS = (cluster, apply, sort, export, predict, zeroshot, must, features, datasets, run)  # in the order of the help
+COMMANDS = (  # in the order of the help
+    *(cluster, apply, sort, export, predict, zeroshot, must),  # your own images
+    *(datasets, features, reproduce, report, run),
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +67,7 @@ def make_parser() -> Parser:
             "labkit must photos --words cat,dog,horse     self-training of an image-text model",
             "labkit run                                   the notebook series",
         )
-        + "\n\nexit status: 0 done, 1 a notebook or a file failed, 2 bad input, 130 interrupted",
+        + "\n\nexit status: 0 done, 1 a notebook, a dataset or a file failed, 2 bad input, 130 interrupted",
     )
     parser.add_argument("--version", action="version", version=f"labkit {labkit.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

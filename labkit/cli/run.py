@@ -21,7 +21,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
             "labkit run --profile standard        models and datasets for one small GPU",
         ),
     )
-    parser.add_argument("--profile", default="pocket", help="pocket (default), standard, paper or auto")
+    parser.add_argument("--profile", default="pocket", help="pocket (default), photos, standard, paper or auto")
     parser.add_argument(
         "--out", default="runs/latest", type=options.path, help="folder for results (default: %(default)s)"
     )

@@ -13,10 +13,10 @@ class Profile:
     """Where a notebook runs: a profile only chooses names and sizes, the code is the same.
 
     Attributes:
-        name: "pocket", "standard" or "paper".
+        name: "pocket", "photos", "standard" or "paper".
         summary: what it means, in a few words.
         backbones: names for `load_backbone`; several make several feature spaces.
-        datasets: names for `load_manifest`; the first is the main one.
+        datasets: names for `load_manifest`; the first is the main one, the last a small one for experiments.
         image_size: side in pixels of what networks see; None is each model's own. Edges, pixels and the pocket models
             always have their own.
         image_text: the image-text model, for zero-shot classification.
@@ -42,6 +42,17 @@ PROFILES = {
             ("efficientnet-lite0", "pixels"),
             ("fashion-mini", "digits"),
             96,
+            "pocket-clip",
+            "pocket-vit",
+        ),
+        # The digits come with scikit-learn, so that one download is all: CIFAR-10 would be 170 MB more, and an hour of
+        # features on two cores.
+        Profile(
+            "photos",
+            "real photographs with small models, for a laptop after one download of 100 MB",
+            ("efficientnet-lite0", "efficientnet-lite2"),
+            ("clothing-small", "digits"),
+            224,
             "pocket-clip",
             "pocket-vit",
         ),

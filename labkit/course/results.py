@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 METHODS = ("zero-shot", "text-gaussians", "k-means", "turtle", "turtle-named", "must", "linear-probe")
 METRICS = ("accuracy", "nmi", "ari", "mean_per_class")
-PROFILE_NAMES = ("pocket", "standard", "paper")
+PROFILE_NAMES = ("pocket", "photos", "standard", "paper")
 LONGEST_LINE = 1 << 20  # bytes; a result has some hundred
 
 

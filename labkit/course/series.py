@@ -34,7 +34,7 @@ def run_series(
 
     Args:
         out: folder for the results; files of an earlier run are replaced, but nothing that somebody edited.
-        profile: "pocket", "standard", "paper" or "auto".
+        profile: "pocket", "photos", "standard", "paper" or "auto".
         only: numbers of the notebooks to run, such as ("02", "03"); empty runs all.
         notebooks: folder of the notebooks; the series that comes with labkit unless given.
 

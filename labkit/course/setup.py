@@ -30,6 +30,7 @@ from labkit.errors import LabkitError, quote
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from PIL import Image
 
     from labkit.data.images import ImageDataset
     from labkit.data.schema import Manifest
@@ -47,7 +48,7 @@ def setup(profile: str = "auto", *, notebook: str = "") -> Lab:
     """Start a notebook: choose the profile, set the style of all figures, and open the running results table.
 
     Args:
-        profile: "pocket", "standard", "paper" or "auto" (see `profiles.pick_profile`).
+        profile: "pocket", "photos", "standard", "paper" or "auto" (see `profiles.pick_profile`).
         notebook: the notebook's name, such as "02_representation_spaces"; its results are kept under it.
 
     Raises:
@@ -97,6 +98,20 @@ class Lab:
         from labkit.data.datasets import load_dataset
 
         return load_dataset(dataset, split)
+
+    def thumbnails(self, dataset: str, split: str = "train", *, side: int = 128) -> list[Image.Image]:
+        """The images of a split, to show: all in memory, none larger than `side` pixels, so that photographs fit."""
+        shown, images = [], self.images(dataset, split)
+        for i in range(len(images)):
+            shown.append(images[i][0].copy())  # thumbnail() changes the image itself
+            shown[-1].thumbnail((side, side))
+        return shown
+
+    def some_rows(self, dataset: str, n: int, split: str = "train") -> np.ndarray:
+        """Up to n rows of a split to look at, not class by class: the first, or random ones where they are sorted."""
+        labels = self.labels(dataset, split)
+        is_sorted = bool((np.diff(labels) >= 0).all())
+        return (np.random.default_rng(0).permutation(len(labels)) if is_sorted else np.arange(len(labels)))[:n]
 
     def labels(self, dataset: str, split: str = "train") -> np.ndarray:
         """True labels (n,), int64; for evaluation only."""

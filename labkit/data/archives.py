@@ -12,7 +12,9 @@ import logging
 import os
 import shutil
 import time
-from dataclasses import dataclass, field
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +181,7 @@ def _download(manifest: Manifest, file: ArchiveFile, path: Path) -> str | None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_file() and known is None:
             return file_sha256(path)
-        resuming = _Resuming(path.with_name(f"{path.name}.part"))
+        resuming = _Resuming(path.with_name(f"{path.name}.part"), checked=file.sha256 is not None)
         pooch.retrieve(file.url, known_hash=known, fname=path.name, path=path.parent, downloader=resuming)
     except Exception as error:  # no network, no such host, no such page, another digest: all kinds
         note = f" Note: {manifest.note.strip()}" if manifest.note else ""
@@ -195,12 +197,27 @@ def _download(manifest: Manifest, file: ArchiveFile, path: Path) -> str | None:
     return digest
 
 
+@contextlib.contextmanager
+def _no_warning() -> Iterator[None]:
+    """Of urllib3, that a certificate is not looked at, which we have said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 @dataclass
 class _Resuming:
-    """Downloads for pooch; what was cut off stays in a file `part`, and the next call goes on from there."""
+    """Downloads for pooch; what was cut off stays in a file `part`, and the next call goes on from there.
+
+    Attributes:
+        part: where that is.
+        checked: whether a SHA-256 will tell if it is the right file, whoever sent it: then a server whose certificate
+            is faulty will do.
+    """
 
     part: Path
-    _facts: dict[str, Any] = field(default_factory=dict)
+    checked: bool
+    _verify: bool = True
 
     def __call__(self, url: str, output_file: str, pooch: Any) -> None:
         import requests
@@ -211,6 +228,11 @@ class _Resuming:
             try:
                 self._go_on(url)
                 break
+            except requests.exceptions.SSLError:
+                if not self.checked or not self._verify:
+                    raise
+                logger.warning("%s has a faulty certificate; the file is known by its sha256", url)
+                self._verify = False
             except (requests.RequestException, HTTPError, ConnectionError, TimeoutError):
                 if not left or self._size() <= before:  # an answer such as 404, or no bytes any more
                     raise
@@ -228,11 +250,14 @@ class _Resuming:
     def _go_on(self, url: str) -> None:
         import requests
 
-        offset, version = self._size(), self._version(url)
+        offset, version, verify = self._size(), self._version(url), self._verify
         headers = {"Accept-Encoding": "identity", "User-Agent": "labkit"}
         if offset and version:
             headers |= {"Range": f"bytes={offset}-", "If-Range": version}
-        with requests.get(url, headers=headers, stream=True, timeout=(CONNECT, READ)) as answer:
+        with (
+            contextlib.nullcontext() if verify else _no_warning(),
+            requests.get(url, headers=headers, stream=True, timeout=(CONNECT, READ), verify=verify) as answer,
+        ):
             if answer.status_code == 416:  # all was there but for the renaming, or the file became shorter
                 self.part.unlink()
                 return self._go_on(url)
@@ -240,7 +265,9 @@ class _Resuming:
             goes_on = answer.status_code == 206 and answer.headers.get("Content-Range", "").startswith(
                 f"bytes {offset}-"
             )
-            offset = offset if goes_on else 0
+            if not goes_on:
+                offset = 0
+                self.part.unlink(missing_ok=True)  # before what is known of it
             rest = int(answer.headers.get("Content-Length", -1))
             if rest > shutil.disk_usage(self.part.parent).free:
                 raise OSError(f"there is no room for {rest:,} bytes in {shown(self.part.parent)}")

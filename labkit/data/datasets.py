@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import gzip
 import hashlib
-import inspect
 import json
 import logging
 import math
@@ -23,9 +22,10 @@ from PIL import Image
 from labkit import pocket
 from labkit._files import expect_regular, file_sha256, open_regular
 from labkit.data.archives import fetch_archive
+from labkit.data.draws import list_digest
 from labkit.data.folders import data_dir
-from labkit.data.hub import cache_only_if_unreachable
-from labkit.data.images import HubImages, ImageDataset, MismatchError
+from labkit.data.hub_rows import read_hub_rows
+from labkit.data.images import ImageDataset, MismatchError
 from labkit.data.layouts import read_layout
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Archive, Builtin, HuggingFace, Manifest, Manual, Torchvision, WebDataset
@@ -61,13 +61,24 @@ def load_dataset(manifest: Manifest | str | Path, split: str = "train") -> Image
         raise DataError(
             f"{manifest.id}, split {split}: {error} Fetch the data again, or correct `classes` in the manifest."
         ) from error
+    _expect_size(manifest, split, len(dataset))
+    expected = manifest.digest.get(split)
+    if expected is not None and dataset.files is not None and list_digest(dataset.files) != expected:
+        raise DataError(
+            f"the {len(dataset)} files of {manifest.id} in split {split} are not those that the manifest has the "
+            "digest of: files are missing, added or renamed. Fetch the dataset again, or remove `digest` from the "
+            "manifest."
+        )
+    return dataset
+
+
+def _expect_size(manifest: Manifest, split: str, n_found: int) -> None:
     promised = manifest.splits[split]
-    if len(dataset) != promised.size:
-        has = f"{manifest.id} has {len(dataset)} images in split {split}, but its manifest promises {promised.size}"
-        if promised.exact or not len(dataset):
+    if n_found != promised.size:
+        has = f"{manifest.id} has {n_found} images in split {split}, but its manifest promises {promised.size}"
+        if promised.exact or not n_found:
             raise DataError(f"{has}. Complete the data, or correct `splits.{split}.size` in the manifest.")
         logger.warning("%s: the source itself loses images, so results are not comparable to the last digit.", has)
-    return dataset
 
 
 def _origin(manifest: Manifest, split: str) -> str:
@@ -82,7 +93,7 @@ def _read(manifest: Manifest, split: str) -> ImageDataset:
             raise DataError(f"what labkit brings has the splits train and test, and {manifest.id} asks for {split}.")
         return BUILDERS[source.builder](manifest, split)
     if isinstance(source, HuggingFace):
-        return _huggingface(manifest, source, split)
+        return read_hub_rows(manifest, source, split)
     if isinstance(source, WebDataset):
         return read_webdataset(manifest, source, split)
     if isinstance(source, Torchvision):
@@ -236,36 +247,6 @@ BUILDERS: dict[str, Callable[[Manifest, str], ImageDataset]] = {
     "digits": _digits,
     "fashion-mnist": _fashion_mnist,
 }
-
-
-def _huggingface(manifest: Manifest, source: HuggingFace, split: str) -> ImageDataset:
-    try:
-        import datasets  # type: ignore[import-not-found,import-untyped,unused-ignore]
-    except ImportError as error:
-        raise DataError(
-            f"{manifest.id} comes from the Hugging Face hub and needs the library `datasets`. "
-            "Install it: pip install datasets"
-        ) from error
-    if os.path.lexists(source.repo):
-        raise DataError(
-            f"there is a file or folder {source.repo} here, which the library would read instead of the Hugging Face "
-            "hub. Work in another folder."
-        )
-    # older versions of the library run programs that come with the data, where they are told to or a person says yes
-    untrusted = inspect.signature(datasets.load_dataset).parameters.keys() & {"trust_remote_code"}
-    options = {"split": source.splits[split], "revision": source.revision, **dict.fromkeys(untrusted, False)}
-    try:
-        with cache_only_if_unreachable():
-            rows = datasets.load_dataset(source.repo, source.config, **options)
-        labels = np.full(len(rows), -1) if source.label is None else np.array(rows[source.label])
-        labels = labels.astype(np.int64)
-    except Exception as error:  # offline, no such repository, split or column
-        raise DataError(
-            f"{source.repo} cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
-            f"{shorten(str(error), 300)}). Connect to the network once, or correct `source` in the manifest "
-            f"{manifest.id}."
-        ) from error
-    return ImageDataset(labels, manifest.classes, decode=HubImages(rows, source.image))
 
 
 def _folder(manifest: Manifest, split: str) -> ImageDataset:

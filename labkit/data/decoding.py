@@ -124,7 +124,7 @@ def use_image(path: Path, use: Callable[[Image.Image], T], at_least: int | None 
         return use(_read(path, held, at_least))
 
 
-def read_bytes(content: bytes, name: str) -> Image.Image:
+def read_bytes(content: bytes, name: str, at_least: int | None = None) -> Image.Image:
     """Decode what would be in an image file, as `read_image` does; `name` says in errors what it is.
 
     Raises:
@@ -132,7 +132,7 @@ def read_bytes(content: bytes, name: str) -> Image.Image:
     """
     silence_pillow()
     with _explained(name), contextlib.ExitStack() as held:
-        return _decode(io.BytesIO(content), held, "", None)
+        return _decode(io.BytesIO(content), held, "", at_least)
 
 
 def _read(path: Path, held: contextlib.ExitStack, at_least: int | None) -> Image.Image:

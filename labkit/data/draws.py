@@ -52,6 +52,11 @@ def draw_rows(draw: Draw, labels: ArrayLike, split: Literal["train", "test"]) ->
     return np.concatenate(chosen) if chosen else np.arange(0)
 
 
+def takes_all(draw: Draw) -> bool:
+    """Whether every image is in train or in test, so that there must be as many as both splits have together."""
+    return isinstance(draw, SamplePerClass) or (isinstance(draw, PerClass) and draw.test == "rest")
+
+
 def list_digest(files: Iterable[PurePath]) -> str:
     """SHA-256 of a list of files, whatever their order and wherever they lie: of the sorted lines "folder/name"."""
     lines = sorted(f"{file.parent.name}/{file.name}\n" for file in files)

@@ -69,7 +69,8 @@ class FileList(Sequence[Path]):
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(self)} files are missing in {shown(self.root)}, such as "
-                f"{shorten(shown(missing[0]), 200)}. The download is not complete: fetch the dataset again."
+                f"{shorten(shown(missing[0]), 200)}. The download is not complete: take that folder away and "
+                "fetch the dataset again."
             )
 
     def _name(self, i: int) -> str:

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: whether it answers at all, and its cache alone while it does not."""
+"""The Hugging Face hub: whether it answers at all, its cache alone while it does not; a cache in the data folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
+
+from labkit.data.folders import data_dir
 
 PATIENCE = 4.0  # seconds that the hub has to answer before it counts as out of reach
 STANDS = 60.0  # seconds that an answer stands, for the next model of the same command
@@ -70,3 +73,25 @@ def cache_only_if_unreachable() -> Iterator[None]:
     finally:
         for switch in switches:
             switch.HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
+
+
+def data_hub() -> Path:
+    """The folder for datasets of the hub below the data folder, in the layout of the hub's own cache."""
+    return data_dir() / "hub"
+
+
+def find_snapshot(repo: str, revision: str | None) -> Path | None:
+    """The folder of a dataset in `data_hub`, of a commit, tag or branch or of the main one; None where there is none.
+
+    What it holds may not be all of it. Looks at the disk only.
+    """
+    folder = data_hub() / f"datasets--{repo.replace('/', '--')}"
+    root = folder / "snapshots" / (revision or "main")
+    if root.is_dir():
+        return root
+    try:
+        commit = (folder / "refs" / (revision or "main")).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+    root = folder / "snapshots" / commit
+    return root if commit.isalnum() and root.is_dir() else None

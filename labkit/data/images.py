@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -48,7 +48,7 @@ class ImageDataset:
     classes: list[str]
     array: np.ndarray | None = None
     files: Sequence[Path] | None = None
-    decode: Callable[[int], Image.Image] | None = None  # where there is neither; must survive pickle, for workers
+    decode: Callable[..., Image.Image] | None = None  # where there is neither; must survive pickle, for workers
     names: list[str] | None = None
     root: Path | None = None
     origin: str = ""
@@ -141,6 +141,9 @@ class ImageDataset:
         i = range(len(self))[index]  # IndexError beyond the end; counts negative numbers from there
         return self._image(i), int(self.labels[i])
 
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        return (self[i] for i in range(len(self)))
+
     @property
     def identity(self) -> str:
         """A SHA-256 that tells these images from others, in this order; their labels have no part in it.
@@ -206,18 +209,19 @@ class ImageDataset:
         Raises:
             DataError: the image is missing, truncated or not an image.
         """
+        at_least = getattr(function, "at_least", None)
         if self.array is None and self.files is not None and self.decode is None:
-            return use_image(self.files[i], function, getattr(function, "at_least", None))
-        return function(self._image(i))
+            return use_image(self.files[i], function, at_least)
+        return function(self._image(i, at_least))
 
-    def _image(self, i: int) -> Image.Image:
+    def _image(self, i: int, at_least: int | None = None) -> Image.Image:
         if self.array is not None:
             return Image.fromarray(self.array[i])
         if self.decode is None:
             assert self.files is not None
             return read_image(self.files[i])
         try:
-            image = self.decode(i)
+            image = self.decode(i, at_least) if getattr(self.decode, "scales", False) else self.decode(i)
             if not isinstance(image, Image.Image):
                 raise TypeError(f"decode gave {quote(image)}, not an image")
             return image
@@ -314,29 +318,13 @@ class HeldImages:
 class ChosenImages:
     """Decodes image i of a subset; a class, so that worker processes can be sent it."""
 
-    decode: Callable[[int], Image.Image]
+    decode: Callable[..., Image.Image]
     rows: list[int]
 
-    def __call__(self, i: int) -> Image.Image:
-        return self.decode(self.rows[i])
+    @property
+    def scales(self) -> bool:
+        """Whether it takes `at_least`, as `labkit.data.webdataset.TarImages` does."""
+        return getattr(self.decode, "scales", False)
 
-
-@dataclass(frozen=True)
-class TorchvisionImages:
-    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
-
-    pairs: Any
-
-    def __call__(self, i: int) -> Image.Image:
-        return plain_image(self.pairs[i][0]).convert("RGB")
-
-
-@dataclass(frozen=True)
-class HubImages:
-    """Decodes image i of a table from the Hugging Face hub; a class, so that worker processes can be sent it."""
-
-    rows: Any
-    column: str
-
-    def __call__(self, i: int) -> Image.Image:
-        return plain_image(self.rows[i][self.column]).convert("RGB")
+    def __call__(self, i: int, at_least: int | None = None) -> Image.Image:
+        return self.decode(self.rows[i], at_least) if self.scales else self.decode(self.rows[i])

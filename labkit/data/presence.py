@@ -10,6 +10,8 @@ from typing import Literal
 from labkit.data.archives import archive_state, file_name, holds_something
 from labkit.data.datasets import find_fashion_mnist
 from labkit.data.folders import data_dir
+from labkit.data.hub import data_hub, find_snapshot
+from labkit.data.hub_rows import parquet_files, where_rows_are
 from labkit.data.layouts import layout_paths
 from labkit.data.schema import Archive, Builtin, HuggingFace, Manifest, Manual, Torchvision, WebDataset
 from labkit.data.webdataset import here
@@ -70,10 +72,10 @@ def presence(manifest: Manifest) -> Presence:
     if isinstance(source, WebDataset):
         found = here(source, list(manifest.splits))
         if found.root is None:
-            return Presence("not here", f"no snapshot of {source.repo} in {shown(data_dir() / 'hub')}")
+            return Presence("not here", f"no snapshot of {source.repo} in {shown(data_hub())}")
         return _of_missing(found.missing, found.root)
     if isinstance(source, HuggingFace):
-        return _hub(source)
+        return _hub(manifest, source)
     if isinstance(source, Archive):
         state, root = archive_state(source), data_dir() / source.path
         if state.missing and not state.begun:
@@ -118,12 +120,11 @@ def _torchvision(source: Torchvision) -> Presence:
     return _of_missing(missing, root)
 
 
-def _hub(source: HuggingFace) -> Presence:
-    """Whether the library `datasets` has prepared the repository in its own cache; which splits, only it can tell."""
-    given = os.environ.get("HF_DATASETS_CACHE")
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    folder = (Path(given) if given else home / "datasets") / source.repo.replace("/", "___").lower()
-    found = folder if holds_something(folder) else folder.with_name(source.repo.replace("/", "___"))
-    if holds_something(found):
-        return Presence("here", f"in {shown(found)}")
-    return Presence("not here", f"not in the cache of the library datasets, {shown(folder.parent)}")
+def _hub(manifest: Manifest, source: HuggingFace) -> Presence:
+    root = find_snapshot(source.repo, source.revision)
+    if root is not None:
+        return _of_missing([f"split {split}" for split in manifest.splits if not parquet_files(source, split)], root)
+    prepared = "" if manifest.stand_in else where_rows_are(source)
+    if prepared:
+        return Presence("here", f"in {prepared}")
+    return Presence("not here", f"{source.repo} is not in the cache of the library datasets")

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import os
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
-from labkit._files import open_regular
+from labkit._files import locked_folder, open_regular
+from labkit.data.decoding import plain_image
 from labkit.data.draws import draw_rows
 from labkit.data.file_list import FileList
 from labkit.data.folders import data_dir
-from labkit.data.images import ImageDataset, TorchvisionImages
+from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, Torchvision
 from labkit.errors import DataError, quote, shorten, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LOCKED = ".torchvision"  # a folder in the data folder, locked while torchvision downloads
 ARRAYS = frozenset(  # what a pickle of arrays and names refers to
     f"{module}.{name}"
     for module, name in [
@@ -57,14 +62,11 @@ def read_calls(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> Im
         raise DataError(
             f"torchvision has no dataset {quote(name)}. Correct `source.dataset` in the manifest {manifest.id}."
         )
-    # torchvision downloads only what is not there; nothing is downloaded for a miniature
-    takes = "download" in inspect.signature(factory).parameters and not manifest.stand_in
-    download = {"download": True} if takes else {}
     root = data_dir()
     try:
         if manifest.stand_in:
             factory = _without_digests(factory, root)
-        parts = [factory(root=str(root), **download, **kwargs) for kwargs in calls]
+        parts = _parts(factory, root, calls, download=not manifest.stand_in)
     except Exception as error:  # no network, no such host, a damaged archive, wrong arguments: all kinds
         raise DataError(
             f"torchvision.datasets.{name} cannot be had from {shown(root)} nor downloaded "
@@ -85,7 +87,8 @@ def read_calls(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> Im
     if list(map(plain, named)) != list(map(plain, manifest.classes)):
         raise DataError(
             f"torchvision.datasets.{name} has the classes {', '.join(named):.200}, but the manifest {manifest.id} has "
-            f"{', '.join(manifest.classes):.200}. Give `classes` in that order."
+            f"{', '.join(manifest.classes):.200}. Give `classes` in that order, or fetch the files again where they "
+            "are not complete."
         )
     if all(array is not None for array in arrays):
         return ImageDataset(labels, manifest.classes, array=np.concatenate(arrays))  # type: ignore[arg-type]
@@ -96,6 +99,19 @@ def read_calls(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> Im
         return ImageDataset(labels, manifest.classes, files=listed, root=root)
     joined: ConcatDataset[Any] = ConcatDataset(parts)
     return ImageDataset(labels, manifest.classes, decode=TorchvisionImages(joined))
+
+
+def _parts(factory: type, root: Path, calls: list[dict[str, Any]], *, download: bool) -> list[Any]:
+    """What each call gives; what is not there is downloaded by one process, while others wait for it."""
+    given = [{"root": str(root), **kwargs} for kwargs in calls]
+    if not download or "download" not in inspect.signature(factory).parameters:
+        return [factory(**kwargs) for kwargs in given]
+    with contextlib.suppress(Exception):
+        return [factory(**kwargs) for kwargs in given]
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):  # where nothing can be written to, nothing is downloaded either
+            held.enter_context(locked_folder(root / LOCKED, wait=True))
+        return [factory(download=True, **kwargs) for kwargs in given]  # only what is still missing
 
 
 def plain(name: str) -> str:
@@ -149,6 +165,16 @@ def _without_digests(factory: type, root: Path) -> type:
             with open_regular(root / factory.base_folder / name) as file:
                 _PlainUnpickler(file, encoding="latin1").load()
     return type(factory.__name__, (factory,), {**changes, "__module__": factory.__module__})
+
+
+@dataclass(frozen=True)
+class TorchvisionImages:
+    """Decodes image i of a dataset of (PIL image, label) pairs; a class, so that worker processes can be sent it."""
+
+    pairs: Any
+
+    def __call__(self, i: int) -> Image.Image:
+        return plain_image(self.pairs[i][0]).convert("RGB")
 
 
 class _PlainUnpickler(pickle.Unpickler):

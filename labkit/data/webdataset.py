@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import json
 import os
-import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 
 from labkit._files import atomic_write, cache_dir, open_regular
 from labkit.data.decoding import read_bytes
-from labkit.data.folders import data_dir
-from labkit.data.hub import cache_only_if_unreachable
+from labkit.data.hub import cache_only_if_unreachable, data_hub, find_snapshot
 from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, WebDataset
+from labkit.data.tar_members import tar_members
 from labkit.errors import DataError, quote, shorten, shown
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -42,7 +42,7 @@ def read_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Image
     root = fetch_webdataset(manifest, source, split)
     _expect_classes(manifest, root)
     shards = [shard for folder in source.splits[split] for shard in _shards(root, folder)]
-    bar = tqdm(shards, desc=f"indexing {manifest.id}", leave=False, disable=len(shards) < 2)
+    bar = tqdm(shards, desc=f"indexing {manifest.id}", leave=False, disable=len(shards) < 8)
     indexed = [_index(shard) for shard in bar]
     counts = [len(index) for index in indexed]
     table = np.concatenate(indexed) if indexed else np.zeros((0, 3), dtype=np.int64)
@@ -73,7 +73,7 @@ def fetch_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Path
     try:
         with cache_only_if_unreachable():
             root = snapshot_download(
-                source.repo, repo_type="dataset", revision=source.revision, allow_patterns=wanted, cache_dir=_cache()
+                source.repo, repo_type="dataset", revision=source.revision, allow_patterns=wanted, cache_dir=data_hub()
             )
     except Exception as error:  # offline, no such repository, no rights, no room
         note = f" Note: {manifest.note.strip()}" if manifest.note else ""
@@ -106,22 +106,11 @@ class Snapshot:
 
 def here(source: WebDataset, splits: Sequence[str]) -> Snapshot:
     """What is there of a repository, in the hub's cache below the data folder; looks at the disk only."""
-    folder = _cache() / f"datasets--{source.repo.replace('/', '--')}"
     folders = [name for split in splits for name in source.splits[split]]
-    root = folder / "snapshots" / (source.revision or "main")
-    if not root.is_dir():
-        try:
-            commit = (folder / "refs" / (source.revision or "main")).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            commit = ""
-        root = folder / "snapshots" / commit
-        if not commit or not root.is_dir():
-            return Snapshot(None, [f"{folders[0]}/nshards.txt"])
+    root = find_snapshot(source.repo, source.revision)
+    if root is None:
+        return Snapshot(None, [f"{folders[0]}/nshards.txt"])
     return Snapshot(root, _missing(root, folders))
-
-
-def _cache() -> Path:
-    return data_dir() / "hub"
 
 
 def _missing(root: Path, folders: Sequence[str]) -> list[str]:
@@ -132,7 +121,7 @@ def _missing(root: Path, folders: Sequence[str]) -> list[str]:
         except OSError:
             missing.append(f"{folder}/nshards.txt")
             continue
-        there = set(os.listdir(root / folder))  # noqa: PTH208
+        there = {path.name for path in (root / folder).iterdir() if path.exists()}  # links that lead somewhere
         missing += [f"{folder}/{i}.tar" for i in range(n) if f"{i}.tar" not in there]
     return missing
 
@@ -157,7 +146,7 @@ def _expect_classes(manifest: Manifest, root: Path) -> None:
         if len(named) != manifest.n_classes:
             raise DataError(
                 f"{shown(root / 'classnames.txt')} has {len(named)} classes, and the manifest {manifest.id} has "
-                f"{manifest.n_classes}. Correct `classes` or `source.repo`."
+                f"{manifest.n_classes}. Fetch it again where it is not complete, or correct `classes` or `source.repo`."
             )
 
 
@@ -184,7 +173,7 @@ def _index(shard: Path) -> np.ndarray:
             return index
     try:
         index = np.array(list(_samples(shard)), dtype=np.int64).reshape(-1, 3)
-    except (OSError, tarfile.TarError, ValueError, EOFError) as error:
+    except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(
@@ -198,35 +187,22 @@ def _index(shard: Path) -> np.ndarray:
 
 def _samples(shard: Path) -> Iterator[tuple[int, int, int]]:
     """Offset, size and class number of the images of a tar, which is read from header to header."""
-    size = shard.stat().st_size
     images: dict[str, tuple[int, int]] = {}
     numbers: dict[str, int] = {}
-    order: list[str] = []
-    with open_regular(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # which would grow with every file
-            if not member.isreg():
-                continue
-            end = member.offset_data + member.size
-            if end > size:
-                raise ValueError(f"{quote(member.name)} goes on to byte {end:,} of {size:,}")
-            folder, _, last = member.name.rpartition("/")
+    with open_regular(shard) as file:
+        for name, offset, size in tar_members(file, shard.stat().st_size):
+            folder, _, last = name.rpartition("/")
             stem, _, kind = last.partition(".")
             key, kind = f"{folder}/{stem}", kind.lower()
-            if kind in IMAGES and key not in images:
-                images[key] = (member.offset_data, member.size)
-                order.append(key)
+            if kind in IMAGES:
+                images.setdefault(key, (offset, size))
             elif kind == "cls":
-                content = tar.extractfile(member)
-                text = content.read(MOST_LABEL + 1) if content is not None else b""
-                numbers[key] = int(text)
-        file.seek(tar.offset)
-        if file.read(512) != bytes(512):  # a whole tar ends with blocks of zeros; tarfile takes any end for one
-            raise ValueError(f"it breaks off at byte {tar.offset:,}")
-    without = [key for key in order if key not in numbers]
+                file.seek(offset)
+                numbers[key] = int(file.read(min(size, MOST_LABEL)))
+    without = [key for key in images if key not in numbers]
     if without:
         raise ValueError(f"{quote(without[0])} has an image and no class number")
-    return ((*images[key], numbers[key]) for key in order)
+    return ((*place, numbers[key]) for key, place in images.items())
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,8 +217,10 @@ class TarImages:
     shards: list[Path]
     starts: np.ndarray
     places: np.ndarray
+    scales: ClassVar[bool] = True
 
-    def __call__(self, i: int) -> Image.Image:
+    def __call__(self, i: int, at_least: int | None = None) -> Image.Image:
+        """Image i; with `at_least` a JPEG may be decoded smaller, as `labkit.data.decoding.use_image` does."""
         offset, size = (int(value) for value in self.places[i])
         k = int(np.searchsorted(self.starts, i, side="right")) - 1
         with open_regular(self.shards[k]) as file:
@@ -250,4 +228,4 @@ class TarImages:
             content = file.read(size)
         if len(content) != size:
             raise DataError(f"the tar {shown(self.shards[k])} became shorter. Fetch it again.")
-        return read_bytes(content, f"{i - int(self.starts[k])} in {shown(self.shards[k])}")
+        return read_bytes(content, f"{i - int(self.starts[k])} in {shown(self.shards[k])}", at_least)

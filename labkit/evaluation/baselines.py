@@ -1,11 +1,13 @@
 """What TURTLE is measured against: K-means, which sees no label either, and a linear probe, which sees them all.
 
-Both wrap scikit-learn's, and take the spaces that `Turtle` takes: one (n, d), or a list of K spaces (n, d_k).
+Both wrap scikit-learn's, and take the spaces that `Turtle` takes: one (n, d), or a list of K spaces (n, d_k). The probe
+holds all of them in memory to fit; K-means, and predictions of both, do not where there are more than 2^28 numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, ClusterMixin
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler, normalize
+from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from labkit._inputs import (
@@ -25,6 +28,7 @@ from labkit._inputs import (
     column_names,
     expect_columns,
     expect_fitted,
+    finite_matrix,
     is_number,
     is_seed,
     is_whole,
@@ -33,7 +37,9 @@ from labkit._inputs import (
     read_spaces,
 )
 from labkit._scales import exponent_of, exponent_of_number, largest, moderate_rows, refuse_far_rows
+from labkit._stored import Space, as_spaces
 from labkit.errors import FitError, quote
+from labkit.evaluation import large
 
 SEARCH_DIM = 64  # principal directions in which K-means looks for its starts
 PARALLEL_SIZE = 10**8  # numbers; below, K-means runs in one thread: on busy cores more of them take ten times longer
@@ -54,15 +60,20 @@ class _OnSpaces(BaseEstimator):
             FitError: they are other spaces, or hold numbers that are far too large for this estimator.
         """
         expect_fitted(self, "estimator_")
-        arrays = read_spaces(X)
-        widths = tuple(array.shape[1] for array in arrays)
+        named = named_spaces(X)
+        blocks = _blocks(as_spaces(named)) if large.is_large(named) else iter([read_spaces(X)])
+        first = next(blocks)
+        widths = tuple(array.shape[1] for array in first)
         if widths != self._widths:
             found, expected = (" + ".join(map(str, several)) for several in (widths, self._widths))
             raise FitError(
                 f"the spaces have {found} features together. Expected {expected}: the same spaces as in the fit."
             )
-        for (name, space), columns in zip(named_spaces(X).items(), self._columns, strict=True):
+        for (name, space), columns in zip(named.items(), self._columns, strict=True):
             expect_columns(name, column_names(space), columns)
+        return np.concatenate([self._predict(arrays) for arrays in itertools.chain([first], blocks)])
+
+    def _predict(self, arrays: Sequence[np.ndarray]) -> np.ndarray:
         joined = _join(arrays, self._normalized, self._exponents)
         if np.abs(joined).max() > LARGEST_IN_PREDICTION:
             raise FitError(
@@ -77,11 +88,15 @@ class _OnSpaces(BaseEstimator):
             ) from error
         return labels.astype(np.int64) if labels.dtype.kind in "iu" else labels
 
-    def _joined(self, X: Any, arrays: Sequence[np.ndarray], exponents: tuple[int, ...]) -> np.ndarray:
-        """The spaces of a fit side by side; how they came is remembered for predictions."""
+    def _remember(self, named: Mapping[str, Any], widths: Iterable[int], exponents: tuple[int, ...]) -> None:
+        """How the spaces of a fit came, for predictions."""
         self._exponents = exponents  # of the power of two that each space is divided by; 0 where it is ordinary
-        self._widths = tuple(array.shape[1] for array in arrays)
-        self._columns = tuple(map(column_names, named_spaces(X).values()))
+        self._widths = tuple(widths)
+        self._columns = tuple(map(column_names, named.values()))
+
+    def _joined(self, X: Any, arrays: Sequence[np.ndarray], exponents: tuple[int, ...]) -> np.ndarray:
+        """The spaces of a fit side by side."""
+        self._remember(named_spaces(X), (array.shape[1] for array in arrays), exponents)
         if any(exponents):
             refuse_far_rows([torch.from_numpy(array.astype(np.float64)) for array in arrays])
         return _join(arrays, self._normalized, exponents)
@@ -92,6 +107,11 @@ class KMeans(ClusterMixin, _OnSpaces):
 
     In wide spaces the runs search along the 64 leading principal directions, and the best of them is then run to the
     end on the features as they are: the inertia reached is the same, in a tenth of the time.
+
+    More than 2^28 numbers (n · Σ d_k; 1 GiB in float32) are not put side by side. The centers are then those of a
+    sample, 256 samples for each cluster and 65,536 at least, found by FAISS where it is installed and by scikit-learn
+    otherwise (`labkit.evaluation.large`); all samples are assigned to them block by block. Features may stay on disk,
+    as a np.memmap or `labkit.spaces.shards.ShardedFeatures`.
 
     Args:
         n_clusters: C.
@@ -134,14 +154,49 @@ class KMeans(ClusterMixin, _OnSpaces):
         """
         if not isinstance(self.normalize, bool | np.bool_):
             raise FitError(f"normalize is {quote(self.normalize)}. Expected True or False.")
+        named = named_spaces(X)
+        if large.is_large(named):
+            return self._fit_sample(named, as_spaces(named))
         arrays = read_spaces(X)
         exponents = (0,) * len(arrays)
         if not self.normalize:  # one for all: spaces count by their size
             exponents = (exponent_of_number(max(map(largest, arrays))),) * len(arrays)
         joined = self._joined(X, arrays, exponents)
-        if not is_whole(self.n_clusters, 2, len(joined)):
+        self._check_settings(len(joined))
+        search = cluster.KMeans(self.n_clusters, n_init=self.n_init, random_state=self.random_state)
+        self.estimator_ = _search_and_finish(search, joined)
+        self.labels_ = self.estimator_.labels_.astype(np.int64)
+        return self
+
+    def _fit_sample(self, named: Mapping[str, Any], spaces: Sequence[Space]) -> KMeans:
+        """Centers of a sample, and the clusters of all samples, of spaces that are not put side by side."""
+        n = len(spaces[0])
+        self._check_settings(n)
+        random = check_random_state(self.random_state)
+        rows = torch.from_numpy(large.sample_rows(n, self.n_clusters, random))
+        sizes = [0.0] if self.normalize else (max(map(largest, some)) for some in _blocks(spaces, rows))
+        exponents = (exponent_of_number(max(sizes)),) * len(spaces)
+        self._remember(named, (space.shape[1] for space in spaces), exponents)
+        if any(exponents):
+            refuse_far_rows(spaces)
+        joined, done = np.empty((len(rows), sum(self._widths)), np.float32), 0
+        for some in _blocks(spaces, rows):
+            joined[done : done + len(some[0])] = _join(some, self._normalized, exponents)
+            done += len(some[0])
+        centers = large.faiss_centers(joined, self.n_clusters, self.n_init, SEARCH_DIM, random)
+        if centers is None:
+            search = cluster.KMeans(self.n_clusters, n_init=self.n_init, random_state=random)
+            self.estimator_ = _search_and_finish(search, joined)
+        else:  # a last step, which makes an estimator of scikit-learn of them
+            last = cluster.KMeans(self.n_clusters, init=centers, n_init=1, max_iter=1, copy_x=False)
+            self.estimator_ = last.fit(joined)
+        self.labels_ = np.concatenate([self._predict(some) for some in _blocks(spaces)])
+        return self
+
+    def _check_settings(self, n: int) -> None:
+        if not is_whole(self.n_clusters, 2, n):
             raise FitError(
-                f"n_clusters is {quote(self.n_clusters)}. Expected a whole number from 2 to n_samples = {len(joined)}."
+                f"n_clusters is {quote(self.n_clusters)}. Expected a whole number from 2 to n_samples = {n}."
             )
         if not is_whole(self.n_init, 1):
             raise FitError(f"n_init is {quote(self.n_init)}. Expected a whole number from 1 to {LARGEST_COUNT:,}.")
@@ -149,10 +204,6 @@ class KMeans(ClusterMixin, _OnSpaces):
             raise FitError(
                 f"random_state is {quote(self.random_state)}. Expected a whole number from 0 to 2**32 - 1, or None."
             )
-        search = cluster.KMeans(self.n_clusters, n_init=self.n_init, random_state=self.random_state)
-        self.estimator_ = _search_and_finish(search, joined)
-        self.labels_ = self.estimator_.labels_.astype(np.int64)
-        return self
 
 
 def _search_and_finish(search: cluster.KMeans, joined: np.ndarray) -> cluster.KMeans:
@@ -214,6 +265,14 @@ class LinearProbe(ClassifierMixin, _OnSpaces):
             self.estimator_ = probe.fit(joined, labels)
         self.classes_ = probe.classes_
         return self
+
+
+def _blocks(spaces: Sequence[Space], rows: torch.Tensor | None = None) -> Iterator[list[np.ndarray]]:
+    """All rows of spaces (n, d_k), or those whose numbers are given, some at a time."""
+    size = max(1, large.BLOCK // sum(space.shape[1] for space in spaces))
+    for start in range(0, len(spaces[0] if rows is None else rows), size):
+        some = slice(start, start + size) if rows is None else rows[start : start + size]
+        yield [finite_matrix("a space", space[some], SPACES_EXPECTED) for space in spaces]
 
 
 def join_spaces(spaces: Any, *, normalized: bool = False) -> np.ndarray:

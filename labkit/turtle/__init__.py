@@ -25,6 +25,7 @@ from labkit.turtle.objective import (
     linear_grad,
     outer_grad_logits,
 )
+from labkit.turtle.parallel import own_part
 from labkit.turtle.priors import power_law
 from labkit.turtle.solver import Adam, Layers, TurtleSolver
 from labkit.turtle.sweep import CRITERIA, DEFAULT_GRID, PAPER_GRID, Sweep
@@ -47,5 +48,6 @@ __all__ = [
     "linear",
     "linear_grad",
     "outer_grad_logits",
+    "own_part",
     "power_law",
 ]

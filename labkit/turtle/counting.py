@@ -30,9 +30,9 @@ from tqdm.auto import tqdm
 
 from labkit._inputs import LARGEST_COUNT, is_whole, named_spaces
 from labkit._scales import block_of, refuse_far_rows
+from labkit._stored import Space, as_spaces
 from labkit.devices import pick_device
 from labkit.errors import FitError, quote
-from labkit.turtle.inputs import as_tensors
 from labkit.turtle.settings import random_state_of
 from labkit.turtle.transform import FeatureTransform, transformed
 from labkit.turtle.tree import ClusterCount, cluster_tree
@@ -75,7 +75,7 @@ def estimate_n_clusters(
     Raises:
         FitError: the spaces or the settings cannot be used; the message says why and what to do.
     """
-    tensors = as_tensors(named_spaces(spaces))
+    tensors = as_spaces(named_spaces(spaces))
     n = len(tensors[0])
     low, high = _expect_between(between, n)
     source = random_state_of(random_state)
@@ -193,7 +193,7 @@ def _ladder(low: int, high: int) -> list[int]:
 
 
 def _joined(
-    spaces: Sequence[Tensor], transforms: Sequence[FeatureTransform], rows: Tensor, device: torch.device
+    spaces: Sequence[Space], transforms: Sequence[FeatureTransform], rows: Tensor, device: torch.device
 ) -> Tensor:
     """These rows of all spaces beside each other, each as Turtle's solver gets it."""
     parts = [transformed(z, t, rows, device, torch.float32) for z, t in zip(spaces, transforms, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,24 +13,22 @@ import torch
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClusterMixin
 from sklearn.utils.validation import validate_data
-from torch import Tensor
 
 from labkit._inputs import column_names, expect_columns, expect_fitted, is_whole, named_spaces
 from labkit._scales import refuse_far_rows
-from labkit.devices import DTYPES, explain_out_of_memory, fast_dtype, pick_device
+from labkit._stored import Space, as_spaces
+from labkit.devices import explain_out_of_memory, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.turtle.counting import estimate_n_clusters
-from labkit.turtle.inputs import as_tensors
-from labkit.turtle.prediction import found_clusters, labelings_of
+from labkit.turtle.parallel import Whole, agreeing, part_of
+from labkit.turtle.prediction import keep_best, labelings_of
 from labkit.turtle.priors import estimated, shares_of
 from labkit.turtle.published import read_published
 from labkit.turtle.racing import race
 from labkit.turtle.saved import read_turtle, write_turtle
-from labkit.turtle.settings import check_settings, random_state_of
+from labkit.turtle.settings import check_settings
 from labkit.turtle.solver import TurtleSolver
-from labkit.turtle.transform import FeatureTransform, transformed
-
-SAMPLE = 8192  # rows that mean, scale and directions of a space are taken from; of fewer all
+from labkit.turtle.streaming import SolverSpace, solver_inputs
 
 
 class Turtle(ClusterMixin, BaseEstimator):
@@ -165,14 +163,44 @@ class Turtle(ClusterMixin, BaseEstimator):
         """Find the labeling.
 
         Args:
-            X: one space (n, d), or a list of K spaces (n, d_k) whose rows are the same samples.
+            X: one space (n, d), or a list of K spaces (n, d_k) whose rows are the same samples. A np.memmap and
+                `labkit.spaces.shards.ShardedFeatures` stay on disk; what the steps draw of them, transformed, is held
+                where it takes no more than a quarter of the free memory, else each batch is read anew.
             y: ignored; there for scikit-learn's pipelines.
 
         Raises:
             FitError: the spaces or the settings cannot be fitted; the message says why and what to do.
         """
         spaces = self._read_spaces(X, reset=True)
-        check_settings(self, len(spaces[0]))
+        return self._fit(X, spaces, Whole(len(spaces[0])))
+
+    def fit_parts(self, X: Any, y: object = None) -> Turtle:
+        """Find the labeling of samples that are divided among processes, as if one process held all of them.
+
+        Every process calls it, with its own part of the samples; `accelerate launch` and torchrun start processes
+        (see `labkit.turtle.parallel`). All end with the same task encoders; `labels_` are those of the own samples. In
+        a process alone it is `fit`.
+
+        Args:
+            X: as in `fit`, the samples of this process; `labkit.turtle.own_part` takes them from all.
+            y: ignored.
+
+        Raises:
+            FitError: as `fit`, in all processes where one of them cannot go on.
+        """
+        device = pick_device(self.device)
+        with agreeing(device):
+            spaces = self._read_spaces(X, reset=True)
+        parts = part_of(spaces, device)
+        if parts.processes > 1 and isinstance(self.n_clusters, str):
+            raise FitError(
+                f"n_clusters is {quote(self.n_clusters)}, with {parts.processes} processes. Expected a whole number: "
+                "labkit.estimate_n_clusters finds one from some thousand samples."
+            )
+        return self._fit(X, spaces, parts)
+
+    def _fit(self, X: Any, spaces: Sequence[Space], parts: Whole) -> Turtle:
+        check_settings(self, parts.n)
         self.n_clusters_ = self._count(X)
         shares = shares_of(self.prior, self.n_clusters_)
         advice = (
@@ -181,11 +209,11 @@ class Turtle(ClusterMixin, BaseEstimator):
         )
         with explain_out_of_memory(advice):
             try:
-                self._optimize(spaces, shares)
+                self._optimize(spaces, shares, parts)
             except FitError:
                 refuse_far_rows(spaces)
                 raise
-            self._choose_restart(spaces)
+            self._choose_restart(spaces, parts)
         return self
 
     def _count(self, X: Any) -> int:
@@ -196,14 +224,14 @@ class Turtle(ClusterMixin, BaseEstimator):
             X, random_state=self.random_state, device=self.device, progress=self.progress
         ).estimate
 
-    def _optimize(self, spaces: Sequence[Tensor], shares: np.ndarray | None) -> None:
+    def _optimize(self, spaces: Sequence[Space], shares: np.ndarray | None, parts: Whole) -> None:
         """Run the solver on the transformed spaces; sets `restarts_`, `means_`, `prior_` and `history_`."""
-        features, transforms, generator = self._features(spaces)
+        features, transforms, generator, drawn = solver_inputs(self, spaces, parts)
         prior = None if shares is None else torch.from_numpy(shares)
-        solver = self._solver(features, generator, prior=prior)
+        new_solver = functools.partial(self._solver, features, generator, parts=drawn)
+        solver = new_solver(prior=prior)
         encoder, records = race(solver, self.n_outer_steps, all_to_the_end=not self.race, progress=self.progress)
         if isinstance(self.prior, str) and self.prior == "estimated":
-            new_solver = functools.partial(self._solver, features, generator)
             found = estimated(solver, new_solver, self.n_outer_steps, progress=self.progress)
             if found is not None:
                 encoder, records, shares = found
@@ -214,9 +242,9 @@ class Turtle(ClusterMixin, BaseEstimator):
                 f"entropy_weight (now {self.entropy_weight})."
             )
         inner_loss, evenness = records.cpu().numpy().swapaxes(0, 1)
-        parts = {"entropy": evenness} if shares is None else {"divergence": -evenness}
+        other = {"entropy": evenness} if shares is None else {"divergence": -evenness}
         outer_loss = inner_loss - self.entropy_weight * evenness
-        self.history_ = {"inner_loss": inner_loss, **parts, "outer_loss": outer_loss}
+        self.history_ = {"inner_loss": inner_loss, **other, "outer_loss": outer_loss}
         self.prior_ = np.full(self.n_clusters_, 1 / self.n_clusters_) if shares is None else shares
         self.means_ = [transform.mean.numpy() for transform in transforms]
         self.restarts_ = []
@@ -224,22 +252,7 @@ class Turtle(ClusterMixin, BaseEstimator):
             weight, bias = encoder.normalized_weight(k).cpu(), encoder.biases[k].cpu()
             self.restarts_.append(tuple(array.numpy() for array in transform.fold(weight, bias)))
 
-    def _features(self, spaces: Sequence[Tensor]) -> tuple[list[Tensor], list[FeatureTransform], torch.Generator]:
-        """What the solver works on, how each space was transformed to it, and the source of all that is random."""
-        device = pick_device(self.device)
-        dtype = fast_dtype(device) if self.dtype == "auto" else DTYPES[self.dtype]
-        seed = int(random_state_of(self.random_state).randint(2**31 - 1))
-        n, order = len(spaces[0]), torch.Generator().manual_seed(seed)
-        sample = _some_rows(n, SAMPLE, order)
-        scale = None if self.feature_scale is None else float(self.feature_scale)
-        settings = (self.n_components, float(self.whitening), scale, self._exact)
-        transforms = [FeatureTransform.from_rows(space, sample, *settings) for space in spaces]
-        drawn = _some_rows(n, self.n_outer_steps * min(self.batch_size or n, n), order)
-        given = zip(spaces, transforms, strict=True)
-        features = [transformed(z, transform, drawn, device, dtype) for z, transform in given]
-        return features, transforms, torch.Generator(device).manual_seed(seed)
-
-    def _solver(self, features: Sequence[Tensor], generator: torch.Generator, **changes: Any) -> TurtleSolver:
+    def _solver(self, features: Sequence[SolverSpace], generator: torch.Generator, **changes: Any) -> TurtleSolver:
         """The solver of this estimator's settings, with changes, before its first step."""
         settings: dict[str, Any] = {
             "n_restarts": self.n_restarts,
@@ -254,7 +267,7 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     def predict(self, X: Any, *, restart: int | None = None) -> np.ndarray:
         """Cluster of each sample, (n,) int64; X as in `fit`, `restart` other than the one that was kept."""
-        return self.predict_proba(X, restart=restart).argmax(1)
+        return np.concatenate([probs.argmax(1) for probs in self._labelings(X, restart)])
 
     def predict_proba(self, X: Any, *, restart: int | None = None) -> np.ndarray:
         """The labeling τ(x), (n, C); X as in `fit`, `restart` other than the one that was kept.
@@ -262,49 +275,38 @@ class Turtle(ClusterMixin, BaseEstimator):
         Raises:
             FitError: X has other spaces than those of the fit or is not finite, or there is no such restart.
         """
+        return np.concatenate(list(self._labelings(X, restart)))
+
+    def _labelings(self, X: Any, restart: int | None) -> Iterator[np.ndarray]:
+        """τ of some samples after the other, each (b, C)."""
         expect_fitted(self, "restarts_")
         chosen, n_restarts = self.best_restart_ if restart is None else restart, len(self.confidence_)
         if not is_whole(chosen, 0, n_restarts - 1):
             raise FitError(f"restart is {quote(restart)}. Expected a whole number from 0 to {n_restarts - 1}, or None.")
         spaces = self._read_spaces(X, reset=False)
         labelings = labelings_of(self, spaces, slice(int(chosen), int(chosen) + 1))
-        return np.concatenate([probs[0].T.numpy() for probs in labelings])
+        return (probs[0].T.numpy() for probs in labelings)
 
-    @property
-    def _exact(self) -> torch.dtype:
-        """Of all that is not a matrix product."""
-        return torch.float64 if self.dtype == "float64" else torch.float32
-
-    def _choose_restart(self, spaces: Sequence[Tensor]) -> None:
+    def _choose_restart(self, spaces: Sequence[Space], parts: Whole) -> None:
         """Keep the most confident labeling among those that use the most clusters."""
-        n, done = len(spaces[0]), 0
-        labels = np.empty((self.history_["inner_loss"].shape[1], n), np.int32)
-        confidence = np.zeros(len(labels))
-        for probs in labelings_of(self, spaces):
-            best = probs.max(1)
-            labels[:, done : done + probs.shape[-1]] = best.indices
-            confidence += best.values.double().sum(-1).numpy()
-            done += probs.shape[-1]
-        self.n_found_ = found_clusters(labels, self.prior_)
-        self.confidence_ = confidence / n
-        ran = ~np.isnan(self.history_["inner_loss"][-1])  # to the end
-        most = self.n_found_[ran].max()
-        self.best_restart_ = int(np.where(ran & (self.n_found_ == most), self.confidence_, -1).argmax())
-        self.labels_ = labels[self.best_restart_].astype(np.int64)
+        keep_best(self, spaces, parts)
+        most = self.n_found_[self.best_restart_]
         if most < self.n_clusters_:
             refuse_far_rows(spaces)
             warnings.warn(
                 f"the labeling collapsed: of {self.n_clusters_} clusters at most {most} hold a tenth of their share, "
-                f"in the best of {len(labels)} restarts. Raise entropy_weight (now {self.entropy_weight}) or "
+                f"in the best of {len(self.n_found_)} restarts. Raise entropy_weight (now {self.entropy_weight}) or "
                 "n_outer_steps, ask for fewer clusters, or look whether the spaces separate that many classes.",
                 CollapseWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
-    def _read_spaces(self, X: Any, *, reset: bool) -> list[Tensor]:
-        """Check X and bring it to a list of K tensors (n, d_k) that share its memory where they can."""
+    # ------------------------------------------------------------------------------------------------ checks of input
+
+    def _read_spaces(self, X: Any, *, reset: bool) -> list[Space]:
+        """Check X and bring it to a list of K spaces (n, d_k) that share its memory, or its files, where they can."""
         named = named_spaces(X)
-        spaces = as_tensors(named)
+        spaces = as_spaces(named)
         dims = [space.shape[1] for space in spaces]
         if "X" in named:
             try:
@@ -341,8 +343,3 @@ class Turtle(ClusterMixin, BaseEstimator):
             CheckpointError: the file is missing, damaged, of a newer labkit, or something else.
         """
         return read_turtle(cls, path)
-
-
-def _some_rows(n: int, most: int, generator: torch.Generator) -> Tensor:
-    """Row numbers in order: all n, or a random part where there are more than `most`."""
-    return torch.arange(n) if n <= most else torch.randperm(n, generator=generator)[:most].sort().values

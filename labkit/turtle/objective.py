@@ -53,7 +53,11 @@ def inner_grad_logits(logits: Tensor, labeling: Tensor) -> Tensor:
 
 
 def outer_grad_logits(
-    task_probs: Tensor, grad_labeling: Tensor, entropy_weight: float | Tensor, log_prior: Tensor | None = None
+    task_probs: Tensor,
+    grad_labeling: Tensor,
+    entropy_weight: float | Tensor,
+    log_prior: Tensor | None = None,
+    mean_probs: Tensor | None = None,
 ) -> Tensor:
     """Gradient of the outer loss for the logits of one space's task encoder (eqs. 12 and 13).
 
@@ -65,11 +69,12 @@ def outer_grad_logits(
         grad_labeling: gradient of the cross-entropies for τ_k, (R, C, B); the same for every space.
         entropy_weight: γ, a number or (R, 1, 1).
         log_prior: log π, (C,) or (R, C); None is the published entropy, the same as even shares.
+        mean_probs: mean of τ_k over the batch, (R, C), where these samples are a part of it.
     """
-    mean = task_probs.mean(-1, keepdim=True)
+    mean = task_probs.mean(-1, keepdim=True) if mean_probs is None else mean_probs[..., None]
     tiny = torch.finfo(mean.dtype).tiny  # an empty cluster has log 0; its gradient is 0 · log 0 = 0
     surprise = mean.clamp_min(tiny).log() + 1
     if log_prior is not None:
         surprise = surprise - log_prior[..., None]
-    grad_probs = grad_labeling + entropy_weight / task_probs.shape[-1] * surprise
+    grad_probs = grad_labeling + entropy_weight / max(1, task_probs.shape[-1]) * surprise
     return task_probs * (grad_probs - (task_probs * grad_probs).sum(1, keepdim=True))

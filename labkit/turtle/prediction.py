@@ -11,8 +11,10 @@ import torch
 from torch import Tensor
 
 from labkit._scales import block_of, power_of_two
+from labkit._stored import Space
 from labkit.devices import pick_device
 from labkit.turtle.objective import linear
+from labkit.turtle.parallel import Whole
 from labkit.turtle.transform import centered, expect_range
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 LARGEST = 1e30  # a sum of such features times weights near 1 is far from 3e38
 
 
-def labelings_of(turtle: Turtle, spaces: Sequence[Tensor], restarts: slice = slice(None)) -> Iterator[Tensor]:
+def labelings_of(turtle: Turtle, spaces: Sequence[Space], restarts: slice = slice(None)) -> Iterator[Tensor]:
     """τ of the chosen restarts, (R, C, b), for one block of samples after the other."""
     encoders = [task_encoder(turtle, k, restarts) for k in range(len(spaces))]
     block = block_of(sum(space.shape[1] for space in spaces) + math.prod(turtle.restarts_[0][1][restarts].shape))
@@ -29,10 +31,33 @@ def labelings_of(turtle: Turtle, spaces: Sequence[Tensor], restarts: slice = sli
         yield torch.stack([encoder(z) for encoder, z in zip(encoders, rows, strict=True)]).mean(0).cpu()
 
 
-def found_clusters(labelings: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    """Clusters of each labeling (R, n) that hold at least a tenth of their share (C,) of the samples: (R,)."""
-    counts = np.stack([np.bincount(labels, minlength=len(shares)) for labels in labelings])
-    return (counts * 10 >= labelings.shape[1] * shares * (1 - 1e-9)).sum(1)  # n · 1/C may be rounded up
+def keep_best(turtle: Turtle, spaces: Sequence[Space], parts: Whole) -> None:
+    """Compare the restarts on all samples, and keep the most confident of those that use the most clusters.
+
+    Sets `confidence_`, `n_found_`, `best_restart_` and `labels_`, the last for the samples of this process.
+    """
+    n_restarts, done = turtle.restarts_[0][1].shape[0], 0
+    labels = np.empty((n_restarts, len(spaces[0])), np.int32)
+    confidence = torch.zeros(n_restarts, dtype=torch.float64)
+    with parts.agreeing():
+        for probs in labelings_of(turtle, spaces):
+            best = probs.max(1)
+            labels[:, done : done + probs.shape[-1]] = best.indices
+            confidence += best.values.double().sum(-1)
+            done += probs.shape[-1]
+    turtle.n_found_ = found_clusters(labels, turtle.prior_, parts)
+    turtle.confidence_ = parts.total(confidence).numpy() / parts.n
+    ran = ~np.isnan(turtle.history_["inner_loss"][-1])  # to the end
+    full = ran & (turtle.n_found_ == turtle.n_found_[ran].max())
+    turtle.best_restart_ = int(np.where(full, turtle.confidence_, -1).argmax())
+    turtle.labels_ = labels[turtle.best_restart_].astype(np.int64)
+
+
+def found_clusters(labelings: np.ndarray, shares: np.ndarray, parts: Whole) -> np.ndarray:
+    """Clusters of each labeling (R, n) that hold at least a tenth of their share (C,) of all samples: (R,)."""
+    own = np.stack([np.bincount(labels, minlength=len(shares)) for labels in labelings])
+    counts = parts.total(torch.from_numpy(own)).numpy()
+    return (counts * 10 >= parts.n * shares * (1 - 1e-9)).sum(1)  # n · 1/C may be rounded up
 
 
 def task_encoder(turtle: Turtle, k: int, restarts: slice) -> Callable[[Tensor], Tensor]:

@@ -125,8 +125,8 @@ def estimated(
     Returns:
         What `labkit.turtle.racing.race` does, for the one run, and its shares (C,); None if even clusters are better.
     """
-    stride = -(-len(even.spaces[0]) // N_JUDGED)
-    judged = [space[::stride] for space in even.spaces]
+    stride = -(-even.parts.n // N_JUDGED)
+    judged = [even.parts.rows(space, torch.arange(0, even.parts.n, stride)) for space in even.spaces]
     n_clusters = even.encoder.biases[0].shape[1]
     loose = new_solver(entropy_weight=LOOSE * float(even.entropy_weight))
     race(loose, n_steps, all_to_the_end=True, progress=progress)

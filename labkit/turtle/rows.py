@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from labkit._scales import block_of
+from labkit._stored import Space
 from labkit.turtle.estimator import Turtle
+from labkit.turtle.parallel import Whole
 from labkit.turtle.prediction import found_clusters, task_encoder
 from labkit.turtle.solver import TurtleSolver
+from labkit.turtle.streaming import SolverSpace
 
 OF_EACH_ROW = ("outer_lr", "inner_lr", "entropy_weight")  # what restarts of one solver can differ in
 
@@ -51,13 +53,13 @@ class SideBySide(Turtle):
         turtle.history_["outer_loss"] = turtle.history_["inner_loss"] - turtle.entropy_weight * evenness
         return turtle
 
-    def _solver(self, features: Sequence[Tensor], generator: torch.Generator, **changes: Any) -> TurtleSolver:
+    def _solver(self, features: Sequence[SolverSpace], generator: torch.Generator, **changes: Any) -> TurtleSolver:
         solver = super()._solver(features, generator, **changes)
         values = {name: [float(run.get(name, getattr(self, name))) for run in self._runs] for name in OF_EACH_ROW}
         solver.set_each(**{name: torch.tensor(of_each, dtype=torch.float64) for name, of_each in values.items()})
         return solver
 
-    def _choose_restart(self, spaces: Sequence[Tensor]) -> None:
+    def _choose_restart(self, spaces: Sequence[Space], parts: Whole) -> None:
         """Score all runs instead; the choice is the sweep's."""
         n, done = len(spaces[0]), 0
         self.labelings_ = np.empty((self.n_restarts, n), np.int32)
@@ -71,5 +73,5 @@ class SideBySide(Turtle):
             agreement += (probs.argmax(2) == chosen).cpu().double().mean(0).sum(-1)
             self.labelings_[:, done : done + len(rows[0])] = chosen.cpu().numpy()
             done += len(rows[0])
-        self.n_found_ = found_clusters(self.labelings_, self.prior_)
+        self.n_found_ = found_clusters(self.labelings_, self.prior_, parts)
         self.confidence_, self.agreement_ = confidence.numpy() / n, agreement.numpy() / n

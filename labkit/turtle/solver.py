@@ -18,6 +18,8 @@ from labkit.turtle.objective import (
     linear_grad,
     outer_grad_logits,
 )
+from labkit.turtle.parallel import Whole
+from labkit.turtle.streaming import SolverSpace, select
 
 
 class Adam:
@@ -116,15 +118,17 @@ class TurtleSolver:
     """The bilevel problem on given features, one outer step at a time.
 
     Args:
-        spaces: K tensors (n, d_k) on one device; their dtype is that of the matrix products.
+        spaces: K tensors (n, d_k) on one device, or what stands for them where they do not fit its memory; their dtype
+            is that of the matrix products.
         generator: source of the initial weights and of the batches, on the same device; None for PyTorch's own.
         prior: shares (C,) of the clusters, from which the mean labeling should not diverge; None for even ones.
+        parts: how the samples are divided among processes, each of which has a solver; None for one process.
         Other arguments as in `Turtle`.
     """
 
     def __init__(
         self,
-        spaces: Sequence[Tensor],
+        spaces: Sequence[SolverSpace],
         n_clusters: int,
         generator: torch.Generator | None,
         *,
@@ -136,11 +140,14 @@ class TurtleSolver:
         inner_lr: float = 1e-3,
         inner_start: str = "cold",
         batch_size: int | None = None,
+        parts: Whole | None = None,
     ) -> None:
         self.spaces, self.generator = list(spaces), generator
         self.entropy_weight: float | Tensor = entropy_weight
         self.n_inner_steps, self.inner_start = n_inner_steps, inner_start
-        n = len(self.spaces[0])
+        n_mine = len(self.spaces[0])
+        self.parts = Whole(n_mine) if parts is None else parts
+        n = self.parts.n
         self.batch_size = n if batch_size is None else min(batch_size, n)
         dims = [space.shape[1] for space in self.spaces]
         exact = torch.float64 if self.spaces[0].dtype == torch.float64 else torch.float32
@@ -155,8 +162,9 @@ class TurtleSolver:
         self.encoder.draw(generator)
         self.classifier.draw(generator)
         self.waiting: list[Tensor] = []  # batches of row numbers, until all samples have had their turn
+        size = min(self.batch_size, n_mine) if self.batch_size < n else 0
         self.gathered = [
-            space.new_empty(self.batch_size if self.batch_size < n else 0, space.shape[1]) for space in self.spaces
+            torch.empty(size, space.shape[1], dtype=space.dtype, device=space.device) for space in self.spaces
         ]  # one batch, written again and again: fresh memory is slow
 
     def set_each(self, *, outer_lr: Tensor, inner_lr: Tensor, entropy_weight: Tensor) -> None:
@@ -184,12 +192,12 @@ class TurtleSolver:
         """Begin with a labeling (R, C, B) of a batch: linear classifiers are fitted to it, and become the task encoder.
 
         Args:
-            batch: features of its samples in every space.
+            batch: features of its samples in every space, the same in all processes.
             labeling: probabilities.
             n_steps: of Adam, at the inner learning rate.
         """
         n_inner_steps, self.n_inner_steps = self.n_inner_steps, n_steps
-        self._fit_classifiers(batch, labeling)
+        self._fit_classifiers(batch, labeling, len(batch[0]) * self.parts.processes)
         self.n_inner_steps = n_inner_steps
         for mine, its in zip(self.encoder.views, self.classifier.views, strict=False):
             mine.copy_(its)
@@ -199,18 +207,20 @@ class TurtleSolver:
     def next_batch(self) -> list[Tensor]:
         """The features of `batch_size` samples, good until the next call; the stored tensors where that is all.
 
-        Samples are drawn without replacement until fewer than a batch are left, then from all of them again.
+        Samples are drawn without replacement until fewer than a batch are left, then from all of them again. Of
+        several processes each gives those that it holds.
         """
-        n = len(self.spaces[0])
+        n = self.parts.n
         if self.batch_size == n:
-            return self.spaces
+            return [space for space in self.spaces if isinstance(space, Tensor)]  # who takes all holds all
         if not self.waiting:
             order = torch.randperm(n, generator=self.generator, device=self.spaces[0].device)
             self.waiting = [rows for rows in order.split(self.batch_size) if len(rows) == self.batch_size]
-        rows = self.waiting.pop()
-        for space, batch in zip(self.spaces, self.gathered, strict=True):
-            torch.index_select(space, 0, rows, out=batch)
-        return self.gathered
+        rows = self.parts.mine(self.waiting.pop())
+        batches = [batch[: len(rows)] for batch in self.gathered]
+        for space, batch in zip(self.spaces, batches, strict=True):
+            select(space, rows, batch)
+        return batches
 
     def task_probs(self, batch: Sequence[Tensor]) -> list[Tensor]:
         """τ_k of every space (eq. 9), each (R, C, B)."""
@@ -225,7 +235,7 @@ class TurtleSolver:
         batch = self.next_batch() if batch is None else batch
         task_probs = self.task_probs(batch)
         labeling = torch.stack(task_probs).mean(0)  # τ, (R, C, B)
-        self._fit_classifiers(batch, labeling)
+        self._fit_classifiers(batch, labeling, self.batch_size)
         return self._update_encoder(batch, task_probs, labeling)
 
     def is_finite(self) -> bool:
@@ -233,8 +243,11 @@ class TurtleSolver:
         tensors = (self.encoder.flat, self.classifier.flat, self.outer.square, self.inner.square)
         return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
-    def _fit_classifiers(self, batch: Sequence[Tensor], labeling: Tensor) -> None:
-        """Inner problem (of eqs. 10 to 12): `n_inner_steps` of Adam on Σ_k CE(w_k φ_k, τ), τ held fixed."""
+    def _fit_classifiers(self, batch: Sequence[Tensor], labeling: Tensor, n: int) -> None:
+        """Inner problem (of eqs. 10 to 12): `n_inner_steps` of Adam on Σ_k CE(w_k φ_k, τ), τ held fixed.
+
+        The batch has n samples in all processes together.
+        """
         if self.inner_start == "cold" and self.outer.steps > 0:
             self.classifier.draw(self.generator)
             self.inner.reset()
@@ -243,7 +256,7 @@ class TurtleSolver:
             for k, z in enumerate(batch):
                 delta = inner_grad_logits(linear(z, layers.weights[k], layers.biases[k]), labeling)
                 _copy((grads.weights[k], grads.biases[k]), linear_grad(z, delta))
-            self.inner.step(grads.flat)
+            self.inner.step(self.parts.average(grads.flat, len(batch[0]), n))
 
     def _update_encoder(
         self, batch: Sequence[Tensor], task_probs: Sequence[Tensor], labeling: Tensor
@@ -256,21 +269,23 @@ class TurtleSolver:
         per_space = [linear(z, layers.weights[k], layers.biases[k]).log_softmax(1) for k, z in enumerate(batch)]
         log_probs = torch.stack(per_space).sum(0)  # (R, C, B)
         grad_labeling = log_probs / -(len(batch) * labeling.shape[-1])  # τ is the mean of K spaces and B samples
+        size = (len(batch[0]), self.batch_size)  # here, and in all processes
+        means = self.parts.average(torch.stack([probs.mean(-1) for probs in task_probs]), *size)  # (K, R, C)
         encoder, grads = self.encoder, self.encoder_grad
         for k, z in enumerate(batch):
-            delta = outer_grad_logits(task_probs[k], grad_labeling, self.entropy_weight, self.log_prior)
+            delta = outer_grad_logits(task_probs[k], grad_labeling, self.entropy_weight, self.log_prior, means[k])
             grad_weight, grad_bias = linear_grad(z, delta)
             norm = encoder.weights[k].norm(dim=-1, keepdim=True)
             unit = encoder.weights[k] / norm
             grad_gain = (grad_weight * unit).sum(-1)
             grad_direction = (grad_weight - grad_gain[..., None] * unit) * (encoder.gains[k][..., None] / norm)
             _copy((grads.weights[k], grads.biases[k], grads.gains[k]), (grad_direction, grad_bias, grad_gain))
-        self.outer.step(grads.flat)
-        return cross_entropy(log_probs, labeling), torch.stack([self._evenness(probs) for probs in task_probs]).sum(0)
+        self.outer.step(self.parts.average(grads.flat, *size))
+        loss = self.parts.average(cross_entropy(log_probs, labeling), *size)
+        return loss, torch.stack([self._evenness(mean) for mean in means]).sum(0)
 
-    def _evenness(self, task_probs: Tensor) -> Tensor:
-        """What γ weighs, (R, C, B) -> (R,): entropy of the mean labeling, or minus its divergence from the prior."""
-        mean = task_probs.mean(-1)
+    def _evenness(self, mean: Tensor) -> Tensor:
+        """What γ weighs, (R, C) -> (R,): entropy of the mean labeling, or minus its divergence from the prior."""
         return entropy(mean) if self.log_prior is None else -divergence(mean, self.log_prior)
 
 

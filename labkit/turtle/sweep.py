@@ -27,13 +27,13 @@ from sklearn.model_selection import ParameterGrid
 
 from labkit._inputs import LARGEST_COUNT, is_whole, named_spaces
 from labkit._scales import refuse_far_rows
+from labkit._stored import as_spaces
 from labkit.devices import explain_out_of_memory, fast_dtype, pick_device
 from labkit.errors import CollapseWarning, FitError, quote
 from labkit.evaluation.metrics import clustering_accuracy
 from labkit.turtle.counting import estimate_n_clusters
 from labkit.turtle.criteria import consensus, mean_rank, pairwise_nmi, silhouette, stability, without_settings
 from labkit.turtle.estimator import Turtle
-from labkit.turtle.inputs import as_tensors
 from labkit.turtle.probe import cross_validated_accuracy
 from labkit.turtle.rows import OF_EACH_ROW, SideBySide
 from labkit.turtle.settings import check_settings, random_state_of
@@ -107,7 +107,7 @@ def sweep(
     swept, points = _read_grid(DEFAULT_GRID if grid is None else grid, settings)
     common: dict[str, Any] = {"n_clusters": n_clusters, "device": device, "progress": progress}
     runs = [{**settings, **point} for point in points for _ in range(n_restarts)]
-    n = len(as_tensors(named_spaces(spaces))[0])
+    n = len(as_spaces(named_spaces(spaces))[0])
     if any(isinstance(prior := run.get("prior"), str) and prior == "estimated" for run in runs):
         raise FitError('prior is "estimated". Expected "even" or shares: one Turtle estimates them, a sweep does not.')
     for run in runs:
@@ -133,7 +133,7 @@ def sweep(
     scores["combined"] = mean_rank(*parts)
     most = max(int(turtle.n_found_[0]) for turtle in fitted)
     if most < n_clusters:
-        refuse_far_rows(as_tensors(named_spaces(spaces)))
+        refuse_far_rows(as_spaces(named_spaces(spaces)))
         warnings.warn(
             f"all runs of the sweep collapsed: of {n_clusters} clusters at most {most} hold a tenth of an equal share. "
             "Sweep larger values of entropy_weight or n_outer_steps, or ask for fewer clusters.",
@@ -225,7 +225,7 @@ def _scores(spaces: Any, turtles: Sequence[Turtle], n_restarts: int, seed: int) 
     rows = torch.randperm(n, generator=generator)[: max(N_SCORED, N_SCORED_OF_CLUSTER * n_clusters)].sort().values
     labelings = torch.from_numpy(np.stack([turtle.labels_[rows.numpy()] for turtle in turtles])).to(device)
     generalization, by_distance = [], []
-    for space in as_tensors(named_spaces(spaces)):
+    for space in as_spaces(named_spaces(spaces)):
         transform = FeatureTransform.from_rows(space, rows, N_COMPONENTS, WHITENING, FEATURE_SCALE)
         features = transformed(space, transform, rows, device, torch.float32)
         folds = torch.Generator().manual_seed(seed)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from labkit._inputs import SPACES_EXPECTED
 from labkit._scales import ORDINARY, block_of, power_of_two
+from labkit._stored import Space
 from labkit.errors import FitError
 
 LARGEST_IN_FIT = 1e8  # Adam squares gradients that hold features twice: 1e32 of float32's 3e38
@@ -37,7 +38,7 @@ class FeatureTransform:
     @classmethod
     def from_rows(
         cls,
-        space: Tensor,
+        space: Space,
         rows: Tensor,
         n_components: int | None,
         whitening: float,
@@ -78,6 +79,11 @@ class FeatureTransform:
         return cls(mean, factor, directions, scale, dtype)
 
     @property
+    def width(self) -> int:
+        """Features of a result, k."""
+        return len(self.mean) if self.directions is None else self.directions.shape[1]
+
+    @property
     def is_identity(self) -> bool:
         return self.directions is None and self.scale == 1.0 and not self.mean.any() and bool((self.factor == 1).all())
 
@@ -102,12 +108,12 @@ class FeatureTransform:
         return weight, bias - weight @ self.mean
 
 
-def _mean_and_deviation(space: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _mean_and_deviation(space: Space, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of these rows of a space, and the largest absolute deviation from it: both (d,) float64.
 
     Summed are differences to the first row: a constant feature then has exactly its value as the mean.
     """
-    first, blocks = space[rows[0]].double(), rows.split(block_of(8 * space.shape[1]))  # small: float64, and several
+    first, blocks = space[rows[:1]][0].double(), rows.split(block_of(8 * space.shape[1]))  # small: float64, and several
     mean = first + torch.stack([(space[some].double() - first).sum(0) for some in blocks]).sum(0) / len(rows)
     return mean, torch.stack([(space[some].double() - mean).abs().amax(0) for some in blocks]).amax(0)
 
@@ -128,26 +134,40 @@ def centered(rows: Tensor, mean: Tensor, factor: Tensor, dtype: torch.dtype) -> 
     return rows
 
 
+def is_as_given(space: Space, transform: FeatureTransform, n: int, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether n rows of a space, as the solver gets them, are the tensor that was given."""
+    return (
+        isinstance(space, Tensor)
+        and transform.is_identity
+        and (n, device, dtype) == (len(space), space.device, space.dtype)
+    )
+
+
 def transformed(
-    space: Tensor, transform: FeatureTransform, rows: Tensor, device: torch.device, dtype: torch.dtype
+    space: Space, transform: FeatureTransform, rows: Tensor, device: torch.device, dtype: torch.dtype
 ) -> Tensor:
     """These rows of a space as the solver gets them; the space itself where that is the same."""
-    if transform.is_identity and len(rows) == len(space) and space.device == device and space.dtype == dtype:
-        return _expect_fit_range(transform(space), vary=bool(space.any()))
-    width = space.shape[1] if transform.directions is None else transform.directions.shape[1]
-    result = torch.empty(len(rows), width, dtype=dtype, device=device)
+    if isinstance(space, Tensor) and is_as_given(space, transform, len(rows), device, dtype):
+        return _expect_fit_range(transform(space), transform, space)
+    result = torch.empty(len(rows), transform.width, dtype=dtype, device=device)
+    return _expect_fit_range(transform_rows(space, transform, rows, result), transform, space)
+
+
+def transform_rows(space: Space, transform: FeatureTransform, rows: Tensor, result: Tensor) -> Tensor:
+    """Write these rows of a space, as the solver gets them, into a result (m, k), which is returned.
+
+    Raises:
+        FitError: they hold NaN or infinity, or are too large to compute with.
+    """
     for part, some in blocks(result, rows, space.shape[1]):
         part.copy_(expect_range(transform(space[some]), LARGEST_IN_FIT))
-    return _expect_fit_range(result, vary=bool(transform.factor.any()) and bool(space.any()))
+    return result
 
 
-def _expect_fit_range(features: Tensor, *, vary: bool) -> Tensor:
-    """Features that neither overflow nor vanish beside Adam's epsilon; others raise.
-
-    `vary` is false where they are all zero or constant, as they were given.
-    """
+def _expect_fit_range(features: Tensor, transform: FeatureTransform, space: Space) -> Tensor:
+    """Features that neither overflow nor vanish beside Adam's epsilon, though the space varies; others raise."""
     largest = max(abs(float(extreme)) for extreme in expect_range(features, LARGEST_IN_FIT).aminmax())
-    if largest < SMALLEST_IN_FIT and vary:
+    if largest < SMALLEST_IN_FIT and bool(transform.factor.any()) and bool(space.any()):
         raise FitError(
             f"the features reach {largest:.0e} in the matrix products. Expected at least {SMALLEST_IN_FIT:.0e}, "
             f"since Adam takes no steps for smaller ones: multiply them, or raise feature_scale."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shapes import SMALL, Diagram
 
-STATIONS = {  # number: name, place, hue, side of the name, what it builds on; without a hue it is still to come
+STATIONS = {  # number: name, place, hue, side of the name, what it builds on
     "00": ("Start\nhere", (68, 155), "ink", "right", ()),
     "01": ("Zero-shot\nCLIP", (198, 90), "blue", "above", ("00",)),
     "02": ("Representation\nspaces", (198, 220), "pink", "below", ("00",)),
@@ -13,7 +13,7 @@ STATIONS = {  # number: name, place, hue, side of the name, what it builds on; w
     "05": ("Choosing\nwithout labels", (500, 220), "pink", "below", ("04",)),
     "06": ("Masked\nself-training", (498, 90), "red", "above", ("01", "04")),
     "07": ("MUST in\npractice", (582, 90), "red", "above", ("06",)),
-    "08": ("The papers\nat full size", (660, 90), "", "above", ("07",)),
+    "08": ("Both papers\nbeside yours", (660, 90), "ink", "above", ("05", "07")),
     "09": ("Your own\nimages", (640, 220), "ink", "below", ("01", "05")),
 }
 
@@ -29,19 +29,16 @@ def course_map(here: str) -> Diagram:
         f"You are at {where}. From {names['00']}, two lines lead on. The line of words has one station, {names['01']}. "
         f"The line of spaces has four: {names['02']}; {names['03']}; {names['04']}; {names['05']}. After "
         f"{names['04']}, the lines meet where clusters get words, and from there the line of self-training leads to "
-        f"{names['06']}, and {names['07']}. {names['09']}, is where the line of spaces ends. Still to come: "
-        f"{names['08']}.",
+        f"{names['06']}, and {names['07']}, and ends at {names['08']}. The line of spaces ends at {names['09']}.",
     )
     d.arrow((68, 155), (68, 90), (394, 90), hue="blue", head=False, width=6)
     d.arrow((68, 155), (68, 220), (394, 220), (394, 90), hue="pink", head=False, width=6)
     d.arrow((394, 220), (640, 220), hue="pink", head=False, width=6)
-    d.arrow((394, 90), (582, 90), hue="red", head=False, width=6)
-    d.arrow((582, 90), (660, 90), head=False, dashed=True, width=2.5)
+    d.arrow((394, 90), (660, 90), hue="red", head=False, width=6)
     d.words(296, 79, "words", "blue-text", size=SMALL, at="middle")
     d.words(128, 209, "spaces", "pink-text", size=SMALL, at="middle")
     d.words(437, 79, "self-training", "red-text", size=SMALL, at="middle")
     d.words(384, 128, "clusters\nget words", "soft", size=SMALL, at="end")
-    d.words(660, 126, "still to come", "soft", size=SMALL, at="middle")
     d.dot(394, 90, 6, "ink")
     for number, (name, place, hue, side, _) in STATIONS.items():
         _station(d, *place, number, name, hue, side, here=number == here)

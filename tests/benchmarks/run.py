@@ -16,8 +16,20 @@ from measure import arguments, table
 
 HERE = Path(__file__).parent
 SCRIPTS = (
-    *("start", "features", "spaces", "must", "gain", "turtle", "text", "map", "models", "shards"),
-    *("choice", "choice_count", "choice_sweep", "real", "names", "folder", "later", "photos"),
+    *("start", "features", "spaces", "must", "gain", "turtle", "text", "map", "models"),
+    *(
+        "choice",
+        "choice_count",
+        "choice_sweep",
+        "real",
+        "names",
+        "folder",
+        "later",
+        "photos",
+        "world",
+        "scale",
+        "shards",
+    ),
 )
 
 

@@ -23,11 +23,14 @@ from labkit.course.series import run_series
 from labkit.must import checkpoint, estimator
 from labkit.own import cluster as workflow
 from labkit.own import layout, reading
+from labkit.papers import reproduce
+from labkit.papers.results import read_rows
 from labkit.spaces import features
 from labkit.spaces.features import extract_features
 from labkit.turtle import Turtle
 from labkit.zeroshot.naming import name_by_model
 from tests import tiny
+from tests.unit.papers import small
 
 N = 24
 
@@ -39,6 +42,7 @@ def prepare(folder: Path) -> None:
     for i, picture in enumerate(tiny.images(N).array):
         Image.fromarray(picture).save(folder / "photos" / f"{i:02d}.png")
         os.utime(folder / "photos" / f"{i:02d}.png", (10**9, 10**9))
+    small.write_datasets(folder / "datasets")
     for number in ("00", "01"):
         cells = [
             nbformat.v4.new_code_cell('profile = "pocket"', metadata={"tags": ["parameters"]}),
@@ -106,6 +110,15 @@ def must(folder: Path) -> None:
     fitted.save(folder / "out" / "must.safetensors")
 
 
+def papers(folder: Path) -> None:
+    """Rows of both papers."""
+    small.use(folder / "datasets")
+    reproduce.write_report = lambda *_, **__: None  # it takes longer than all the rest, and is made of the rows alone
+    for paper, name in (("turtle", "colors"), ("turtle", "shades"), ("must", "colors")):
+        done = reproduce.reproduce(paper, folder / "out", datasets=[name])
+        assert not done.failed
+
+
 def series(folder: Path) -> None:
     with contextlib.redirect_stderr(io.StringIO()):
         report = run_series(folder / "out", notebooks=folder / "notebooks")
@@ -131,6 +144,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
     "cluster": cluster,
     "must": must,
     "chain": chain,
+    "papers": papers,
     "series": series,
 }
 
@@ -138,7 +152,7 @@ SCENARIOS: dict[str, Callable[[Path], None]] = {
 def outcome(folder: Path) -> dict[str, str]:
     """Digests of all files that the chain left, by name, temporary ones included.
 
-    Of a run of notebooks only the results, since times differ.
+    Of a run of notebooks only the results, since times differ; of reproductions neither times nor the page with them.
     """
     found = {}
     for path in sorted(path for name in ("out", "cache", "tmp") for path in (folder / name).rglob("*")):
@@ -148,6 +162,10 @@ def outcome(folder: Path) -> dict[str, str]:
         elif path.name == "results.json":
             report = json.loads(path.read_text("utf-8"))
             found[name] = json.dumps([report["results"], report["failures"], sorted(report["timings"])])
+        elif path.name == "results.jsonl":
+            found[name] = read_rows(path).drop(columns=["seconds", "date"]).to_json()
+        elif path.name == "report.html":
+            found[name] = "a page"
         elif path.suffix == ".safetensors" and not path.parent.name.startswith("."):
             with safe_open(path, "numpy") as file:  # whose metadata come in any order
                 found[name] = file.metadata()["sha256"]

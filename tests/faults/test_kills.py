@@ -36,6 +36,12 @@ def test_killed_at_random_moments_it_ends_as_undisturbed() -> None:
     assert "6 of 6 as undisturbed" in said
 
 
+def test_a_reproduction_killed_at_random_moments_ends_with_the_same_table() -> None:
+    status, said = kill("--random", "5", "--seed", "1", "--only", "papers")
+    assert status == 0, said
+    assert "5 of 5 as undisturbed" in said
+
+
 FORGETFUL = """
 import sys
 from labkit import _files

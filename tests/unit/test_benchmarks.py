@@ -142,9 +142,11 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("later", []),
         ("names", []),
         ("photos", []),
+        ("world", ["--seeds", "0"]),
         ("map", []),
         ("folder", ["--backbone", "pixels"]),
         ("models", ["--spaces", "dinov3-vit-b16"]),
+        ("scale", ["--methods", "official", "kmeans"]),
         ("shards", ["--backbone", "pixels"]),
     ],
 )

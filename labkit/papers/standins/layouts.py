@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from labkit.data.draws import takes_all
 from labkit.data.schema import Archive, Manual
 from labkit.papers.standins.images import gray_pixels
 from labkit.papers.standins.miniature import Miniature, needed
 from labkit.papers.standins.videos import video_file
 
-# How the real set calls an image or a video: {leaf} is the last part of its folder, {serial} counts all files from 1,
+# How the real set calls an image or a video: {leaf} is the last part of its folder, {serial} counts all files from 0,
 # {place} those of a class from 1.
 NAMES = {
     "birdsnap": "{serial}.jpg",
@@ -23,17 +24,11 @@ NAMES = {
     "clevr-counts": "CLEVR_train_{serial:06d}.png",
     "eurosat": "{leaf}_{place}.jpg",
     "hateful-memes": "img/{serial:05d}.png",
-    "imagenet": "{leaf}_{serial}.JPEG",
     "kinetics700": "stand_in{serial:04d}_{place:06d}_{serial:06d}.mp4",
     "kitti-distance": "{serial:06d}.png",
-    "rendered-sst2": "{serial}.png",
     "resisc45": "{leaf}_{place:03d}.jpg",
-    "sun397": "sun_standin{serial:09d}.jpg",
     "ucf101": "v_{leaf}_g{place:02d}_c01.avi",
 }
-# Lines of a list as the real set has them, where they are more than the name: SUN397's begin with a slash; those to
-# train on in UCF101 end with the number of the class, from 1.
-LINES = {"sun397": "/{name}", "ucf101": "{name} {number}"}
 SPARE = 1  # image of each class that a draw leaves out
 
 
@@ -41,10 +36,8 @@ def write_layout(mini: Miniature) -> None:
     """What a source of kind archive or manual holds once it has been fetched and unpacked."""
     source = mini.manifest.source
     assert isinstance(source, Archive | Manual)
-    if source.layout is None:
-        _write_plain_folders(mini, source.path)
-    else:
-        WRITERS[source.layout.kind](mini, source.layout, source.path)
+    assert source.layout is not None
+    WRITERS[source.layout.kind](mini, source.layout, source.path)
 
 
 def name_of(mini: Miniature, folder: str, number: int) -> str:
@@ -52,7 +45,7 @@ def name_of(mini: Miniature, folder: str, number: int) -> str:
     mini.placed[number] = mini.placed.get(number, 0) + 1
     leaf = folder.rsplit("/", 1)[-1]
     pattern = NAMES.get(mini.name, "{leaf}_{place:04d}.jpg")
-    return pattern.format(leaf=leaf, place=mini.placed[number], serial=sum(mini.placed.values()))
+    return pattern.format(leaf=leaf, place=mini.placed[number], serial=sum(mini.placed.values()) - 1)
 
 
 def stands_for(mini: Miniature, names: list[str] | None) -> list[str]:
@@ -77,16 +70,8 @@ def small_draw(mini: Miniature) -> dict[str, Any]:
 
 def images_to_draw_from(mini: Miniature) -> int:
     """How many images of each class a set has that a draw splits: one more than is drawn, where it leaves some out."""
-    draw: Any = getattr(mini.manifest.source, "draw", None)
-    takes_all = draw.kind == "sample-per-class" or (draw.kind == "per-class" and draw.test == "rest")
-    return mini.n_train + mini.n_test + (0 if takes_all else SPARE)
-
-
-def _write_plain_folders(mini: Miniature, path: str) -> None:
-    for split in mini.manifest.splits:
-        for number, index in mini.images(split):
-            name = name_of(mini, mini.classes[number], number)
-            mini.save(f"{path}/{split}/{mini.classes[number]}/{name}", number, split, index)
+    draw = getattr(mini.manifest.source, "draw", None)
+    return mini.n_train + mini.n_test + (0 if takes_all(draw) else SPARE)
 
 
 def _split_images(mini: Miniature, layout: Any) -> Iterator[tuple[str, list[str], int, int]]:
@@ -104,25 +89,21 @@ def _write_folders(
     folders = stands_for(mini, layout.names)
     for split, bases, number, index in _split_images(mini, layout):
         name = name_of(mini, folders[number], number)
-        target = "/".join(part for part in (path, bases[index % len(bases)], folders[number], name) if part)
+        base = bases[(index + number) % len(bases)]  # each has some of the classes, however few images there are
+        target = "/".join(part for part in (path, base, folders[number], name) if part)
         (save or mini.save)(target, number, split, index)
 
 
 def _write_lists(
     mini: Miniature, layout: Any, path: str, save: Callable[[str, int, str, int], None] | None = None
 ) -> None:
-    labels = stands_for(mini, layout.names)
+    folders = stands_for(mini, layout.names)
     lines: dict[str, list[str]] = {}
     for split, lists, number, index in _split_images(mini, layout):
-        name = name_of(mini, labels[number], number)
-        if layout.label == "folder":
-            name = f"{labels[number]}/{name}"
-        (save or mini.save)("/".join(part for part in (path, layout.images, name) if part), number, split, index)
-        name = name.removesuffix(layout.suffix) if layout.suffix else name
-        line = f"{name} {labels[number]}" if layout.label == "rest" else name
-        if mini.name in LINES and (mini.name != "ucf101" or split == "train"):
-            line = LINES[mini.name].format(name=name, number=number + 1)
-        lines.setdefault(lists[index % len(lists)], []).append(line)
+        name = f"{folders[number]}/{name_of(mini, folders[number], number)}"
+        (save or mini.save)(f"{path}/{layout.images}/{name}", number, split, index)
+        # lists to train on end with the number of the class, as those of UCF101 do
+        lines.setdefault(lists[index % len(lists)], []).append(f"{name} {number + 1}" if split == "train" else name)
     for list_name, names in lines.items():
         mini.write(f"{path}/{list_name}", "".join(f"{name}\n" for name in sorted(names)))
 

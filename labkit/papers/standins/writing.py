@@ -12,20 +12,17 @@ from typing import Any
 from labkit._files import atomic_write, locked_folder, open_regular, temporary_folder, user_path
 from labkit.data.manifests import closest, list_manifests, load_manifest
 from labkit.data.schema import Archive, HuggingFace, Manifest, Manual, Torchvision, WebDataset
+from labkit.data.stand_ins import FILE
 from labkit.errors import DataError, quote, shorten, shown
 from labkit.papers.standins import arrays, files
 from labkit.papers.standins.hub import write_parquet, write_webdataset
 from labkit.papers.standins.layouts import small_draw, write_layout
 from labkit.papers.standins.miniature import Miniature
 
-INDEX = "stand-ins.json"  # in the data folder; `load_manifest` reads it
 MARK = ".labkit-stand-in"  # an empty file in every place that a stand-in takes in the data folder
 FORMAT = 1
-KEYS = (
-    "splits",
-    "draws",
-    "per_class",
-)  # of the index: for each id its sizes, what its draw has instead, what was asked
+# of the index: for each id the sizes of its splits, what its draw has instead, and what `per_class` was
+KEYS = ("splits", "draws", "per_class")
 MOST = 1000  # images of a class in a split
 Writer = Callable[[Miniature], None]
 
@@ -91,7 +88,7 @@ def _writer_of(manifest: Manifest) -> Writer | None:
     if isinstance(source, Torchvision):
         return TORCHVISION.get(source.dataset)
     if isinstance(source, Archive | Manual):
-        return write_layout
+        return write_layout if source.layout is not None else None
     if isinstance(source, HuggingFace):
         return write_parquet
     return write_webdataset if isinstance(source, WebDataset) else None
@@ -122,7 +119,7 @@ def _manifests(ids: object) -> list[Manifest]:
             raise DataError(f"there is no dataset {quote(name)}.{hint} Expected datasets among {', '.join(known)}.")
         found.append(load_manifest(name))
         if _writer_of(found[-1]) is None:
-            raise DataError(f"{name} has no stand-in, since it ships with labkit or is small. Leave it out of ids.")
+            raise DataError(f"{name} has no stand-in, since it ships with labkit. Leave it out of ids.")
     return found
 
 
@@ -138,23 +135,19 @@ def _read_index(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: the folder holds other things, or the file is damaged.
     """
-    path = folder / INDEX
+    path = folder / FILE
     if not path.exists():
         strangers = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".labkit-"))
         if strangers:
             raise DataError(
-                f"{shown(folder)} holds {shorten(', '.join(map(shown, strangers[:3])))} and no {INDEX}: stand-ins are "
+                f"{shown(folder)} holds {shorten(', '.join(map(shown, strangers[:3])))} and no {FILE}: stand-ins are "
                 "not written among other data. Give a new or an empty folder."
             )
         _save_index(folder, {"format": FORMAT} | {key: {} for key in KEYS})
     try:
         with open_regular(path) as file:
             index = json.loads(file.read())
-        if (
-            index["format"] != FORMAT
-            or not isinstance(index["splits"], dict)
-            or not isinstance(index["per_class"], dict)
-        ):
+        if index["format"] != FORMAT or not all(isinstance(index[key], dict) for key in KEYS):
             raise ValueError(f"it has not the format {FORMAT}")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(
@@ -164,7 +157,7 @@ def _read_index(folder: Path) -> dict[str, Any]:
 
 
 def _save_index(folder: Path, index: dict[str, Any]) -> None:
-    with atomic_write(folder / INDEX) as temporary:
+    with atomic_write(folder / FILE) as temporary:
         temporary.write_text(json.dumps(index, indent=1, sort_keys=True), encoding="utf-8")
 
 

@@ -13,7 +13,7 @@ import pytest
 import labkit as lk
 from labkit.course import diagrams
 
-NAMES = ("clip", "must", "transfer", "turtle", "map-00", "map-07", "map-09")
+NAMES = ("clip", "must", "transfer", "turtle", "map-00", "map-07", "map-08", "map-09")
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_shows_the_file_with_its_title_and_description(name: str, shown: list[di
         assert html.unescape(words) in data["text/plain"]
 
 
-@pytest.mark.parametrize("name", ["tortoise", "", "turtle.svg", "../figures/turtle", "map-08", None, 4, ["turtle"]])
+@pytest.mark.parametrize("name", ["tortoise", "", "turtle.svg", "../figures/turtle", "map-10", None, 4, ["turtle"]])
 def test_an_unknown_name_says_what_there_is(name: Any, shown: list[dict[str, str]]) -> None:
     with pytest.raises(lk.LabkitError, match=r"there is no diagram .* Expected one of: clip, map-00, .*, turtle\."):
         lk.diagram(name)

@@ -65,7 +65,7 @@ def test_auto_profile(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("profile", ["pokcet", "", "Pocket", ["pocket"], "x" * 10_000])
 def test_unknown_profiles_are_refused(profile: str) -> None:
-    with pytest.raises(LabkitError, match=r"profile is .{1,60}\. Expected one of pocket, standard, paper"):
+    with pytest.raises(LabkitError, match=r"profile is .{1,60}\. Expected one of pocket, photos, standard, paper"):
         setup(profile)
 
 

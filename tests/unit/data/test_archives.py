@@ -13,12 +13,14 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import requests
 from PIL import Image
 
 import labkit.data.archives
@@ -171,6 +173,15 @@ def test_an_archive_is_fetched_once_and_unpacked(server: Server, name: str, pack
     assert left == {"all", JOURNAL}
 
 
+def test_of_several_threads_one_fetches(server: Server) -> None:
+    content = server.files["all.zip"] = zipped(IMAGES)
+    found = manifest([{"url": server.url("all.zip"), "sha256": sha256(content)}])
+    with ThreadPoolExecutor(4) as pool:
+        sizes = list(pool.map(lambda split: len(load_dataset(found, split)), ["train", "test"] * 2))
+    assert sizes == [4] * 4
+    assert len(server.asked) == 1
+
+
 def test_archives_within_archives_and_files_of_several_addresses(server: Server) -> None:
     half = {name: content for name, content in IMAGES.items() if name.startswith("all/a")}
     inner = {name.removeprefix("all/"): content for name, content in IMAGES.items() if name.startswith("all/b")}
@@ -310,6 +321,32 @@ def test_a_page_instead_of_an_archive(server: Server) -> None:
 def test_a_server_that_is_not_there() -> None:
     with pytest.raises(DataError, match=r"127\.0\.0\.1:9/all\.zip of mine cannot be fetched .*Note: The old address"):
         load_dataset(manifest([{"url": "http://127.0.0.1:9/all.zip"}]))
+
+
+@pytest.mark.parametrize("known", ["sha256", "md5"])
+def test_a_faulty_certificate_will_do_where_the_sha256_is_known(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, known: str
+) -> None:
+    content = server.files["all.zip"] = zipped(IMAGES)
+    real, verified = requests.get, []
+
+    def get(url: str, *, verify: bool, **options: Any) -> Any:
+        verified.append(verify)
+        if verify:
+            raise requests.exceptions.SSLError("certificate verify failed")
+        return real(url, verify=verify, **options)
+
+    monkeypatch.setattr(requests, "get", get)
+    digest = {"sha256": sha256(content), "md5": hashlib.md5(content).hexdigest()}[known]
+    found = manifest([{"url": server.url("all.zip"), known: digest}])
+    if known == "sha256":
+        assert len(load_dataset(found)) == 4
+        assert verified == [True, False]
+        assert "has a faulty certificate; the file is known by its sha256" in caplog.text
+    else:
+        with pytest.raises(DataError, match="certificate verify failed"):
+            load_dataset(found)
+        assert verified == [True]
 
 
 def test_no_room_for_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

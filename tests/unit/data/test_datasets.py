@@ -24,9 +24,11 @@ import labkit.data.datasets
 from labkit import pocket
 from labkit.data.datasets import DEBIAN_FASHION, load_dataset
 from labkit.data.folders import data_dir
-from labkit.data.images import HubImages, ImageDataset, TorchvisionImages
+from labkit.data.hub_rows import HubImages
+from labkit.data.images import ImageDataset
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Manifest
+from labkit.data.torchvision_source import TorchvisionImages
 from labkit.errors import DataError, ManifestError
 from labkit.must.views import Views
 from labkit.spaces.backbones import load_backbone
@@ -523,7 +525,7 @@ HUB = {"kind": "huggingface", "repo": "me/mine", "image": "img", "label": "fine"
 
 def test_huggingface_without_its_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match="pip install datasets"):
+    with pytest.raises(DataError, match=r"labkit\[papers\]"):
         load_dataset(make_manifest(tmp_path, HUB, ["a", "b"], train=2))
 
 

@@ -18,8 +18,10 @@ from torch.utils.data import DataLoader, Dataset
 import labkit.data.webdataset
 from labkit.data.datasets import load_dataset
 from labkit.data.folders import data_dir
+from labkit.data.images import ImageDataset
 from labkit.data.presence import presence
 from labkit.data.schema import Manifest
+from labkit.data.tar_members import tar_members
 from labkit.errors import DataError
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -136,6 +138,33 @@ def test_random_access_from_threads_and_processes() -> None:
     assert [Pixels(some)[i] for i in (0, 1)] == [50, 20]
 
 
+def test_a_jpeg_is_decoded_as_small_as_that_of_a_file(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, (96, 128, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(buffer, "JPEG")
+    (tmp_path / "image.jpg").write_bytes(buffer.getvalue())
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in (("s0.jpg", buffer.getvalue()), ("s0.cls", b"0")):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    write(whole() | {"train/0.tar": packed.getvalue()})
+    tars = load_dataset(manifest((3, 2)))
+
+    class Take:
+        at_least = 40
+
+        def __call__(self, image: Image.Image) -> np.ndarray:
+            return np.asarray(image)
+
+    expected = ImageDataset.from_files([tmp_path / "image.jpg"]).use(0, Take())
+    assert expected.shape == (48, 64, 3)
+    np.testing.assert_array_equal(tars.use(0, Take()), expected)
+    np.testing.assert_array_equal(tars.subset([1, 0]).use(1, Take()), expected)
+    assert tars[0][0].size == (128, 96)
+
+
 def test_the_index_is_kept_and_made_anew_for_another_tar(monkeypatch: pytest.MonkeyPatch) -> None:
     root = write(whole())
     first = load_dataset(manifest())
@@ -177,7 +206,7 @@ def test_a_tar_that_is_cut_off_anywhere_is_an_error_that_names_it(size: int) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"train/0.tar": SHARDS["train/0.tar"][:1024] + b"x" * 512 + SHARDS["train/0.tar"][1536:]}, "breaks off"),
+        ({"train/0.tar": SHARDS["train/0.tar"][:1024] + b"x" * 512 + SHARDS["train/0.tar"][1536:]}, "holds no numbers"),
         ({"train/0.tar": b"<html>not here</html>" * 500}, "cannot be read"),
         ({"train/nshards.txt": b"two"}, r"nshards\.txt says .*two.*Expected how many tars"),
         ({"train/nshards.txt": b"0"}, "Expected how many tars"),
@@ -266,3 +295,45 @@ def test_the_origin_holds_what_tells_tars_apart() -> None:
     assert "wds_mine" in origin
     assert str(len(SHARDS["train/0.tar"])) in origin
     json.dumps(origin)
+
+
+# the reader of tars
+
+
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_members_are_those_that_the_library_finds(kind: int) -> None:
+    random, buffer = np.random.default_rng(kind), io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=kind, pax_headers={"comment": "of all"}) as archive:
+        for i in range(40):
+            member = tarfile.TarInfo(f"{'deep/' * int(random.integers(0, 20))}s{i:07d}.webp")
+            if kind != tarfile.USTAR_FORMAT:
+                member.name = f"{'é' * int(random.integers(0, 150))}{member.name}"
+                member.mtime = 1.5 if kind == tarfile.PAX_FORMAT else 1  # as webdataset's own writer has it
+            content = random.bytes(int(random.choice([0, 1, 511, 512, 513, 3000])))
+            member.type = [tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE][int(random.choice([0, 0, 0, 1, 2]))]
+            member.linkname = "x" * 120 if member.issym() and kind != tarfile.USTAR_FORMAT else "x"
+            member.size = len(content) if member.isreg() else 0
+            archive.addfile(member, io.BytesIO(content))
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as archive:
+        expected = [(m.name, m.offset_data, m.size) for m in archive if m.isreg()]
+    assert list(tar_members(io.BytesIO(buffer.getvalue()), len(buffer.getvalue()))) == expected
+    assert len(expected) > 10
+
+
+def test_a_large_size_in_binary_and_one_beyond_the_end() -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        member = tarfile.TarInfo("big")
+        member.size = 9 << 33
+        archive.addfile(member, None)
+    with pytest.raises(ValueError, match=r"goes on to byte 77,309,411,840 of 10,240"):
+        list(tar_members(io.BytesIO(buffer.getvalue()), len(buffer.getvalue())))
+
+
+def test_any_changed_byte_of_a_header_is_an_error() -> None:
+    whole_tar = SHARDS["test/0.tar"]
+    for at in range(0, 512, 7):
+        changed = bytearray(whole_tar)
+        changed[at] ^= 0x15
+        with pytest.raises(ValueError, match="byte 0"):
+            list(tar_members(io.BytesIO(bytes(changed)), len(changed)))

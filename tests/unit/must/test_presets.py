@@ -117,7 +117,7 @@ def test_every_pair_of_a_profile_has_settings_whose_masks_fit(profile: str, data
     size, patch = grid_of(student)
     assert config.mask_block % patch == 0
     assert size % config.mask_block == 0
-    assert preset_key(dataset, student) != "pocket"
+    assert (preset_key(dataset, student) == "pocket") == (dataset == "clothing-small")  # which nobody has tuned
 
 
 @pytest.mark.parametrize("key", [key for key in PRESETS if key.partition("/")[2] in MODELS.values()])

@@ -18,7 +18,7 @@ from labkit.spaces.backbones import load_backbone
 from labkit.spaces.described import write_described
 from labkit.spaces.features import extract_features
 
-mlc = pytest.importorskip("mlcroissant", reason="needs the extra papers")
+mlc = pytest.importorskip("mlcroissant", reason="needs the extra test")
 
 
 def read(path: Path, caplog: pytest.LogCaptureFixture):

@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from labkit.errors import CheckpointError, CollapseWarning, FitError
 from labkit.turtle import FeatureTransform, Turtle, TurtleSolver, linear, linear_grad
+from labkit.turtle.parallel import Whole
 
 
 def blobs(n: int = 300, d: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +61,7 @@ def test_the_most_confident_restart_that_uses_all_clusters_is_kept() -> None:
     turtle.restarts_[0][1][0, 0] = 100
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CollapseWarning)
-        turtle._choose_restart([torch.from_numpy(x)])
+        turtle._choose_restart([torch.from_numpy(x)], Whole(len(x)))
     assert turtle.confidence_.argmax() == 0
     assert turtle.n_found_[0] == 1
     assert turtle.best_restart_ != 0

@@ -1,0 +1,163 @@
+"""One dataset of a reproduction: its images and features when they are needed, its results, its saved fits."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from labkit.data.datasets import load_dataset
+from labkit.data.images import ImageDataset
+from labkit.data.manifests import load_manifest
+from labkit.data.schema import Manifest
+from labkit.errors import DataError
+from labkit.papers.protocol import SEED, Scale, device_name
+from labkit.papers.results import Results
+from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.features import extract_features
+from labkit.spaces.weights import EFFICIENTNETS
+
+
+class Backbones:
+    """The networks of a run, each loaded once and only when it is needed."""
+
+    def __init__(self, scale: Scale) -> None:
+        self.scale = scale
+        self._loaded: dict[str, Backbone] = {}
+
+    def __getitem__(self, name: str) -> Backbone:
+        if name not in self._loaded:
+            size = self.scale.image_size if name in EFFICIENTNETS else None  # the others have one
+            self._loaded[name] = load_backbone(name, image_size=size, dtype=self.scale.forward_dtype())
+        return self._loaded[name]
+
+
+class Job:
+    """What a row of a paper is made with.
+
+    Args:
+        paper: "turtle" or "must".
+        dataset: a manifest's id.
+        scale: of the run.
+        folder: of the run, with its results and fits.
+        results: of the run.
+        backbones: shared by the datasets.
+        progress: show progress bars.
+
+    Raises:
+        LabkitError: there is no such dataset, or it has no split train or test or no classes.
+    """
+
+    def __init__(
+        self,
+        paper: str,
+        dataset: str,
+        scale: Scale,
+        folder: Path,
+        results: Results,
+        backbones: Backbones,
+        *,
+        progress: bool = False,
+    ) -> None:
+        self.paper, self.scale, self.folder = paper, scale, folder
+        self.results, self.backbones, self.progress = results, backbones, progress
+        self._features: dict[tuple[str, str], np.ndarray] = {}
+        self.manifest = load_manifest(dataset)
+        expect_splits(self.manifest)
+
+    @functools.cached_property
+    def train(self) -> ImageDataset:
+        return load_dataset(self.manifest, "train")
+
+    @functools.cached_property
+    def test(self) -> ImageDataset:
+        return load_dataset(self.manifest, "test")
+
+    def features(self, split: str, names: Sequence[str]) -> list[np.ndarray]:
+        """Features (n, d_k) of a split in each space, from the cache where they are there."""
+        dtype, progress = self.scale.feature_dtype, self.progress
+        for name in names:
+            if (split, name) not in self._features:
+                self._features[split, name] = extract_features(
+                    self.backbones[name], self.manifest, split=split, dtype=dtype, progress=progress
+                )
+        return [self._features[split, name] for name in names]
+
+    def features_digest(self, names: Sequence[str]) -> str:
+        """Of what the train features follow from: the source of the images, weights and preprocessing.
+
+        The same on another machine, where files have other times.
+        """
+        return digest([self.train.origin, len(self.train), *(self.backbones[name].fingerprint for name in names)])
+
+    def fits(self, name: str) -> Path:
+        """The folder for saved fits of this dataset, stand-ins apart, and a name in it."""
+        stand_in = " (stand-in)" if is_stand_in(self.manifest) else ""
+        return self.folder / "fits" / f"{self.manifest.id}{stand_in}" / name
+
+    def record(
+        self,
+        method: str,
+        spaces: Sequence[str],
+        settings: Mapping[str, Any],
+        metrics: Sequence[str],
+        measure: Callable[[], tuple[dict[str, float], dict[str, Any]]],
+        *,
+        needs: Sequence[str] = (),
+    ) -> None:
+        """Keep the results of one piece of work, unless they are there already.
+
+        Args:
+            method, spaces: as results name them.
+            settings: all that the result follows from beside these, as JSON holds it.
+            metrics: what is measured.
+            measure: does the work; returns a value for each metric, and what was chosen on the way.
+            needs: splits whose features must be there before; the time that they take is not the method's.
+        """
+        row = {
+            "paper": self.paper,
+            "dataset": self.manifest.id,
+            "stand_in": is_stand_in(self.manifest),
+            "split": "test",
+            "method": method,
+            "spaces": list(spaces),
+            "settings": {"profile": self.scale.name, **settings},
+            "seed": SEED,
+            "n_train": self.manifest.splits["train"].size,
+            "n_test": self.manifest.splits["test"].size,
+        }
+        if self.results.has(row, metrics):
+            return
+        for split in needs:
+            self.features(split, spaces)
+        began = time.perf_counter()
+        values, chosen = measure()
+        seconds = round(time.perf_counter() - began, 2)
+        self.results.add(row, values, chosen=chosen, seconds=seconds, device=device_name())
+
+
+def expect_splits(manifest: Manifest) -> None:
+    """Raise a DataError where a dataset cannot be fitted on its train split and scored on its test split."""
+    missing = [name for name in ("train", "test") if name not in manifest.splits]
+    if missing or manifest.n_classes < 2:
+        has = f"the splits {', '.join(manifest.splits)} and {manifest.n_classes} classes"
+        raise DataError(
+            f"{manifest.id} has {has}. Expected the splits train and test, and two classes or more: choose another "
+            "dataset, or complete its manifest."
+        )
+
+
+def is_stand_in(manifest: Manifest) -> bool:
+    """Whether these are the few invented images that stand in for a dataset (see `labkit.papers.standins`)."""
+    return bool(getattr(manifest, "stand_in", False))
+
+
+def digest(settings: Any) -> str:
+    """Twelve hexadecimal digits of anything that JSON holds."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,235 @@
+"""The plan of a reproduction: what has to be fetched, and what it takes in hours and gigabytes.
+
+Nothing is downloaded for it. Hours are estimates: what was measured on this device in a few seconds (see
+`labkit.papers.throughput`), times the work.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from labkit._files import user_path
+from labkit.data.manifests import load_manifest
+from labkit.data.presence import presence
+from labkit.data.schema import Manifest
+from labkit.errors import LabkitError, shorten
+from labkit.papers.job import Backbones, expect_splits, is_stand_in
+from labkit.papers.protocol import Scale, pick_scale
+from labkit.papers.report import aligned
+from labkit.papers.reproduce import chosen_datasets
+from labkit.papers.results import FILE, read_rows
+from labkit.papers.throughput import NETWORKS, Rates, measure, width
+
+HERE = ("bundled", "here")
+STUDENT_PASSES = 4  # of MUST for one image in one epoch: the teacher's forward; the student's and, twice it, backward
+BYTES = {"float32": 4, "float16": 2}
+Pieces = frozenset[tuple[str, tuple[str, ...]]]  # method and spaces of what is done
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a dataset takes; hours of one device, gigabytes of 1e9 bytes.
+
+    Attributes:
+        dataset: its id.
+        state: "bundled", "here", "partly", "not here", or "unusable".
+        why: what `labkit.data.presence` says of that.
+        by_hand: whether a person has to fetch the images.
+        download_gb: of the images where they are to be fetched; None is not known.
+        images: in both splits.
+        feature_hours, fit_hours: of what is not done yet.
+        disk_gb: of the features that are kept.
+        done: whether all its rows are there.
+    """
+
+    dataset: str
+    state: str
+    why: str
+    by_hand: bool = False
+    download_gb: float | None = 0.0
+    images: int = 0
+    feature_hours: float = 0.0
+    fit_hours: float = 0.0
+    disk_gb: float = 0.0
+    done: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reproduction would do, in the order of its datasets."""
+
+    paper: str
+    scale: Scale
+    work: Sequence[Work]
+    rates: Rates
+
+    @property
+    def weights_gb(self) -> float:
+        """Gigabytes of networks from the hub, where its cache has none of them."""
+        return sum(NETWORKS[name][1] for name in sorted(self.rates.counted))
+
+    @property
+    def downloads(self) -> bool:
+        """Whether anything is to be fetched: images, or networks that may not be in the hub's cache."""
+        fetched = [
+            one for one in self.work if one.state not in (*HERE, "unusable") and not one.by_hand and not one.done
+        ]
+        return bool(fetched) or (self.weights_gb > 0 and not all(one.done for one in self.work))
+
+    def lines(self) -> list[str]:
+        """The plan for people: a line a dataset, sums, and where the numbers are from."""
+        header = ["dataset", "images are", "GB to fetch", "images", "hours of features", "hours of fits", "GB on disk"]
+        cells = [header, *(_cells(one) for one in self.work), _sums(self.work)]
+        widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+        table = ["  ".join(aligned(row, widths, texts=2)).rstrip() for row in cells]
+        absent = [f"{one.dataset}: {shorten(one.why, 200)}" for one in self.work if one.state not in HERE and one.why]
+        return [f"{self.paper}, profile {self.scale.name}: {self.scale.summary}", *table, *absent, *self._notes()]
+
+    def _notes(self) -> list[str]:
+        rates = self.rates
+        network = [
+            f"{name} {1 / seconds:,.0f} images/s{' (from its operations)' if name in rates.counted else ''}"
+            for name, seconds in rates.image.items()
+            if seconds > 0
+        ]
+        notes = [
+            f"Hours are an estimate from a few seconds of measurement on this device ({rates.device}): "
+            f"{', '.join(network)}. Reading and decoding of files is not in them, nor is a queue for the device."
+        ]
+        if self.paper == "turtle":
+            steps = self.scale.turtle["n_outer_steps"]
+            notes.append(f"TURTLE: {len(self.scale.runs())} fits of {steps:,} outer steps for each dataset.")
+        if self.weights_gb:
+            names = ", ".join(sorted(rates.counted))
+            notes.append(f"Networks from the hub, once, where its cache lacks them: {names}, {self.weights_gb:.1f} GB.")
+        return notes
+
+
+def make_plan(
+    paper: str,
+    folder: str | os.PathLike[str],
+    *,
+    datasets: Sequence[str] | None = None,
+    profile: str = "pocket",
+) -> Plan:
+    """What `labkit.papers.reproduce.reproduce` with the same arguments would do; some seconds, no download.
+
+    Raises:
+        DataError: an argument is none of those that it takes.
+    """
+    names, scale = chosen_datasets(paper, datasets), pick_scale(profile)
+    backbones = Backbones(scale)
+    rates = measure(paper, scale, backbones)
+    widths = {name: width(name, backbones) for name in {*scale.spaces, scale.image_text}} if paper == "turtle" else {}
+    done = _done(user_path(folder), paper, scale)
+    return Plan(paper, scale, [_work(paper, name, scale, rates, widths, done) for name in names], rates)
+
+
+def _done(folder: Path, paper: str, scale: Scale) -> dict[tuple[str, bool], Pieces]:
+    """What the results of a folder hold of this paper and profile, by dataset and whether it is a stand-in."""
+    if not (folder / FILE).exists():
+        return {}
+    rows = read_rows(folder)
+    rows = rows[(rows["paper"] == paper) & (rows["settings"].map(lambda given: given.get("profile")) == scale.name)]
+    groups = rows.groupby(["dataset", "stand_in"])
+    return {key: frozenset((row.method, tuple(row.spaces)) for row in group.itertuples()) for key, group in groups}
+
+
+def _work(
+    paper: str,
+    dataset: str,
+    scale: Scale,
+    rates: Rates,
+    widths: dict[str, int],
+    done: dict[tuple[str, bool], Pieces],
+) -> Work:
+    try:
+        manifest = load_manifest(dataset)
+        expect_splits(manifest)
+        found = presence(manifest)
+    except LabkitError as error:
+        return Work(dataset, "unusable", " ".join(str(error).split()), download_gb=0.0)
+    pieces = pieces_of(paper, manifest, scale)
+    if not pieces:
+        return Work(dataset, "unusable", f"MUST has no settings for it with {' or '.join(scale.students)}")
+    left = [piece for piece in pieces if piece not in done.get((dataset, is_stand_in(manifest)), frozenset())]
+    n = sum(manifest.splits[split].size for split in ("train", "test"))
+    fetched = getattr(manifest, "download_gb", None) if found.state not in HERE else 0.0
+    return Work(
+        dataset,
+        found.state,
+        found.why,
+        by_hand=manifest.source.kind in ("manual", "folder"),
+        download_gb=0.0 if not left else fetched,
+        images=n,
+        feature_hours=feature_seconds(left, manifest, rates) / 3600,
+        fit_hours=sum(fit_seconds(piece, manifest, scale, rates) for piece in left) / 3600,
+        disk_gb=sum(rows * widths[name] for name, rows in _encoded(left, manifest)) * BYTES[scale.feature_dtype] / 1e9
+        if paper == "turtle"
+        else 0.0,
+        done=not left,
+    )
+
+
+def pieces_of(paper: str, manifest: Manifest, scale: Scale) -> list[tuple[str, tuple[str, ...]]]:
+    """Method and spaces of all that a dataset's rows have."""
+    if paper == "turtle":
+        fitted = [(method, scale.spaces) for method in ("k-means", "linear-probe", "turtle")]
+        return [("zero-shot", (scale.image_text,)), *fitted]
+    students = [name for name in scale.students if scale.must_config(manifest, name) is not None]
+    return [(method, (name,)) for name in students for method in ("zero-shot", "must")]
+
+
+def _encoded(pieces: Iterable[tuple[str, tuple[str, ...]]], manifest: Manifest) -> list[tuple[str, int]]:
+    """How many images go through each network for the features of these pieces; MUST trains on images."""
+    train, test = (manifest.splits[split].size for split in ("train", "test"))
+    rows: dict[str, int] = {}
+    for method, spaces in pieces:
+        for name in spaces if method != "must" else ():
+            rows[name] = max(rows.get(name, 0), test if method == "zero-shot" else train + test)
+    return list(rows.items())
+
+
+def feature_seconds(pieces: Iterable[tuple[str, tuple[str, ...]]], manifest: Manifest, rates: Rates) -> float:
+    """Of the images that these pieces need, each once through each network."""
+    return sum(rows * rates.image[name] for name, rows in _encoded(pieces, manifest))
+
+
+def fit_seconds(piece: tuple[str, tuple[str, ...]], manifest: Manifest, scale: Scale, rates: Rates) -> float:
+    """Of one piece, once its features are there."""
+    method, spaces = piece
+    n, n_classes = manifest.splits["train"].size, manifest.n_classes
+    if method == "turtle":
+        per_row = rates.turtle[0] + rates.turtle[1] * n_classes
+        runs = scale.runs()
+        return sum(run["n_outer_steps"] * min(run["batch_size"] or n, n) * per_row for run in runs)
+    if method == "must":
+        config = scale.must_config(manifest, spaces[0])
+        passes = STUDENT_PASSES * n * (0 if config is None else config.epochs) + manifest.splits["test"].size
+        return passes * rates.image[spaces[0]]
+    return {"k-means": rates.k_means, "linear-probe": rates.probe}.get(method, 0.0) * n * n_classes
+
+
+def _cells(work: Work) -> list[str]:
+    if work.done:
+        return [work.dataset, "done", "", f"{work.images:,}", "", "", ""]
+    fetch = "by hand" if work.by_hand and work.state not in HERE else _gigabytes(work.download_gb)
+    hours = [f"{work.feature_hours:.2f}", f"{work.fit_hours:.2f}", f"{work.disk_gb:.2f}"]
+    return [work.dataset, work.state, fetch, f"{work.images:,}", *hours]
+
+
+def _gigabytes(size: float | None) -> str:
+    return "not known" if size is None else f"{size:.1f}" if size else "0"
+
+
+def _sums(work: Sequence[Work]) -> list[str]:
+    known = sum(one.download_gb or 0.0 for one in work if not one.by_hand)
+    unknown = sum(one.download_gb is None and not one.by_hand for one in work)
+    fetch = f"{known:.1f}" + (f" and {unknown} not known" if unknown else "")
+    hours = [sum(one.feature_hours for one in work), sum(one.fit_hours for one in work)]
+    disk = sum(one.disk_gb for one in work)
+    images = sum(one.images for one in work)
+    return ["all", "", fetch, f"{images:,}", *(f"{value:.2f}" for value in hours), f"{disk:.2f}"]
