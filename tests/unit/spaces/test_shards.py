@@ -290,7 +290,12 @@ def test_other_features_and_other_folders_are_left_alone(
     before = {path: path.read_bytes() for path in out.iterdir()}
     hog = lk.load_backbone("hog", device="cpu")
     shuffled = ImageDataset.from_files([*images.files[1:], images.files[0]])  # type: ignore[index,misc]
+    (tmp_path / "alike").mkdir()
+    for path in images.files or ():  # the same names, other content
+        Image.new("L", (12, 9), 255 - int(path.stem)).save(tmp_path / "alike" / path.name)
+    alike = ImageDataset.from_files(sorted((tmp_path / "alike").iterdir()))
     for backbone, dataset, options, said in (
+        (pixels, alike, {"shard": SHARD}, "other images"),
         (hog, images, {"shard": SHARD}, "width 16, not 324; backbone 'pixels', not 'hog'"),
         (pixels, shuffled, {"shard": SHARD}, "other images"),
         (pixels, images.subset(range(60)), {"shard": SHARD}, "images 70, not 60"),
