@@ -36,9 +36,8 @@ def test_conflicts_do_not_depend_on_the_order_of_the_rows(answer: Any) -> None:
 
 def test_optimism_of_equal_checkpoints_is_the_expected_maximum(answer: Any) -> None:
     """Ten that err independently: 1.539 standard deviations of an accuracy on half of the images."""
-    random, n, found = np.random.default_rng(1), 200, []
-    for _ in range(800):
-        found.append(answer("08.3")(random.random((10, n)) < 0.7, np.arange(n) < n // 2))
+    random, n, optimism = np.random.default_rng(1), 200, answer("08.3")
+    found = [optimism(random.random((10, n)) < 0.7, np.arange(n) < n // 2) for _ in range(800)]
     assert np.mean(found) == pytest.approx(1.539 * np.sqrt(0.7 * 0.3 / (n // 2)), rel=0.05)
 
 
