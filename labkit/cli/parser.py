@@ -32,6 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         self.commands: dict[str, Parser] = {}
+        self.needs_command = False
         named.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         if named.get("description"):
             named["description"] = textwrap.fill(named["description"], WIDTH, break_on_hyphens=False)
@@ -43,7 +44,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_subparsers(self, **named: Any) -> argparse._SubParsersAction[Parser]:  # type: ignore[override]
         action = super().add_subparsers(**named)
-        self.commands = action.choices
+        self.commands, self.needs_command = action.choices, named.get("required", False)
         return action
 
     def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
@@ -62,11 +63,11 @@ class Parser(argparse.ArgumentParser):
     def _expect_known(self, given: list[str]) -> None:
         """Before argparse, which would first miss an option that is there and misspelled."""
         if not self.commands:
-            return
+            return self._expect_options(given)
         position = next((i for i, text in enumerate(given) if not text.startswith("-")), len(given))
         self._expect_options(given[:position])
         if position == len(given):
-            if not {"-h", "--help", "--version"} & set(given):
+            if self.needs_command and not {"-h", "--help", "--version"} & set(given):
                 self.error(f"a command is missing. Expected one of {', '.join(self.commands)}")
             return
         command = self.commands.get(given[position])
@@ -74,7 +75,7 @@ class Parser(argparse.ArgumentParser):
             near = did_you_mean(given[position], self.commands)
             known = "" if near else f" Expected one of {', '.join(self.commands)}"
             self.error(f"there is no command {quote(given[position])}.{near}{known}")
-        command._expect_options(given[position + 1 :])
+        command._expect_known(given[position + 1 :])
 
     def _expect_options(self, given: list[str]) -> None:
         for text in given:

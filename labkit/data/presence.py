@@ -15,7 +15,7 @@ from labkit.data.hub_rows import parquet_files, where_rows_are
 from labkit.data.layouts import layout_paths
 from labkit.data.schema import Archive, Builtin, HuggingFace, Manifest, Manual, Torchvision, WebDataset
 from labkit.data.webdataset import here
-from labkit.errors import shown
+from labkit.errors import DataError, shown
 
 State = Literal["bundled", "here", "partly", "not here"]
 
@@ -64,6 +64,13 @@ def presence(manifest: Manifest) -> Presence:
     "here" means that all files and folders are there which the source needs; that they are whole and as many as the
     manifest promises shows when the dataset is loaded.
     """
+    try:
+        return _look(manifest)
+    except DataError as error:  # a user without a home has no folder of datasets
+        return Presence("not here", str(error))
+
+
+def _look(manifest: Manifest) -> Presence:
     source = manifest.source
     if isinstance(source, Builtin):
         return _builtin(source)

@@ -56,6 +56,11 @@ def test_the_help_says_the_exit_statuses(capsys: pytest.CaptureFixture[str]) -> 
         (["cluster", "photos", "-classes", "3"], "-classes is no option here. Did you mean --classes?"),
         (["cluster", "photos", "--CLASSES", "3"], "--CLASSES is no option here. Did you mean --classes?"),
         (["cluster", "--bakbone", "hog", "photos"], "--bakbone is no option here. Did you mean --backbone?"),
+        (
+            ["datasets", "exprt", "digits"],
+            "there is no command 'exprt'. Did you mean export? See labkit datasets --help",
+        ),
+        (["datasets", "export", "digits", "--tu", "x"], "--tu is no option here. Did you mean --to?"),
         (["must", "photos", "--qqqq"], "--qqqq is no option here. See labkit must --help"),
         (["--versoin"], "--versoin is no option here. Did you mean --version?"),
         ([], "a command is missing. Expected one of cluster, "),
