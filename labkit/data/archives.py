@@ -287,7 +287,7 @@ class _Resuming:
             raise ConnectionError(f"it broke off after {offset + got:,} of {offset + rest:,} bytes")
 
     def _version(self, url: str) -> str:
-        """What the server said of the file that `part` is the beginning of; "" where that is not known."""
+        """The version that the server gave for the file that `part` is the beginning of; "" where that is not known."""
         try:
             known = json.loads(self._known.read_text(encoding="utf-8"))
             return str(known["version"]) if known["url"] == url else ""

@@ -1,4 +1,4 @@
-"""Write stand-ins into a folder: each dataset appears whole or not at all, and a killed call is taken up again."""
+"""Write stand-ins into a folder: each dataset appears atomically, and a killed call is taken up again."""
 
 from __future__ import annotations
 
