@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 import textwrap
+from typing import TYPE_CHECKING
 
 from labkit.cli import options
 from labkit.cli.parser import Parser, examples
 from labkit.errors import printable, shorten, shown
+
+if TYPE_CHECKING:
+    from labkit.data.schema import Manifest
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -29,7 +33,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.set_defaults(run=run, when_stopped="Nothing is lost.")
     actions = parser.add_subparsers(metavar="ACTION")
     show = actions.add_parser("show", help="all that is known of a dataset", description="Print what a manifest says.")
-    show.add_argument("ids", nargs="+", metavar="ID", help="of a dataset, or a manifest")
+    show.add_argument("ids", nargs="+", metavar="ID", help="of a dataset, a manifest, or all")
     show.set_defaults(run=run_show)
     export = actions.add_parser(
         "export",
@@ -76,10 +80,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_show(arguments: argparse.Namespace) -> int:
     """Print what is known of each dataset."""
-    from labkit.data.manifests import load_manifest
+    from labkit.data.manifests import list_manifests, load_manifest
     from labkit.data.presence import presence
 
-    for manifest in map(load_manifest, arguments.ids):
+    for manifest in map(load_manifest, list_manifests() if "all" in arguments.ids else arguments.ids):
         here = presence(manifest)
         print(printable(f"{manifest.id}: {manifest.title}"))
         lines = {
@@ -87,6 +91,7 @@ def run_show(arguments: argparse.Namespace) -> int:
             "classes": f"{manifest.n_classes}: {shorten(', '.join(manifest.classes), 300)}",
             **{name: f"{split.size:,} images: {split.how}" for name, split in manifest.splits.items()},
             "source": f"{manifest.source.kind}; {here.state}: {here.why}",
+            **_places(manifest),
             "license": manifest.license,
             "cite": manifest.citation,
             "homepage": manifest.homepage,
@@ -100,12 +105,26 @@ def run_show(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _places(manifest: Manifest) -> dict[str, str]:
+    """Where the data is to be had, and where it belongs: by what the source says."""
+    from labkit.data.schema import Manual
+
+    source, found = manifest.source, {}
+    for file in getattr(source, "files", []):
+        found[f"file {file.name or file.url.rpartition('/')[2]}"] = (
+            f"{file.url}, or by hand into {shown(manifest.root)}"
+        )
+    if repo := getattr(source, "repo", ""):
+        found["hub"] = f"https://huggingface.co/datasets/{repo}"
+    return found | ({"by hand": source.instructions} if isinstance(source, Manual) else {})
+
+
 def run_export(arguments: argparse.Namespace) -> int:
     """Describe each dataset, and say where."""
     from labkit.data.manifests import list_manifests, load_manifest
     from labkit.spaces.described import write_described
 
-    given = list_manifests() if arguments.ids == ["all"] else arguments.ids
+    given = list_manifests() if "all" in arguments.ids else arguments.ids
     backbones = [name.strip() for name in (arguments.backbone or "").split(",") if name.strip()]
     for manifest in map(load_manifest, given):
         path = write_described(manifest, arguments.to / manifest.id, backbones=backbones, progress=True)

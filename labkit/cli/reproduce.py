@@ -43,8 +43,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask before downloads")
     parser.set_defaults(
         run=run,
-        when_stopped="What is finished is kept in the output folder: the same command goes on from there, also on "
-        "another machine that the folder is copied to.",
+        when_stopped="What is finished is kept in the output folder, and features in the cache: the same command goes "
+        "on from there, also on another machine that the folder is copied to.",
     )
 
 
@@ -67,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
         for section in sections(read_rows(out)):
             if (section.paper, section.profile) == (arguments.paper, arguments.profile):
                 print("", *map(printable, section.lines([one.dataset for one in plan.work])), sep="\n")
-        print(f"All rows of the papers, with plots: {shown(out / 'report.html')}")
-    for name, reason in done.failed.items():
-        print(printable(f"labkit: {name} was skipped: {reason}"), file=sys.stderr)
+        print(f"The tables with plots: {shown(out / 'report.html')}")
+    if done.failed:
+        print(printable(f"labkit: skipped, for the reasons above: {', '.join(done.failed)}"), file=sys.stderr)
     return 1 if done.failed else 0
 
 

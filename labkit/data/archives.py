@@ -104,8 +104,8 @@ def holds_something(path: Path) -> bool:
     try:
         with os.scandir(path) as entries:
             return any(not entry.name.startswith(".") for entry in entries)
-    except NotADirectoryError:
-        return True
+    except NotADirectoryError:  # a file, or something that would lie in a file
+        return path.is_file()
     except OSError:
         return False
 

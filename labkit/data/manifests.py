@@ -64,6 +64,10 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
         return _folder_manifest(path.resolve())
     if os.path.isfile(path):  # noqa: PTH113
         return _read_manifest(path)
+    if os.sep in name:
+        raise ManifestError(
+            f"there is no dataset {quote(name)}: no such file or folder. Expected a manifest, or a folder of images."
+        )
     raise ManifestError(
         f"there is no dataset {quote(name)}.{closest(name, list_manifests())} "
         f"Expected one of {', '.join(list_manifests())}, or the path of a YAML manifest or of a folder of images."
@@ -164,8 +168,9 @@ def _keys(model: type[BaseModel]) -> str:
 
 def closest(name: str, names: Any) -> str:
     """ " Did you mean …?" with the most similar of the names, or nothing."""
-    match = difflib.get_close_matches(name, list(names), n=1)
-    return f" Did you mean {match[0]!r}?" if match else ""
+    by_lower = {known.lower(): known for known in names}
+    match = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f" Did you mean {by_lower[match[0]]!r}?" if match else ""
 
 
 def _folder_manifest(root: Path) -> Manifest:

@@ -91,7 +91,7 @@ class Plan:
     def _notes(self) -> list[str]:
         rates = self.rates
         network = [
-            f"{name} {1 / seconds:,.0f} images/s{' (from its operations)' if name in rates.counted else ''}"
+            f"{name} {_rate(1 / seconds)} images/s{' (from its operations)' if name in rates.counted else ''}"
             for name, seconds in rates.image.items()
             if seconds > 0
         ]
@@ -219,6 +219,10 @@ def _cells(work: Work) -> list[str]:
     fetch = "by hand" if work.by_hand and work.state not in HERE else _gigabytes(work.download_gb)
     hours = [f"{work.feature_hours:.2f}", f"{work.fit_hours:.2f}", f"{work.disk_gb:.2f}"]
     return [work.dataset, work.state, fetch, f"{work.images:,}", *hours]
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _gigabytes(size: float | None) -> str:

@@ -72,7 +72,7 @@ def reproduce(
                 ROWS[paper](Job(paper, name, scale, out, results, backbones, progress=progress))
             except Exception as error:  # of a source, a library or a fit: the other rows do not depend on it
                 reason = " ".join(str(error).split()) or type(error).__name__
-                failed[name] = shorten(reason, 400)
+                failed[name] = shorten(reason, 1500)
                 logger.warning("%s is skipped: %s", name, failed[name])
                 logger.debug("what happened with %s:", name, exc_info=error)
         if (out / FILE).exists():

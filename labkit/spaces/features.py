@@ -36,7 +36,7 @@ from labkit.spaces.cache import (
 
 logger = logging.getLogger(__name__)
 
-PART = 4096  # images between two saves: a killed extraction loses at most this many
+PART = 1024  # images between two saves: a killed extraction loses at most this many
 BATCH = {"cpu": 32, "cuda": 256, "mps": 256}  # images in a pass; larger ones take memory and no less time on a CPU
 
 

@@ -67,7 +67,7 @@ def extract_shards(
         dataset: the images, the same ones in all processes: files with the same paths below their root, and times.
         folder: where the shards go.
         dtype: of the features, "float16" or "float32".
-        shard: rows of a shard, all that a lost process costs; memory holds three of them. In multiples of 4,096 the
+        shard: rows of a shard, all that a lost process costs; memory holds three of them. In multiples of 1,024 the
             features are those of `extract_features`, bit for bit.
         batch_size: images in one forward pass; None is 32 on a CPU, else 256.
         progress: show a progress bar.

@@ -150,7 +150,9 @@ class Turtle(ClusterMixin, BaseEstimator):
 
     @classmethod
     def from_published(cls, path: str | os.PathLike[str], **changes: Any) -> Turtle:
-        """A labeling that the authors released, to predict with: see `labkit.turtle.published`.
+        """A labeling that the authors released (`turtle_tasks/2space/…/dtd.pt`), to predict with.
+
+        It expects the spaces that it was found in, features as they are (see `labkit.turtle.published`).
 
         Raises:
             CheckpointError: the file is missing, damaged, or holds something else than weights and biases.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from labkit._files import open_regular, user_path
-from labkit.errors import CheckpointError, quote, shorten, shown
+from labkit.errors import CheckpointError, quote, shown
 
 if TYPE_CHECKING:
     from labkit.turtle.estimator import Turtle
@@ -62,9 +62,10 @@ def _layers(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{shown(path)} cannot be read: {error.strerror or error}.") from error
     except CheckpointError:
         raise
-    except Exception as error:  # of zip, of pickle, of what a pickle may not name
-        reason = shorten(str(error).partition("\n")[0] or type(error).__name__, 200)
-        raise CheckpointError(f"{shown(path)} is no file of PyTorch that holds weights only ({reason}).") from error
+    except Exception as error:  # of zip, of pickle, of what a pickle may not name: its advice would be unsafe
+        raise CheckpointError(
+            f"{shown(path)} is damaged, or holds other things than weights ({type(error).__name__}). {EXPECTED}"
+        ) from error
     names = list(found) if isinstance(found, dict) else []
     if not names or names != [f"phi{k}" for k in range(1, len(names) + 1)]:
         raise CheckpointError(f"{shown(path)} holds {quote(names or type(found).__name__)}. {EXPECTED}")
