@@ -93,6 +93,8 @@ def _in_order(profiles: pd.Series) -> list[str]:
 
 def _section(paper: str, profile: str, stand_in: bool, rows: pd.DataFrame) -> Section:
     frame = _turtle_frame(rows, stand_in) if paper == "turtle" else _must_frame(rows, stand_in)
+    not_run = ~frame["dataset"].isin(rows["dataset"])
+    frame = frame.iloc[not_run.argsort(kind="stable")].reset_index(drop=True)  # what was run comes first
     columns, text = (_turtle_text if paper == "turtle" else _must_text)(frame, stand_in)
     what = "stand-ins" if stand_in else "datasets"
     note = STAND_INS if stand_in else f"{REAL} {THEIRS[paper]}"
