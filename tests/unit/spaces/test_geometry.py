@@ -20,7 +20,7 @@ from labkit.data.decoding import plain_image, read_image
 from labkit.errors import BackboneError
 from labkit.spaces.encoders import library_preprocess, own_preprocess
 from labkit.spaces.geometry import LONGEST, Geometry, Middle, Preprocess, Squash
-from labkit.spaces.papers import SPACES
+from labkit.spaces.papers import TURTLE_SPACES
 
 REAL = Path(os.environ.get("LABKIT_REAL") or Path(__file__).parents[4] / "shared" / "real")
 SIZES = ((224, 224), (256, 256), (31, 77), (300, 225), (225, 300), (640, 480), (12, 100), (257, 255))  # width, height
@@ -60,7 +60,7 @@ def by_hand(image: Image.Image, resize: int, crop: int) -> list[np.ndarray]:
 
 def test_geometry_is_what_the_papers_state() -> None:
     """CLIP: resize = crop = the model's size. DINOv2: 256, then 224."""
-    for space in {(space.geometry.resize, space.geometry.crop) for space in SPACES.values()}:
+    for space in {(space.geometry.resize, space.geometry.crop) for space in TURTLE_SPACES.values()}:
         geometry = Geometry(*space)
         for image in map(plain_image, all_images()):
             resized, cropped = by_hand(image, *space)
