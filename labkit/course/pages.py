@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 import nbformat
 
-from labkit._files import atomic_write
+from labkit._pages import templates, write_text
 from labkit.course.notebook_files import notebook_title
 from labkit.course.report import describe_failure
 from labkit.course.results import ROW_KEYS, summarize
@@ -39,7 +39,7 @@ def write_notebook_page(path: Path) -> None:
         OSError: it cannot be written.
     """
     notebook = nbformat.read(path, as_version=4)
-    figure = _templates().get_template("figure.html.j2")
+    figure = templates("labkit.course").get_template("figure.html.j2")
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         alt = output.get("metadata", {}).get("image/png", {}).get("alt")
         if alt and "image/png" in output.get("data", {}):  # nbconvert would leave the <img> without the text
@@ -49,7 +49,9 @@ def write_notebook_page(path: Path) -> None:
         if cell.cell_type == "markdown":
             cell.source = _BADGE.sub(r"\1", cell.source)  # a badge is from the network, so the words in its place
     page, _ = _exporter().from_notebook_node(notebook, {"metadata": {"name": path.stem}})
-    _write(path.with_suffix(".html"), _NOTEBOOK_LINK.sub(r'href="\1.html"', page))  # to the page of another notebook
+    write_text(
+        path.with_suffix(".html"), _NOTEBOOK_LINK.sub(r'href="\1.html"', page)
+    )  # to the page of another notebook
 
 
 def write_index(out: Path, report: dict[str, Any]) -> None:
@@ -75,7 +77,7 @@ def write_index(out: Path, report: dict[str, Any]) -> None:
         "other_metrics": None if is_accuracy.all() else _table(summarize(rows[~is_accuracy])),
         "bands": _table(pd.DataFrame(report["bands"]).drop(columns="profile")) if report["bands"] else None,
     }
-    _write(out / "index.html", _templates().get_template("index.html.j2").render(values))
+    write_text(out / "index.html", templates("labkit.course").get_template("index.html.j2").render(values))
 
 
 # ----------------------------------------------------------------------------------------------- what the index shows
@@ -132,19 +134,6 @@ def _text(value: Any) -> str:
 
 
 @functools.cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labkit.course"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    return environment
-
-
-@functools.cache
 def _exporter() -> HTMLExporter:
     """nbconvert's, with formulas as MathML in place of MathJax, and without its scripts."""
     from latex2mathml.converter import convert
@@ -164,10 +153,3 @@ def _exporter() -> HTMLExporter:
         "markdown2html", lambda source: MarkdownWithMath(renderer=Renderer(escape=False)).render(source)
     )
     return exporter
-
-
-def _write(path: Path, page: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(
-            page, encoding="utf-8", errors="backslashreplace"
-        )  # an output or a name may hold odd bytes

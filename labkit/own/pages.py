@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import functools
 import hashlib
 import json
 import os
@@ -14,28 +13,18 @@ from typing import Any
 
 import jinja2
 
+from labkit._pages import templates
 from labkit.errors import shown
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.PackageLoader("labkit.own"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def template(name: str) -> jinja2.Template:
     """A template of `labkit.own`, which escapes every value."""
-    return _environment().get_template(name)
+    return templates("labkit.own").get_template(name)
 
 
 def source(*names: str) -> str:
     """Style sheets or scripts of `labkit.own`, one after another."""
-    environment = _environment()
+    environment = templates("labkit.own")
     assert environment.loader is not None
     return "".join(environment.loader.get_source(environment, name)[0] for name in names)
 

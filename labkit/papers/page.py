@@ -6,16 +6,12 @@ templates/, which escape every value.
 
 from __future__ import annotations
 
-import base64
-import functools
 import os
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-
-from labkit._files import atomic_write, user_path
+from labkit._files import user_path
+from labkit._pages import templates, write_text
 from labkit.errors import DataError, shown
 from labkit.papers.figures import by_dataset, ours_against_published
 from labkit.papers.report import Section, sections
@@ -54,13 +50,13 @@ def write_report(
     """
     rows = read_rows(paths)
     found = sections(rows)
-    html = _templates().get_template("report.html.j2").render(**_values(rows, found))
+    html = templates("labkit.papers").get_template("report.html.j2").render(**_values(rows, found))
     try:
-        _write(user_path(page), html)
+        write_text(user_path(page), html)
         if tables is not None:
             folder = user_path(tables)
-            _write(folder / "table.md", "\n".join(section.markdown() for section in found))
-            _write(folder / "table.csv", _csv(found))
+            write_text(folder / "table.md", "\n".join(section.markdown() for section in found))
+            write_text(folder / "table.csv", _csv(found))
     except OSError as error:
         raise DataError(
             f"{shown(error.filename or page)} cannot be written ({error}). Choose another place."
@@ -110,21 +106,3 @@ def _figures(section: Section) -> Iterator[dict[str, Any]]:
             "png": to_png(by_dataset(run, columns, chosen)),
             "alt": f"Bars of every method for {len(run)} rows: the numbers of the table.",
         }
-
-
-@functools.cache
-def _templates() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("labkit.papers"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    return environment
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_write(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

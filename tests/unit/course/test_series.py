@@ -246,8 +246,8 @@ def test_a_disk_that_is_full_costs_no_earlier_run(tmp_path: Path, monkeypatch: p
     def full(path: Path) -> None:
         raise OSError("No space left on device")
 
-    for module in ("notebook_files", "pages", "report"):
-        monkeypatch.setattr(f"labkit.course.{module}.atomic_write", full)
+    for module in ("course.notebook_files", "_pages", "course.report"):
+        monkeypatch.setattr(f"labkit.{module}.atomic_write", full)
     with pytest.raises(DataError, match="No space left on device"):
         series.run_series(out, notebooks=tmp_path)
     assert snapshot(out) == before
