@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 
+from labkit._processes import are_launched, close_at_exit
 from labkit.errors import FitError
 from labkit.must.config import MustConfig
 
@@ -23,10 +23,11 @@ def accelerator_for(device: str) -> Any:
     There it would only be in the way: it settles the device and the precision for the rest of the session, and a
     notebook that has used it once cannot launch several processes any more.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:  # which `accelerate launch` and `notebook_launcher` set
+    if not are_launched():
         return None
     from accelerate import Accelerator
 
+    close_at_exit()
     cpu = device == "cpu" or (device == "auto" and not torch.cuda.is_available())
     return Accelerator(cpu=cpu, mixed_precision="no")  # precision is up to the backbone's dtype
 

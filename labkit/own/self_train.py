@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from labkit._processes import are_launched
 from labkit.data.datasets import load_dataset
 from labkit.data.images import ImageDataset
 from labkit.data.manifests import closest, list_manifests, load_manifest
@@ -195,8 +195,8 @@ def self_train(
     else:
         embeddings = features[image_text.name]
         start = ZeroShot(text_classifier(image_text, plan.prompts)).fit(embeddings).predict(embeddings)
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # else each process loads the model on a device of its own
-    must = MUST(image_text if alone else plan.backbone, plan.prompts, plan.config, random_state=seed, progress=True)
+    model = plan.backbone if are_launched() else image_text  # each process loads it on a device of its own
+    must = MUST(model, plan.prompts, plan.config, random_state=seed, progress=True)
     must.fit(images, initial_labels=start if from_turtle else None, folder=out)
     if not PartialState().is_main_process:
         return None

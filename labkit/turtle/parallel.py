@@ -9,7 +9,6 @@ with all samples has, so all take the same steps.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from labkit._inputs import is_sharded, named_spaces
+from labkit._processes import are_launched, close_at_exit
 from labkit._stored import RowRange, Space
 from labkit.devices import pick_device
 from labkit.errors import FitError, LabkitError
@@ -177,9 +177,10 @@ def connect(device: torch.device) -> bool:
     """Whether there are other processes, which a launcher has started; connects to them if nobody has."""
     if not dist.is_available():
         return False
-    if not dist.is_initialized() and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if not dist.is_initialized() and are_launched():
         from accelerate import PartialState
 
+        close_at_exit()
         PartialState(cpu=device.type == "cpu")
     return dist.is_initialized() and dist.get_world_size() > 1
 

@@ -21,6 +21,7 @@ from labkit.must import checkpoint, estimator, head
 from labkit.zeroshot.classifier import text_classifier
 from labkit.zeroshot.prompts import Prompts
 from tests import tiny
+from tests.distributed.exits import note_group_at_exit
 
 
 class Stop(Exception):
@@ -89,4 +90,5 @@ def run(model: str | Path, jobs: list[dict[str, Any]]) -> None:
 
 
 if __name__ == "__main__":
+    note_group_at_exit(Path(sys.argv[2]).parent)
     run(sys.argv[1], json.loads(Path(sys.argv[2]).read_text("utf-8")))

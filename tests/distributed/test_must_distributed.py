@@ -20,7 +20,7 @@ from labkit import pocket
 from labkit._saved import read_saved
 from labkit.must import checkpoint, estimator
 from tests import tiny
-from tests.distributed import fits
+from tests.distributed import exits, fits
 
 ROOT = Path(__file__).parents[2]
 ONE_EPOCH = {"epochs": 1}  # three steps of 8 images, 4 on each of two processes
@@ -207,3 +207,7 @@ def test_a_notebook_can_launch_processes_after_it_has_fitted(model_files: Path, 
     assert (tmp_path / "launched" / "process-1.npz").exists()
     assert_close(tmp_path / "alone", here / "plain")
     assert_close(tmp_path / "launched", here / "plain")
+
+
+def test_each_process_closes_its_group(there: Path) -> None:
+    assert exits.groups(there) == ["closed", "closed"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.distributed import turtle_fits
+from tests.distributed import exits, turtle_fits
 from tests.distributed.test_must_distributed import free_port, launch
 
 JOBS = turtle_fits.JOBS
@@ -72,3 +72,7 @@ def test_an_error_of_one_process_ends_all(two: Path) -> None:
     for messages in told:
         assert messages[3].startswith("process 1 has spaces with [11, 11] features")
         assert "n_clusters is 'auto', with 2 processes" in messages[4]
+
+
+def test_each_process_closes_its_group(two: Path) -> None:
+    assert exits.groups(two) == ["closed", "closed"]

@@ -14,6 +14,7 @@ import labkit as lk
 from labkit.errors import CollapseWarning, FitError
 from labkit.spaces.shards import ShardedFeatures
 from labkit.turtle import own_part, power_law, streaming
+from tests.distributed.exits import note_group_at_exit
 
 N, CLUSTERS = 600, 4
 SETTINGS: dict[str, Any] = {
@@ -111,4 +112,5 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    note_group_at_exit(Path(sys.argv[1]))
     run(Path(sys.argv[1]))

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "labkit"
 # From the ground up. What stands on a floor imports only from floors below it, and from its own wing.
 FLOORS = (
-    ("errors", "_files", "_inputs", "_pages", "_saved", "_scales", "_stored"),  # these make one wing
+    ("errors", "_files", "_inputs", "_pages", "_processes", "_saved", "_scales", "_stored"),  # these make one wing
     ("devices", "pocket"),
     ("data", "evaluation"),
     ("spaces", "turtle", "plots"),
