@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -92,6 +93,35 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
 def full_precision(device: torch.device) -> contextlib.AbstractContextManager[None]:
     """Within an autocast: what is computed in the precision of its inputs all the same."""
     return torch.autocast(device.type, enabled=False) if can_autocast(device) else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def exact_products() -> Iterator[None]:
+    """Within it products of float32 matrices are taken in float32, whatever PyTorch was told before.
+
+    Where `torch.set_float32_matmul_precision` allows it, a GPU takes them in TF32 and some CPUs in bfloat16, of three
+    digits.
+    """
+    backends: list[Any] = [torch.backends.cuda, torch.backends.mkldnn]
+    try:
+        allowed = torch.get_float32_matmul_precision()
+    except RuntimeError:  # set for each backend by itself, which PyTorch 2.9 does not let mix
+        before = [backend.matmul.fp32_precision for backend in backends]
+        for backend in backends:
+            backend.matmul.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            for backend, precision in zip(backends, before, strict=True):
+                backend.matmul.fp32_precision = precision
+        return
+    if allowed != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        if allowed != "highest":
+            torch.set_float32_matmul_precision(allowed)
 
 
 def cpu_has_bf16() -> bool:

@@ -1,7 +1,7 @@
 """What TURTLE is measured against: K-means, which sees no label either, and a linear probe, which sees them all.
 
-Both wrap scikit-learn's, and take the spaces that `Turtle` takes: one (n, d), or a list of K spaces (n, d_k). The probe
-holds all of them in memory to fit; K-means, and predictions of both, do not where there are more than 2^28 numbers.
+Both wrap scikit-learn's, and take the spaces that `Turtle` takes: one (n, d), or a list of K spaces (n, d_k). More than
+2^28 numbers are not put side by side in memory, neither in fits nor in predictions.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from labkit._inputs import (
 from labkit._scales import exponent_of, exponent_of_number, largest, moderate_rows, refuse_far_rows
 from labkit._stored import Space, as_spaces
 from labkit.errors import FitError, quote
-from labkit.evaluation import large
+from labkit.evaluation import large, probe
 
 SEARCH_DIM = 64  # principal directions in which K-means looks for its starts
 PARALLEL_SIZE = 10**8  # numbers; below, K-means runs in one thread: on busy cores more of them take ten times longer
@@ -228,6 +228,11 @@ class LinearProbe(ClassifierMixin, _OnSpaces):
     It ends at a gradient of 1e-3. On the embedded datasets that is within 0.2 points of 1e-5, which takes seven times
     as long.
 
+    More than 2^28 numbers (n · Σ d_k; 1 GiB in float32) are not put side by side. The same objective is then minimized
+    by the same solver, with loss and gradient from PyTorch in blocks of rows, on a GPU where there is one
+    (`labkit.evaluation.probe`); so it is where n · Σ d_k · C is above 2^34. Features may stay on disk, as a np.memmap
+    or `labkit.spaces.shards.ShardedFeatures`. For C > 100 classes such a fit ends at a gradient of 0.1 / C.
+
     Args:
         inverse_penalty: C of scikit-learn's LogisticRegression; smaller is a stronger L2 penalty.
 
@@ -250,9 +255,33 @@ class LinearProbe(ClassifierMixin, _OnSpaces):
             FitError: spaces or a penalty that cannot be fitted, or labels that are none, of one class or another
                 length.
         """
+        named = named_spaces(X)
+        if large.is_large(named):
+            spaces = as_spaces(named)
+            return self._fit_in_blocks(named, spaces, self._read_labels(y, len(spaces[0])))
         arrays = read_spaces(X)
+        labels = self._read_labels(y, len(arrays[0]))
+        if probe.is_much(sum(array.size for array in arrays), len(np.unique(labels))):
+            return self._fit_in_blocks(named, as_spaces(named), labels)
         joined = self._joined(X, arrays, tuple(map(exponent_of, arrays)))
-        labels = read_classes(y, len(joined))
+        pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=self.inverse_penalty, max_iter=2000, tol=1e-3))
+        with threadpool_limits(1, user_api="blas"):  # products with few columns: more threads take five times longer
+            self.estimator_ = pipeline.fit(joined, labels)
+        self.classes_ = self.estimator_.classes_
+        return self
+
+    def _fit_in_blocks(self, named: Mapping[str, Any], spaces: Sequence[Space], labels: np.ndarray) -> LinearProbe:
+        exponents = probe.exponents_of(spaces)
+        self._remember(named, (space.shape[1] for space in spaces), exponents)
+        if any(exponents):
+            refuse_far_rows(spaces)
+        self.estimator_ = probe.fit_in_blocks(spaces, exponents, labels, float(self.inverse_penalty))
+        self.classes_ = self.estimator_.classes_
+        return self
+
+    def _read_labels(self, y: ArrayLike, n: int) -> np.ndarray:
+        """Labels (n,) of at least two classes, once the penalty is one that can be used."""
+        labels = read_classes(y, n)
         if len(np.unique(labels)) < 2:
             raise FitError(f"all labels are {quote(labels[0])}. Expected at least two classes.")
         if not is_number(self.inverse_penalty, 1 / LARGEST_PENALTY, LARGEST_PENALTY):
@@ -260,11 +289,7 @@ class LinearProbe(ClassifierMixin, _OnSpaces):
                 f"inverse_penalty is {quote(self.inverse_penalty)}. Expected a number from {1 / LARGEST_PENALTY:.0e} "
                 f"to {LARGEST_PENALTY:.0e}."
             )
-        probe = make_pipeline(StandardScaler(), LogisticRegression(C=self.inverse_penalty, max_iter=2000, tol=1e-3))
-        with threadpool_limits(1, user_api="blas"):  # products with few columns: more threads take five times longer
-            self.estimator_ = probe.fit(joined, labels)
-        self.classes_ = probe.classes_
-        return self
+        return labels
 
 
 def _blocks(spaces: Sequence[Space], rows: torch.Tensor | None = None) -> Iterator[list[np.ndarray]]:
