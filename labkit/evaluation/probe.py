@@ -46,7 +46,7 @@ TOLERANCE = 1e-3  # of the gradient's largest entry; see `tolerance`
 FEW_CLASSES = 100
 ITERATIONS = 2000  # at most
 MUCH = 2**34  # n · Σ d_k · C; from there on blocks pay where memory would hold all
-CACHED = 2**20  # numbers that a CPU computes with at a time, 4 MiB: about what the caches of a core hold
+CACHED = 2**21  # numbers that a CPU computes with at a time, 8 MiB: about what its caches hold
 LEAST_ROWS = 1024  # of a block at least, or adding up the gradients of blocks takes as long as they do
 SHARE = 0.5  # of a GPU's free memory that features may take
 
