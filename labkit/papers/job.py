@@ -21,7 +21,10 @@ from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.papers.results import Results
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
+from labkit.spaces.shards import ShardedFeatures, extract_shards
 from labkit.spaces.weights import EFFICIENTNETS
+
+Features = np.ndarray | ShardedFeatures
 
 
 class Backbones:
@@ -48,6 +51,7 @@ class Job:
         folder: of the run, with its results and fits.
         results: of the run.
         backbones: shared by the datasets.
+        features: folder for features in shards; None keeps them whole, in the cache.
         progress: show progress bars.
 
     Raises:
@@ -63,11 +67,13 @@ class Job:
         results: Results,
         backbones: Backbones,
         *,
+        features: Path | None = None,
         progress: bool = False,
     ) -> None:
         self.paper, self.scale, self.folder = paper, scale, folder
         self.results, self.backbones, self.progress = results, backbones, progress
-        self._features: dict[tuple[str, str], np.ndarray] = {}
+        self._shards = features
+        self._features: dict[tuple[str, str], Features] = {}
         self.manifest = load_manifest(dataset)
         expect_splits(self.manifest)
 
@@ -79,27 +85,34 @@ class Job:
     def test(self) -> ImageDataset:
         return load_dataset(self.manifest, "test")
 
-    def features(self, split: str, names: Sequence[str]) -> list[np.ndarray]:
-        """Features (n, d_k) of a split in each space, from the cache where they are there."""
-        dtype, progress = self.scale.feature_dtype, self.progress
+    def features(self, split: str, names: Sequence[str]) -> list[Features]:
+        """Features (n, d_k) of a split in each space, computed where they are not there yet."""
         for name in names:
             if (split, name) not in self._features:
-                self._features[split, name] = extract_features(
-                    self.backbones[name], self.manifest, split=split, dtype=dtype, progress=progress
-                )
+                self._features[split, name] = self._extract(split, self.backbones[name])
         return [self._features[split, name] for name in names]
 
-    def features_digest(self, names: Sequence[str]) -> str:
-        """Of what the train features follow from: the source of the images, weights and preprocessing.
+    def _extract(self, split: str, backbone: Backbone) -> Features:
+        dtype, progress = self.scale.feature_dtype, self.progress
+        if self._shards is None:
+            return extract_features(backbone, self.manifest, split=split, dtype=dtype, progress=progress)
+        images = (self.train if split == "train" else self.test).without_labels()
+        folder = shards_folder(self._shards, self.manifest, split, backbone.name)
+        return extract_shards(backbone, images, folder, dtype=dtype, progress=progress)
 
-        The same on another machine, where files have other times.
-        """
-        return digest([self.train.origin, len(self.train), *(self.backbones[name].fingerprint for name in names)])
+    @functools.cached_property
+    def images_digest(self) -> str:
+        """Of the images of the train split: the same on another machine, where files have other times."""
+        return self.train.contents
+
+    def features_digest(self, names: Sequence[str]) -> str:
+        """Of what the train features follow from: images, weights and preprocessing, and their dtype."""
+        fingerprints = [self.backbones[name].fingerprint for name in names]
+        return digest([self.images_digest, self.scale.feature_dtype, *fingerprints])
 
     def fits(self, name: str) -> Path:
-        """The folder for saved fits of this dataset, stand-ins apart, and a name in it."""
-        stand_in = " (stand-in)" if is_stand_in(self.manifest) else ""
-        return self.folder / "fits" / f"{self.manifest.id}{stand_in}" / name
+        """The folder for saved fits of this dataset, and a name in it."""
+        return self.folder / "fits" / folder_of(self.manifest) / name
 
     def record(
         self,
@@ -151,6 +164,16 @@ def expect_splits(manifest: Manifest) -> None:
             f"{manifest.id} has {has}. Expected the splits train and test, and two classes or more: choose another "
             "dataset, or complete its manifest."
         )
+
+
+def folder_of(manifest: Manifest) -> str:
+    """The name of a folder for what belongs to a dataset, stand-ins apart."""
+    return f"{manifest.id} (stand-in)" if is_stand_in(manifest) else manifest.id
+
+
+def shards_folder(features: Path, manifest: Manifest, split: str, backbone: str) -> Path:
+    """Where a folder of features has the shards of a split in one space."""
+    return features / folder_of(manifest) / f"{split}-{backbone.replace('/', '_').replace(':', '_')}"
 
 
 def is_stand_in(manifest: Manifest) -> bool:
