@@ -6,10 +6,10 @@ The objective is that of scikit-learn's LogisticRegression on features that Stan
 
 without a penalty on intercepts, and with one row of weights for two classes. So is the solver, SciPy's L-BFGS-B with
 scikit-learn's settings: it ends where no entry of the gradient is above a tolerance, or where float32 sees no progress,
-which is at about 1e-5. What differs is who computes loss and gradient: PyTorch in float32, on a GPU where there is one, a
-block of rows after the other; sums over blocks are taken in float64. Blocks are standardized as they are read, so that
-no standardized copy of all features exists. A GPU keeps the features as they are stored where they take at most half of
-its free memory.
+which is at about 1e-5. What differs is who computes loss and gradient: PyTorch in float32, on a GPU where there is one,
+block by block; sums over blocks are taken in float64. Blocks are standardized as they are read, so that no standardized
+copy of all features exists. A GPU keeps the features as they are stored where they take at most half of its free
+memory; otherwise, as on a CPU, they are read anew for every gradient.
 
 A loss with its gradient is 4 · n · Σ d_k · C operations, twice a product of all features with all weights: for ImageNet
 (1.28 million samples, 2,304 features, 1000 classes) 1.2e13, which is an **estimate** of half a second on a GPU that

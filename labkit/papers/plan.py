@@ -210,7 +210,9 @@ def fit_seconds(piece: tuple[str, tuple[str, ...]], manifest: Manifest, scale: S
         config = scale.must_config(manifest, spaces[0])
         passes = STUDENT_PASSES * n * (0 if config is None else config.epochs) + manifest.splits["test"].size
         return passes * rates.image[spaces[0]]
-    return {"k-means": rates.k_means, "linear-probe": rates.probe}.get(method, 0.0) * n * n_classes
+    if method == "linear-probe":
+        return rates.probe_seconds(n, n_classes)
+    return rates.k_means * n * n_classes if method == "k-means" else 0.0
 
 
 def _cells(work: Work) -> list[str]:

@@ -144,7 +144,8 @@ def test_networks_from_the_hub_are_counted_and_not_loaded(
     assert rates.counted == {"clip-vit-l14", "dinov2-vit-g14"}
     assert rates.image["dinov2-vit-g14"] / rates.image["clip-vit-l14"] == pytest.approx(598.8 / 162.0)
     assert rates.turtle[1] > 0
-    assert min(rates.k_means, rates.probe) > 0
+    assert min(rates.k_means, rates.probe, rates.product) > 0
+    assert rates.width == 768 + 1536
     plan = Plan("turtle", SCALES["paper"], [Work("dtd", "here", "")], rates)
     assert plan.weights_gb == pytest.approx(1.71 + 4.54)
     assert plan.downloads  # of networks, which may not be in the hub's cache
