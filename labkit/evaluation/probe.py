@@ -160,7 +160,9 @@ class _Rows:
         """Rows of all spaces as they are stored, or divided by powers of two in float32."""
         parts = [space[start:stop] for space in self.spaces]
         return [
-            (part.double() * 2.0**-exponent).float() if exponent or part.dtype == torch.float64 else part
+            torch.from_numpy(np.ldexp(part.double().numpy(), -exponent)).float()
+            if exponent or part.dtype == torch.float64
+            else part
             for part, exponent in zip(parts, self.exponents, strict=True)
         ]
 
