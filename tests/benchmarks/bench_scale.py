@@ -1,6 +1,7 @@
 """More features than memory holds: memory and time of fits on 80,000 to 1,280,000 samples in half precision on disk.
 
     python tests/benchmarks/bench_scale.py [--quick] [--folder FOLDER] [--figure docs/scale_turtle.png]
+    python tests/benchmarks/bench_scale.py --methods probe
 
 The features are made up, 768 + 1536 of them a sample as of CLIP ViT-L/14 and DINOv2 ViT-g/14: 5.9 GB, which are
 written to a temporary folder and removed. Every fit has a process of its own. What is held against a limit: the peak of
@@ -23,14 +24,16 @@ from measure import Result, arguments, finish
 
 SIZES, DIMS = (80_000, 160_000, 320_000, 640_000, 1_280_000), (768, 1536)
 QUICK_SIZES, QUICK_DIMS = (2000, 4000), (24, 48)
-METHODS = ("turtle", "official", "kmeans")
+METHODS = ("turtle", "official", "kmeans", "probe")
+IN_FIGURE = METHODS[:3]
 NAMES = {
     "turtle": "Turtle, default settings",
     "official": "Turtle.official, 20 of 6,000 steps, from disk",
     "kmeans": "K-means, normalized, on a sample",
+    "probe": "linear probe",
 }
-COLORS = {"turtle": "#0072B2", "official": "#D55E00", "kmeans": "#009E73"}  # Okabe and Ito's
-MARKERS = {"turtle": "o", "official": "s", "kmeans": "^"}
+COLORS = {"turtle": "#0072B2", "official": "#D55E00", "kmeans": "#009E73", "probe": "#CC79A7"}  # Okabe and Ito's
+MARKERS = {"turtle": "o", "official": "s", "kmeans": "^", "probe": "D"}
 MOST_MEMORY = 6e9  # bytes
 HERE = Path(__file__).parent
 BLOCK = 2**15  # rows that are written at a time; the noise of all blocks is that of the first, in another order
@@ -39,14 +42,19 @@ BLOCK = 2**15  # rows that are written at a time; the noise of all blocks is tha
 def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--folder", type=Path, help="where the features are written (default: a temporary folder)")
     parser.add_argument("--figure", type=Path, help="where the figure goes (default: scale.png in --out)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=IN_FIGURE)
+
+
+def classes(rows: int) -> np.ndarray:
+    """Of all samples in a file of so many rows, (n,)."""
+    return np.random.default_rng(0).integers(10, size=rows)
 
 
 def write_features(path: Path, rows: int, width: int, seed: int) -> Path:
     """Ten blobs in half precision as a .npy file, block by block; the same samples in every file."""
     rng = np.random.default_rng(seed)
     centers, noise = rng.normal(size=(10, width)), rng.normal(size=(min(rows, BLOCK), width)).astype(np.float32)
-    labels = np.random.default_rng(0).integers(10, size=rows)
+    labels = classes(rows)
     file = np.lib.format.open_memmap(path, "w+", np.float16, (rows, width))
     for start in range(0, rows, BLOCK):
         some = labels[start : start + BLOCK]

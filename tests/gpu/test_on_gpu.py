@@ -17,6 +17,7 @@ from sklearn.metrics import adjusted_rand_score
 import labkit as lk
 from labkit.devices import explain_out_of_memory
 from labkit.errors import FitError
+from labkit.evaluation import large, probe
 from labkit.must import MaskedClassifier
 from labkit.spaces.features import encode_images
 from tests import tiny
@@ -47,6 +48,30 @@ def test_turtle_finds_blobs_and_predicts_alike_on_both_devices(dtype: str, inner
     on_gpu = turtle.predict_proba(spaces)
     np.testing.assert_array_equal(on_gpu.argmax(1), turtle.labels_)
     np.testing.assert_allclose(on_gpu, turtle.set_params(device="cpu").predict_proba(spaces), atol=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.0])  # held on the device, or read anew for every gradient
+@pytest.mark.parametrize("n_classes", [2, 20])
+def test_the_linear_probe_of_many_features_is_that_of_a_cpu(
+    share: float, n_classes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(n_classes, size=20_000)
+    x = (rng.normal(size=(n_classes, 100))[y] * 0.3 + rng.normal(size=(len(y), 100)) + 5).astype(np.float16)
+    monkeypatch.setattr(large, "LARGE", 1000)
+    monkeypatch.setattr(large, "BLOCK", 2**18)
+    monkeypatch.setattr(probe, "SHARE", share)
+    allowed, fits = torch.get_float32_matmul_precision(), []
+    torch.set_float32_matmul_precision("high")  # TF32, which the probe must not take
+    try:
+        for device in ("cpu", DEVICE):
+            monkeypatch.setattr(probe, "pick_device", lambda device=device: torch.device(device))
+            fits.append(lk.LinearProbe().fit([x[:, :40], x[:, 40:]], y))
+    finally:
+        torch.set_float32_matmul_precision(allowed)
+    expected, found = (fit.estimator_[-1] for fit in fits)
+    np.testing.assert_allclose(found.coef_, expected.coef_, atol=1e-4 * np.abs(expected.coef_).max())
+    assert (fits[1].predict([x[:, :40], x[:, 40:]]) == fits[0].predict([x[:, :40], x[:, 40:]])).mean() > 0.999
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
