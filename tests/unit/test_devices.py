@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ from labkit.devices import (
     autocast_dtype,
     can_autocast,
     cpu_count,
+    exact_products,
     explain_out_of_memory,
     fast_dtype,
     fast_matmul,
@@ -86,6 +88,35 @@ def test_autocast_is_pytorchs_for_low_precision_only() -> None:
         assert (x @ x).dtype == torch.bfloat16
     with autocast(CPU, torch.float32):
         assert (x @ x).dtype == torch.float32
+
+
+def test_products_are_exact_whatever_is_allowed_and_then_as_before() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        for allowed in ("medium", "high", "highest"):
+            torch.set_float32_matmul_precision(allowed)
+            with contextlib.suppress(KeyError), exact_products():
+                assert torch.get_float32_matmul_precision() == "highest"
+                raise KeyError
+            assert torch.get_float32_matmul_precision() == allowed
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="is new in PyTorch 2.9")
+def test_products_are_exact_where_a_backend_was_told_otherwise_by_itself() -> None:
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "tf32"
+        with contextlib.suppress(KeyError), exact_products():
+            assert [backend.fp32_precision for backend in backends] == ["ieee", "ieee"]
+            raise KeyError
+        assert [backend.fp32_precision for backend in backends] == ["tf32", "tf32"]
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
