@@ -146,7 +146,7 @@ def test_a_limit_is_kept_from_its_own_side(monkeypatch: pytest.MonkeyPatch) -> N
         ("map", []),
         ("folder", ["--backbone", "pixels"]),
         ("models", ["--spaces", "dinov3-vit-b16"]),
-        ("scale", ["--methods", "official"]),
+        ("scale", ["--methods", "official", "probe"]),
         ("shards", ["--backbone", "pixels"]),
     ],
 )
