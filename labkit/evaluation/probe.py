@@ -13,8 +13,8 @@ memory; otherwise, as on a CPU, they are read anew for every gradient.
 
 A loss with its gradient is 4 · n · Σ d_k · C operations, twice a product of all features with all weights: for ImageNet
 (1.28 million samples, 2,304 features, 1000 classes) 1.2e13, which is an **estimate** of half a second on a GPU that
-reaches 25 TFLOP/s in float32, and of two minutes on two cores that reach 0.1. No fit with so many weights was made. Memory is
-that of a block, and what L-BFGS-B works with, 25 numbers in float64 for each weight: 0.5 GB for ImageNet.
+reaches 25 TFLOP/s in float32, and of two minutes on two cores that reach 0.1. No fit with so many weights was made.
+Memory is that of a block, and what L-BFGS-B works with, 25 numbers in float64 for each weight: 0.5 GB for ImageNet.
 """
 
 from __future__ import annotations
