@@ -35,7 +35,7 @@ from labkit.data.decoding import plain_image, read_image, use_image
 from labkit.data.images import ImageDataset
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Manifest
-from labkit.errors import DataError, LabkitError, ManifestError, quote, shorten, shown
+from labkit.errors import DataError, LabkitError, ManifestError, did_you_mean, nearest, question, quote, shorten, shown
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pipes, links, odd bytes and memory as Linux has them")
 
@@ -90,6 +90,17 @@ def test_a_shortened_text_keeps_its_ends() -> None:
     assert shorten("cat") == "cat"
     assert shorten("a\nb") == "a\\nb"
     assert shorten("a" * 30 + "b" * 10**6 + "c" * 30, 21) == "aaaaaaaaaa…cccccccccc"
+
+
+def test_the_nearest_of_known_names() -> None:
+    known = ["cifar10", "CIFAR100", "mnist"]
+    assert nearest("Cifar_100", known, most=3) == ["CIFAR100", "cifar10"]  # the nearest first, as they are written
+    assert nearest("Cifar_100", known) == ["CIFAR100"]
+    assert nearest("Cifar_100", known, most=3, cutoff=0.95) == []
+    assert nearest("", known) == nearest("x", []) == []
+    assert question(["a", "b"]) == " Did you mean a or b?"
+    assert did_you_mean("mnits", known) == " Did you mean 'mnist'?"
+    assert did_you_mean("zebra", known) == question([]) == ""
 
 
 def test_bytes_of_a_name_that_are_no_text() -> None:
