@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import itertools
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -52,6 +53,21 @@ def shorten(text: str, limit: int = LONGEST_QUOTE) -> str:
     """A text of at most `limit` characters, of which the middle may be left out; what does not print is escaped."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _ends(text, limit + 1))
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[len(text) - (limit - 1) // 2 :]}"
+
+
+def reason(error: BaseException) -> str:
+    """An error of another library in a few words for a message of ours: its kind, and what the innermost says.
+
+    Libraries of the network wrap one error into another, and each repeats the address and the connection.
+    """
+    inner = error
+    for _ in range(10):
+        wrapped = [part for part in (getattr(inner, "reason", None), *inner.args) if isinstance(part, BaseException)]
+        if not wrapped:
+            break
+        inner = wrapped[0]
+    text = re.sub(r"^(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): ", "", " ".join(str(inner).split()))
+    return shorten(f"{type(error).__name__}: {text}", 300)
 
 
 def nearest(given: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:

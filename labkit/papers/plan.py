@@ -85,8 +85,24 @@ class Plan:
         cells = [header, *(_cells(one) for one in self.work), _sums(self.work)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         table = ["  ".join(aligned(row, widths, texts=2)).rstrip() for row in cells]
-        absent = [f"{one.dataset}: {shorten(one.why, 200)}" for one in self.work if one.state not in HERE and one.why]
-        return [f"{self.paper}, profile {self.scale.name}: {self.scale.summary}", *table, *absent, *self._notes()]
+        return [
+            f"{self.paper}, profile {self.scale.name}: {self.scale.summary}",
+            *table,
+            *self._absent(),
+            *self._notes(),
+        ]
+
+    def _absent(self) -> list[str]:
+        """Of datasets that are not here: which are downloaded, which a person has to fetch, and what is wrong."""
+        absent = [one for one in self.work if one.state not in HERE and not one.done]
+        downloaded = [one.dataset for one in absent if one.state == "not here" and not one.by_hand]
+        lines = [f"Downloaded, each when its turn comes: {', '.join(downloaded)}."] if downloaded else []
+        for one in absent:
+            if one.by_hand and one.state != "unusable":
+                lines.append(f"{one.dataset}: by hand, {one.why}; see labkit datasets show {one.dataset}")
+            elif one.state != "not here":
+                lines.append(f"{one.dataset}: {shorten(one.why, 200)}")
+        return lines
 
     def _notes(self) -> list[str]:
         rates = self.rates
@@ -226,7 +242,7 @@ def _rate(value: float) -> str:
 
 
 def _gigabytes(size: float | None) -> str:
-    return "not known" if size is None else f"{size:.1f}" if size else "0"
+    return "not known" if size is None else "0" if not size else f"{size:.1f}" if size >= 0.05 else "<0.1"
 
 
 def _sums(work: Sequence[Work]) -> list[str]:
