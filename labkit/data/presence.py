@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,14 @@ def presence(manifest: Manifest) -> Presence:
         return _look(manifest)
     except DataError as error:  # a user without a home has no folder of datasets
         return Presence("not here", str(error))
+
+
+def lacking(manifest: Manifest) -> str:
+    """The library of labkit[papers] that its images are read with, where that is not installed; else ""."""
+    layout = getattr(manifest.source, "layout", None)
+    by_layout = {"videos": "av", "hdf5": "h5py"}.get(getattr(layout, "kind", ""), "")
+    needed = "datasets" if isinstance(manifest.source, HuggingFace) else by_layout
+    return needed if needed and importlib.util.find_spec(needed) is None else ""
 
 
 def _look(manifest: Manifest) -> Presence:

@@ -124,6 +124,16 @@ def test_what_is_partly_here_is_told(
     assert not any(line.startswith("Downloaded") for line in lines)
 
 
+def test_a_library_that_is_lacking_is_told_before_the_download(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "lacking", lambda manifest: "av" if manifest.id == "colors" else "")
+    line = "To be installed first: pip install 'labkit[papers]' (av for colors)."
+    assert line in make_plan("turtle", tmp_path / "out", datasets=["colors", "shades"]).lines()
+    reproduce("turtle", tmp_path / "out", datasets=["colors"])
+    assert line not in make_plan("turtle", tmp_path / "out", datasets=["colors"]).lines()  # it is done
+
+
 def test_small_downloads_are_not_nothing() -> None:
     def cells(gigabytes: float | None) -> list[str]:
         lines = Plan("turtle", SCALES["pocket"], [Work("mnist", "not here", "", download_gb=gigabytes)], RATES).lines()
