@@ -32,12 +32,19 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument(
         "--profile",
-        choices=("pocket", "photos", "standard", "paper"),
+        choices=options.PROFILES,
         default="pocket",
         help="models and settings: pocket (default) rehearses on a laptop, paper is what was published",
     )
     parser.add_argument(
         "--out", type=options.path, metavar="DIR", help="folder for results and fits (default: runs/PAPER-PROFILE)"
+    )
+    parser.add_argument(
+        "--features",
+        type=options.path,
+        metavar="DIR",
+        help="folder for features in shards, which need not fit into memory; `labkit features ID --profile PROFILE "
+        "--out DIR` makes them on several GPUs (default: whole, in the cache)",
     )
     parser.add_argument("--plan", action="store_true", help="say what it would take, and do nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask before downloads")
@@ -62,7 +69,14 @@ def run(arguments: argparse.Namespace) -> int:
     if plan.downloads and not arguments.yes and not _agreed():
         print("Nothing was done.")
         return 0
-    done = reproduce(arguments.paper, out, datasets=arguments.datasets, profile=arguments.profile, progress=True)
+    done = reproduce(
+        arguments.paper,
+        out,
+        datasets=arguments.datasets,
+        profile=arguments.profile,
+        features=arguments.features,
+        progress=True,
+    )
     if (out / FILE).exists():
         for section in sections(read_rows(out)):
             if (section.paper, section.profile) == (arguments.paper, arguments.profile):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import itertools
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from labkit._files import expect_regular
-from labkit.data.images import ImageDataset
+from labkit.data.images import ImageDataset, file_identity
 from labkit.data.layout_kinds import Hdf5
 from labkit.errors import DataError, shorten, shown
 
@@ -41,10 +42,9 @@ def read_hdf5(layout: Hdf5, root: Path, split: str, classes: list[str]) -> Image
                 f"{shown(path)} or {shown(numbers_path)} cannot be read ({shorten(str(error), 200)}). Expected arrays "
                 f"{layout.image} (n, h, w, 3) of bytes and {layout.label} of n class numbers: fetch the files again."
             ) from error
-        stat = path.stat()
         found.append(numbers)
         sizes.append(len(numbers))
-        origin.append([path.name, stat.st_size, stat.st_mtime_ns])
+        origin.append(hashlib.sha256(file_identity(path, root, time=False)).hexdigest())
     decode = Hdf5Images(images, layout.image, list(itertools.accumulate(sizes)))
     return ImageDataset(np.concatenate(found), classes, decode=decode, origin=json.dumps(origin))
 

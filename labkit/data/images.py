@@ -154,6 +154,18 @@ class ImageDataset:
         Raises:
             DataError: a file is missing, or an image cannot be read.
         """
+        return self._digest(times=True)
+
+    @property
+    def contents(self) -> str:
+        """The same without the times of files, which a copy on another machine has others of.
+
+        Raises:
+            DataError: as `identity`.
+        """
+        return self._digest(times=False)
+
+    def _digest(self, *, times: bool) -> str:
         digest = hashlib.sha256(str(len(self)).encode())
         if self.array is not None:
             digest.update(str(self.array.shape).encode())
@@ -163,7 +175,7 @@ class ImageDataset:
             root = self.root or os.path.commonpath([path.absolute().parent for path in self.files])
             every = 1 + len(self) // (MOST_SAMPLED + 1)
             for i, path in enumerate(self.files):
-                digest.update(file_identity(path, root, content=i % every == 0))
+                digest.update(file_identity(path, root, content=i % every == 0, time=times))
         elif len(self):
             digest.update(self.origin.encode())
             for i in np.unique(np.linspace(0, len(self) - 1, 32).round().astype(int)).tolist():
@@ -261,8 +273,12 @@ def _expect_pixels(array: object) -> None:
         )
 
 
-def file_identity(path: Path, root: str | os.PathLike[str], *, content: bool = True) -> bytes:
-    """Path below the root, size, time, and the content: all of up to 64 KiB, of more as much in sixteen places."""
+def file_identity(path: Path, root: str | os.PathLike[str], *, content: bool = True, time: bool = True) -> bytes:
+    """Path below the root, size, time, and the content: all of up to 64 KiB, of more as much in sixteen places.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
     try:
         if content:
             with open_regular(path) as file:
@@ -275,7 +291,7 @@ def file_identity(path: Path, root: str | os.PathLike[str], *, content: bool = T
     facts = (
         os.fsencode(Path(os.path.relpath(path, root)).as_posix()),
         str(stat.st_size).encode(),
-        str(stat.st_mtime_ns).encode(),
+        str(stat.st_mtime_ns).encode() if time else b"",
     )
     return b"\0".join((*facts, sampled))
 

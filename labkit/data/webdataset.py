@@ -48,7 +48,7 @@ def read_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Image
     table = np.concatenate(indexed) if indexed else np.zeros((0, 3), dtype=np.int64)
     decode = TarImages(shards, np.cumsum([0, *counts]), table[:, :2].copy())
     facts = [[shard.parent.name, shard.name, _facts(shard)[1]] for shard in shards]
-    origin = json.dumps([facts, hashlib.sha256(table.tobytes()).hexdigest()])
+    origin = json.dumps([facts, hashlib.sha256(table[:, :2].tobytes()).hexdigest()])
     return ImageDataset(table[:, 2].copy(), manifest.classes, decode=decode, origin=origin)
 
 

@@ -276,7 +276,7 @@ class MUST(BaseEstimator, ClassifierMixin):
             "backbone": backbone.fingerprint,
             "classes": list(self.prompts.classes),
             "prompts": [self.prompts.texts(i) for i in range(len(self.prompts.classes))],
-            "images": images.identity,
+            "images": images.contents,
             "initial_labels": "zero-shot"
             if labeling is None
             else f"given, {hashlib.sha256(labeling.astype(np.int64).tobytes()).hexdigest()[:8]}",

@@ -21,20 +21,30 @@ from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.papers.results import Results
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
+from labkit.spaces.shard_files import read_header
+from labkit.spaces.shards import SHARD, ShardedFeatures, extract_shards
 from labkit.spaces.weights import EFFICIENTNETS
+
+Features = np.ndarray | ShardedFeatures
 
 
 class Backbones:
-    """The networks of a run, each loaded once and only when it is needed."""
+    """The networks of a run, each loaded once and only when it is needed.
 
-    def __init__(self, scale: Scale) -> None:
-        self.scale = scale
+    Args:
+        scale: of the run.
+        device: that they compute on.
+    """
+
+    def __init__(self, scale: Scale, device: str = "auto") -> None:
+        self.scale, self.device = scale, device
         self._loaded: dict[str, Backbone] = {}
 
     def __getitem__(self, name: str) -> Backbone:
         if name not in self._loaded:
             size = self.scale.image_size if name in EFFICIENTNETS else None  # the others have one
-            self._loaded[name] = load_backbone(name, image_size=size, dtype=self.scale.forward_dtype())
+            dtype = self.scale.forward_dtype()
+            self._loaded[name] = load_backbone(name, image_size=size, dtype=dtype, device=self.device)
         return self._loaded[name]
 
 
@@ -48,6 +58,7 @@ class Job:
         folder: of the run, with its results and fits.
         results: of the run.
         backbones: shared by the datasets.
+        features: folder for features in shards; None keeps them whole, in the cache.
         progress: show progress bars.
 
     Raises:
@@ -63,11 +74,13 @@ class Job:
         results: Results,
         backbones: Backbones,
         *,
+        features: Path | None = None,
         progress: bool = False,
     ) -> None:
         self.paper, self.scale, self.folder = paper, scale, folder
         self.results, self.backbones, self.progress = results, backbones, progress
-        self._features: dict[tuple[str, str], np.ndarray] = {}
+        self._shards = features
+        self._features: dict[tuple[str, str], Features] = {}
         self.manifest = load_manifest(dataset)
         expect_splits(self.manifest)
 
@@ -79,27 +92,36 @@ class Job:
     def test(self) -> ImageDataset:
         return load_dataset(self.manifest, "test")
 
-    def features(self, split: str, names: Sequence[str]) -> list[np.ndarray]:
-        """Features (n, d_k) of a split in each space, from the cache where they are there."""
-        dtype, progress = self.scale.feature_dtype, self.progress
+    def features(self, split: str, names: Sequence[str]) -> list[Features]:
+        """Features (n, d_k) of a split in each space, computed where they are not there yet."""
         for name in names:
             if (split, name) not in self._features:
-                self._features[split, name] = extract_features(
-                    self.backbones[name], self.manifest, split=split, dtype=dtype, progress=progress
-                )
+                self._features[split, name] = self._extract(split, self.backbones[name])
         return [self._features[split, name] for name in names]
 
-    def features_digest(self, names: Sequence[str]) -> str:
-        """Of what the train features follow from: the source of the images, weights and preprocessing.
+    def _extract(self, split: str, backbone: Backbone) -> Features:
+        dtype, progress = self.scale.feature_dtype, self.progress
+        if self._shards is None:
+            return extract_features(backbone, self.manifest, split=split, dtype=dtype, progress=progress)
+        images = self.train if split == "train" else self.test
+        folder = self._shards / folder_of(self.manifest) / shards_of(split, backbone)
+        begun = read_header(folder)  # perhaps by others, in shards of their size
+        shard = SHARD if begun is None else begun.shard
+        return extract_shards(backbone, images.without_labels(), folder, dtype=dtype, shard=shard, progress=progress)
 
-        The same on another machine, where files have other times.
-        """
-        return digest([self.train.origin, len(self.train), *(self.backbones[name].fingerprint for name in names)])
+    @functools.cached_property
+    def images_digest(self) -> str:
+        """Of the images of the train split: the same on another machine, where files have other times."""
+        return self.train.contents
+
+    def features_digest(self, names: Sequence[str]) -> str:
+        """Of what the train features follow from: images, weights and preprocessing, and their dtype."""
+        fingerprints = [self.backbones[name].fingerprint for name in names]
+        return digest([self.images_digest, self.scale.feature_dtype, *fingerprints])
 
     def fits(self, name: str) -> Path:
-        """The folder for saved fits of this dataset, stand-ins apart, and a name in it."""
-        stand_in = " (stand-in)" if is_stand_in(self.manifest) else ""
-        return self.folder / "fits" / f"{self.manifest.id}{stand_in}" / name
+        """The folder for saved fits of this dataset, and a name in it."""
+        return self.folder / "fits" / folder_of(self.manifest) / name
 
     def record(
         self,
@@ -151,6 +173,45 @@ def expect_splits(manifest: Manifest) -> None:
             f"{manifest.id} has {has}. Expected the splits train and test, and two classes or more: choose another "
             "dataset, or complete its manifest."
         )
+
+
+def folder_of(manifest: Manifest) -> str:
+    """The name of a folder for what belongs to a dataset, stand-ins apart."""
+    return f"{manifest.id} (stand-in)" if is_stand_in(manifest) else manifest.id
+
+
+def shards_of(split: str, backbone: Backbone) -> str:
+    """The name of a folder for the features of a split."""
+    return f"{split}-{backbone.name.replace('/', '_').replace(':', '_')}"
+
+
+def extract_for(
+    dataset: str, scale: Scale, features: Path, *, device: str = "auto", shard: int = SHARD, progress: bool = False
+) -> list[ShardedFeatures]:
+    """All features that a row of TURTLE's table needs, in shards that several processes share out.
+
+    Args:
+        dataset: a manifest's id.
+        scale: of the run.
+        features: folder; each split in each space gets one below it, where `labkit.papers.reproduce` looks.
+        device: of this process.
+        shard: rows of a shard.
+        progress: show progress bars.
+
+    Raises:
+        LabkitError: as of `Job`, `load_dataset`, `load_backbone` and `extract_shards`.
+    """
+    manifest = load_manifest(dataset)
+    expect_splits(manifest)
+    backbones = Backbones(scale, device)
+    done = []
+    for split, names in (("train", scale.spaces), ("test", dict.fromkeys((*scale.spaces, scale.image_text)))):
+        images = load_dataset(manifest, split).without_labels()
+        for backbone in (backbones[name] for name in names):
+            folder = features / folder_of(manifest) / shards_of(split, backbone)
+            dtype = scale.feature_dtype
+            done.append(extract_shards(backbone, images, folder, dtype=dtype, shard=shard, progress=progress))
+    return done
 
 
 def is_stand_in(manifest: Manifest) -> bool:

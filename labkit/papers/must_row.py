@@ -38,7 +38,7 @@ def reproduce_must_row(job: Job) -> None:
 def _must(job: Job, name: str, config: MustConfig) -> Any:
     def fit_and_score() -> tuple[dict[str, float], dict[str, Any]]:
         prompts = load_prompts(job.manifest)
-        run = [name, dataclasses.asdict(config), job.train.identity, SEED, job.backbones[name].fingerprint]
+        run = [name, dataclasses.asdict(config), job.images_digest, SEED, job.backbones[name].fingerprint]
         folder = job.fits(f"must-{name}-{digest(run)}")
         must = MUST(job.backbones[name], prompts, config, random_state=SEED, progress=job.progress)
         must.fit(job.train.without_labels(), folder=folder)  # resumes from a checkpoint in the folder

@@ -48,6 +48,7 @@ def reproduce(
     *,
     datasets: Sequence[str] | None = None,
     profile: str = "pocket",
+    features: str | os.PathLike[str] | None = None,
     progress: bool = False,
 ) -> Reproduced:
     """Make the rows of a paper's table that are not there yet.
@@ -57,19 +58,22 @@ def reproduce(
         folder: for results and fits; one that holds some is gone on with.
         datasets: ids of manifests; None is all that the paper has.
         profile: "pocket", "photos", "standard" or "paper" (see `labkit.papers.protocol`).
+        features: folder for features in shards, where `labkit.papers.job.extract_for` puts them; what is there is
+            used. None keeps them whole: in the cache, and in memory.
         progress: show progress bars.
 
     Raises:
         DataError: an argument is none of these, another process works in the folder, or it cannot be written to.
     """
     names, scale, out = chosen_datasets(paper, datasets), pick_scale(profile), user_path(folder)
+    shards = None if features is None else user_path(features)
     failed: dict[str, str] = {}
     with _held(out):
         results = Results(out)
         backbones = Backbones(scale)
         for name in names:
             try:
-                ROWS[paper](Job(paper, name, scale, out, results, backbones, progress=progress))
+                ROWS[paper](Job(paper, name, scale, out, results, backbones, features=shards, progress=progress))
             except Exception as error:  # of a source, a library or a fit: the other rows do not depend on it
                 reason = " ".join(str(error).split()) or type(error).__name__
                 failed[name] = shorten(reason, 1500)

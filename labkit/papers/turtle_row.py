@@ -27,7 +27,7 @@ from labkit.evaluation.metrics import (
     normalized_mutual_info,
 )
 from labkit.papers.choice import choose
-from labkit.papers.job import Job, digest
+from labkit.papers.job import Features, Job, digest
 from labkit.papers.labelings import labeling_path
 from labkit.papers.protocol import SEED
 from labkit.turtle import Turtle
@@ -127,7 +127,7 @@ def _released(job: Job, path: Path) -> tuple[dict[str, float], dict[str, Any]]:
     return clustered(job, found.predict(job.features("test", job.scale.spaces))), {"fit": path.name}
 
 
-def _sweep(job: Job, spaces: list[np.ndarray]) -> Iterator[Turtle]:
+def _sweep(job: Job, spaces: list[Features]) -> Iterator[Turtle]:
     """Every run of the sweep: from its file where it is there, else fitted and saved."""
     bar = tqdm(job.scale.runs(), desc=f"{job.manifest.id} TURTLE", unit="fit", disable=not job.progress)
     for settings in bar:

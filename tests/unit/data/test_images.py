@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -81,3 +82,13 @@ def test_features_of_a_dataset_are_those_of_its_manifest(monkeypatch: pytest.Mon
 def test_what_does_not_belong_together_is_explained(make: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         make()
+
+
+def test_contents_are_the_same_in_a_copy_with_other_times(tmp_path: Path) -> None:
+    for name, gray in (("here", 0), ("copy", 0), ("others", 1)):
+        (tmp_path / name).mkdir()
+        Image.new("L", (4, 4), gray).save(tmp_path / name / "a.png")
+    here, copy, others = (ImageDataset.from_files([tmp_path / n / "a.png"]) for n in ("here", "copy", "others"))
+    os.utime(tmp_path / "copy" / "a.png", (2 * 10**9, 2 * 10**9))
+    assert here.contents == copy.contents != others.contents
+    assert here.identity != copy.identity

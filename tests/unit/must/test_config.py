@@ -116,7 +116,7 @@ def test_the_decay_grows_as_published_for_the_published_batch() -> None:
         assert config.ema_decay_at(step) == pytest.approx(decay, rel=1e-12)
 
 
-def test_a_smaller_batch_forgets_as_much_in_as_many_pictures() -> None:
+def test_a_smaller_batch_forgets_as_much_in_as_many_images() -> None:
     large, small = MustConfig(batch_size=1024), MustConfig(batch_size=128)
     for step in (0, 100, 5000):
         assert small.ema_decay_at(8 * step) ** 8 == pytest.approx(large.ema_decay_at(step), rel=1e-12)

@@ -276,7 +276,7 @@ def test_a_single_word_is_no_harm() -> None:
     assert not must.predict(IMAGES).any()
 
 
-def test_pictures_of_odd_sizes_and_kinds_are_no_harm() -> None:
+def test_images_of_odd_sizes_and_kinds_are_no_harm() -> None:
     from PIL import Image
 
     sizes = [(1, 1), (3, 500), (500, 3), (16, 16), (40, 30), (2, 1)]
@@ -286,7 +286,7 @@ def test_pictures_of_odd_sizes_and_kinds_are_no_harm() -> None:
     assert finite(must)
 
 
-def test_fewer_pictures_than_a_batch_make_a_smaller_batch(caplog: pytest.LogCaptureFixture) -> None:
+def test_fewer_images_than_a_batch_make_a_smaller_batch(caplog: pytest.LogCaptureFixture) -> None:
     few = ImageDataset(IMAGES.labels[:5], IMAGES.classes, array=IMAGES.array[:5])
     with caplog.at_level(logging.WARNING, "labkit"):
         must = tiny.must().fit(few)
@@ -300,7 +300,7 @@ def test_fewer_pictures_than_a_batch_make_a_smaller_batch(caplog: pytest.LogCapt
         tiny.must(accumulate=2).fit(one)
 
 
-def test_pictures_beyond_the_last_full_batch_are_others_in_every_epoch() -> None:
+def test_images_beyond_the_last_full_batch_are_others_in_every_epoch() -> None:
     must = tiny.must(epochs=6, batch_size=9).fit(IMAGES)  # 2 batches of 9; 6 of 24 are left out
     assert (must.pseudo_labels_ < 0).sum(1).tolist() == [6] * 6
     assert (must.pseudo_labels_ >= 0).any(0).all()
@@ -362,7 +362,7 @@ def test_a_labeling_is_where_the_head_begins() -> None:
     assert tiny.must().fit(IMAGES).predict(IMAGES).tolist() != IMAGES.labels.tolist()  # which prompts do not find
 
 
-def test_unknown_pictures_are_left_out_of_the_beginning() -> None:
+def test_unknown_images_are_left_out_of_the_beginning() -> None:
     start = IMAGES.labels.copy()
     start[::2] = -1
     assert head_at_the_start(start).argmax(1).tolist() == IMAGES.labels.tolist()
@@ -384,7 +384,7 @@ def test_the_head_is_as_sure_as_logistic_regression(classes: tuple[int, ...]) ->
     np.testing.assert_allclose(among / among.sum(1, keepdims=True), expected, atol=1e-4)
 
 
-def test_a_class_without_pictures_neither_swallows_the_others_nor_vanishes() -> None:
+def test_a_class_without_images_neither_swallows_the_others_nor_vanishes() -> None:
     """As in CLIP: all images lie in one cone, all prompts in another, and classes differ a little in both."""
     rng = np.random.default_rng(0)
     pictures_cone, prompts_cone, *directions = np.eye(32)[:7]
@@ -429,7 +429,7 @@ def test_lists_and_small_integers_are_labelings_too() -> None:
     assert_same_fit(tiny.must().fit(IMAGES, initial_labels=IMAGES.labels.astype(np.int8)), expected)
 
 
-def test_the_estimated_prior_is_what_the_beginning_says_of_the_pictures() -> None:
+def test_the_estimated_prior_is_what_the_beginning_says_of_the_images() -> None:
     priors = []
 
     class Spy(estimator.Trainer):
@@ -809,13 +809,13 @@ def test_a_run_with_other_settings_is_refused_and_they_are_named(tmp_path: Path)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 
-def test_other_pictures_under_the_same_names_are_refused(tmp_path: Path) -> None:
+def test_other_images_under_the_same_names_are_refused(tmp_path: Path) -> None:
     from PIL import Image
 
     def folder(name: str, seed: int, names: str) -> ImageDataset:
         (tmp_path / name).mkdir()
-        for picture, stem in zip(tiny.images(seed=seed).array, names, strict=False):
-            Image.fromarray(picture).save(tmp_path / name / f"{stem}.bmp")
+        for image, stem in zip(tiny.images(seed=seed).array, names, strict=False):
+            Image.fromarray(image).save(tmp_path / name / f"{stem}.bmp")
             os.utime(tmp_path / name / f"{stem}.bmp", (10**9, 10**9))
         return ImageDataset(np.full(9, -1), [], files=sorted((tmp_path / name).iterdir()))
 

@@ -37,7 +37,7 @@ def test_half_precision_decides_as_single_does() -> None:
 # ------------------------------------------------------------------------------------------------------- self-training
 
 
-def test_self_training_is_the_mean_over_kept_pictures() -> None:
+def test_self_training_is_the_mean_over_kept_images() -> None:
     logits = torch.tensor([[math.log(3), 0.0], [0.0, math.log(9)], [5.0, -5.0]])  # 3/4, 9/10, and one left out
     loss = self_training_loss(logits, torch.tensor([0, 1, 1]), torch.tensor([True, True, False]))
     assert loss.item() == pytest.approx(-(math.log(3 / 4) + math.log(9 / 10)) / 2)
@@ -111,7 +111,7 @@ def test_masked_image_knows_patches_of_a_wide_picture_row_by_row() -> None:
         assert masked_image_loss(guess, images, ~masked).item() == 0
 
 
-def test_pictures_with_more_hidden_patches_weigh_more() -> None:
+def test_images_with_more_hidden_patches_weigh_more() -> None:
     guess = torch.stack([torch.full((3, 4, 4), 1.0), torch.full((3, 4, 4), 5.0)])
     masked = torch.tensor([[True, True, True, False], [True, False, False, False]])
     assert masked_image_loss(guess, torch.zeros(2, 3, 4, 4), masked).item() == pytest.approx((3 * 1 + 5) / 4)

@@ -19,11 +19,13 @@ from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 from sklearn.preprocessing import normalize
 
 import labkit as lk
+from labkit import cli
 from labkit._files import locked_folder
 from labkit.course.profiles import PROFILES
 from labkit.data.images import ImageDataset
 from labkit.errors import CollapseWarning, DataError
-from labkit.must import PRESETS
+from labkit.must import PRESETS, checkpoint
+from labkit.must.trainer import Trainer
 from labkit.papers import job as jobs
 from labkit.papers import labelings, protocol
 from labkit.papers import reproduce as module
@@ -31,6 +33,8 @@ from labkit.papers.protocol import DATASETS, SCALES, pick_scale
 from labkit.papers.report import sections
 from labkit.papers.reproduce import chosen_datasets, reproduce
 from labkit.papers.results import FILE, read_rows
+from labkit.spaces import shard_work
+from labkit.spaces.shards import ShardedFeatures
 from labkit.turtle import PAPER_GRID, Turtle
 from tests import tiny
 from tests.unit.papers import small
@@ -263,6 +267,72 @@ def test_another_machine_goes_on_from_a_copy(datasets: Path, tmp_path: Path, mon
     assert reproduce("turtle", tmp_path / "second", datasets=["colors", "shades"]).failed == {}
     assert len(fitted) == 2
     assert values(read_rows(tmp_path / "second")) == values(read_rows(whole))
+
+
+def test_must_goes_on_elsewhere_too(datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reproduce("must", tmp_path / "whole", datasets=["colors"])
+    train, trained = Trainer.step, []
+
+    def step(self: Trainer, *given: Any) -> Any:
+        if len(trained) == most:
+            raise KeyboardInterrupt
+        trained.append(1)
+        return train(self, *given)
+
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY", -1.0)  # after each step
+    monkeypatch.setattr(Trainer, "step", step)
+    most = 3
+    with pytest.raises(KeyboardInterrupt):
+        reproduce("must", tmp_path / "first", datasets=["colors"])
+    shutil.copytree(tmp_path / "first", tmp_path / "second")
+    for path in datasets.rglob("*.png"):
+        path.touch()
+    most, trained = 100, []
+    assert reproduce("must", tmp_path / "second", datasets=["colors"]).failed == {}
+    assert len(trained) == 3  # of six
+    assert values(read_rows(tmp_path / "second")) == values(read_rows(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("paper", ["turtle", "must"])
+def test_other_images_under_the_same_names_get_other_fits(
+    paper: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reproduce(paper, tmp_path / "out", datasets=["colors"])
+    before = {path.name for path in (tmp_path / "out" / "fits" / "colors").iterdir()}
+    (tmp_path / "out" / FILE).unlink()
+    for split in ("train", "test"):
+        files = [sorted((datasets / name / split).rglob("*.png")) for name in ("shades", "colors")]
+        for theirs, ours in zip(*files, strict=True):
+            shutil.copy2(theirs, ours)
+    assert reproduce(paper, tmp_path / "out", datasets=["colors"]).failed == {}
+    after = {path.name for path in (tmp_path / "out" / "fits" / "colors").iterdir()}
+    assert len(after) == 2 * len(before)
+
+
+def test_features_in_shards_give_the_same_rows(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reproduce("turtle", tmp_path / "whole", datasets=["colors"])
+    folder = tmp_path / "features"
+    assert cli.main(["features", "colors", "--profile", "pocket", "--out", str(folder), "--shard", "16"]) == 0
+    names = ["test-hog", "test-pixels", f"test-{tiny.NAME}", "train-hog", "train-pixels"]
+    assert sorted(path.name for path in (folder / "colors").iterdir()) == names
+    assert [line.split(" x ")[0] for line in capsys.readouterr().out.splitlines()] == ["60", "60", "24", "24", "24"]
+    monkeypatch.setattr(jobs, "extract_features", None)
+    monkeypatch.setattr(shard_work, "write_shard", None)  # they are there
+    assert reproduce("turtle", tmp_path / "sharded", datasets=["colors"], features=folder).failed == {}
+    assert values(read_rows(tmp_path / "sharded")) == values(read_rows(tmp_path / "whole"))
+
+
+def test_what_is_missing_in_shards_is_made(datasets: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert reproduce("turtle", tmp_path / "out", datasets=["colors"], features=tmp_path / "features").failed == {}
+    assert ShardedFeatures.open(tmp_path / "features" / "colors" / "train-hog").shape == (60, 324)
+    shutil.rmtree(tmp_path / "features" / "colors" / "test-pixels")
+    (tmp_path / "features" / "colors" / "test-hog").rename(tmp_path / "features" / "colors" / "test-pixels")
+    (tmp_path / "out" / FILE).unlink()
+    done = reproduce("turtle", tmp_path / "out", datasets=["colors"], features=tmp_path / "features")
+    assert "has other features" in done.failed["colors"]
 
 
 def test_a_damaged_fit_is_made_anew(
