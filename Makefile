@@ -66,7 +66,7 @@ fuzz: $(INSTALLED) ## damaged files of all kinds for ten minutes, then 60 kills;
 
 lowest: ## unit tests with the oldest releases that pyproject.toml allows (3 GB from the network, into .venv-lowest)
 	test -x $(VENV)-lowest/bin/uv || { $(PYTHON) -m venv $(VENV)-lowest && $(VENV)-lowest/bin/pip install --quiet uv; }
-	cd $(ROOT) && $(VENV)-lowest/bin/uv pip install --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test]'
+	cd $(ROOT) && $(VENV)-lowest/bin/uv pip install --python $(VENV)-lowest/bin/python --resolution lowest-direct -e '.[test,papers]'
 	cd $(ROOT) && $(VENV)-lowest/bin/python -m pytest tests/unit tests/oracle tests/property
 
 clean: ## remove the environment and everything that was made

@@ -204,7 +204,7 @@ def _decode_as_it_is(file: BinaryIO, held: contextlib.ExitStack, suffix: str, at
     held.enter_context(_room.take(pixels))
     if pixels > KEPT:
         held.callback(_give_memory_back)
-    deep = image.mode in ("RGB", "RGBA") and any(";16" in _raw_mode(tile) for tile in image.tile)  # type: ignore[attr-defined]
+    deep = image.mode in ("RGB", "RGBA") and any(";16" in _raw_mode(tile) for tile in image.tile or ())  # type: ignore[attr-defined]
     image.load()
     _check_size(image.size, limit)  # some formats say it only now
     if deep and np.max(image.getextrema()[:3]) < 1 << 6:

@@ -58,7 +58,9 @@ def test_prompts_name_every_class(name: str) -> None:
 
 @pytest.mark.parametrize("dataset", ["MNIST", "Flowers102"])
 def test_classes_are_torchvisions_where_it_names_them(dataset: str) -> None:
-    classes = getattr(torchvision.datasets, dataset).classes
+    classes = getattr(getattr(torchvision.datasets, dataset), "classes", None)
+    if classes is None:
+        pytest.skip("this torchvision does not name them")
     assert list(map(plain, load_manifest(dataset.lower()).classes)) == list(map(plain, classes))
 
 
