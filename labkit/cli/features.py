@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING
 
 from labkit.cli import options
 from labkit.cli.parser import Parser, examples
 from labkit.errors import DataError, printable, shown
+
+if TYPE_CHECKING:
+    from labkit.spaces.shards import ShardedFeatures
 
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
@@ -21,16 +25,22 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         epilog=examples(
             "labkit features photos --backbone efficientnet-lite0 --out features",
             "labkit features imagenet --backbone clip-vit-l14 --out features --split test --shard 8192",
+            "labkit features imagenet --profile paper --out features   all that `labkit reproduce --features` needs",
             "accelerate launch -m labkit.cli features …        on several GPUs",
         ),
     )
     parser.add_argument("data", type=options.data, help="a dataset's id (see `labkit datasets`), or a folder of images")
-    parser.add_argument("--backbone", required=True, metavar="NAME", help=f"one of {options.SPACES}")
-    parser.add_argument("--out", required=True, type=options.path, help="folder for the shards")
-    parser.add_argument("--split", default="train", help="of a dataset (default: %(default)s)")
-    parser.add_argument(
-        "--dtype", choices=("float16", "float32"), default="float16", help="of the features (default: %(default)s)"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--backbone", metavar="NAME", help=f"one of {options.SPACES}")
+    what.add_argument(
+        "--profile",
+        choices=options.PROFILES,
+        help="instead: both splits in all spaces of this profile of `labkit reproduce turtle`, in folders "
+        "OUT/DATASET/SPLIT-BACKBONE",
     )
+    parser.add_argument("--out", required=True, type=options.path, help="folder for the shards")
+    parser.add_argument("--split", help="of a dataset (default: train)")
+    parser.add_argument("--dtype", choices=("float16", "float32"), help="of the features (default: float16)")
     parser.add_argument(
         "--shard",
         type=options.positive,
@@ -51,17 +61,34 @@ def run(arguments: argparse.Namespace) -> int:
             f"--out is {shown(arguments.out)}, which lies in {shown(arguments.data)}, the folder of the images, where "
             "nothing is changed. Choose another place."
         )
-    images = load_dataset(arguments.data, arguments.split).without_labels()
-    backbone = load_backbone(arguments.backbone, device=own_device())
     first = int(os.environ.get("RANK", "0")) == 0  # of several processes, which accelerate numbers, one speaks
-    features = extract_shards(
-        backbone, images, arguments.out, dtype=arguments.dtype, shard=arguments.shard, progress=first
-    )
-    if first:
+    if arguments.profile is None:
+        images = load_dataset(arguments.data, arguments.split or "train").without_labels()
+        backbone = load_backbone(arguments.backbone, device=own_device())
+        dtype = arguments.dtype or "float16"
+        done = [extract_shards(backbone, images, arguments.out, dtype=dtype, shard=arguments.shard, progress=first)]
+    else:
+        done = _all_of_profile(arguments, first)
+    for features in done if first else []:
         n, d = features.shape
         size = n * d * features.dtype.itemsize / 1e6
-        print(printable(f"{n:,} x {d} of {features.dtype}, {size:,.1f} MB, in {shown(arguments.out)}"))
+        print(printable(f"{n:,} x {d} of {features.dtype}, {size:,.1f} MB, in {shown(features.folder)}"))
     return 0
+
+
+def _all_of_profile(arguments: argparse.Namespace, progress: bool) -> list[ShardedFeatures]:
+    from labkit.data.manifests import list_manifests
+    from labkit.papers.job import extract_for
+    from labkit.papers.protocol import pick_scale
+
+    if arguments.split or arguments.dtype:
+        raise DataError("--profile decides on splits and dtype. Leave out --split and --dtype.")
+    if arguments.data not in list_manifests():
+        raise DataError(f"--profile is for datasets. Expected one of {', '.join(list_manifests())}.")
+    scale = pick_scale(arguments.profile)
+    return extract_for(
+        arguments.data, scale, arguments.out, device=own_device(), shard=arguments.shard, progress=progress
+    )
 
 
 def own_device() -> str:

@@ -21,6 +21,7 @@ SPACES = (
     "efficientnet-lite0, efficientnet-lite2, hog, pixels, pocket-clip, pocket-vit (with labkit or its packages); "
     f"{PAPER_SPACES}, timm:MODEL, open_clip:MODEL/PRETRAINED (from the hub once)"
 )
+PROFILES = ("pocket", "photos", "standard", "paper")  # as labkit.papers.protocol has them
 SEED = "of random numbers: the same seed gives the same labels (default: %(default)s)"
 
 

@@ -32,7 +32,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument(
         "--profile",
-        choices=("pocket", "photos", "standard", "paper"),
+        choices=options.PROFILES,
         default="pocket",
         help="models and settings: pocket (default) rehearses on a laptop, paper is what was published",
     )
@@ -43,8 +43,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "--features",
         type=options.path,
         metavar="DIR",
-        help="keep features there, in shards, which need not fit into memory: DIR/DATASET/SPLIT-BACKBONE, as `labkit "
-        "features` makes them on several GPUs (default: whole, in the cache)",
+        help="folder for features in shards, which need not fit into memory; `labkit features ID --profile PROFILE "
+        "--out DIR` makes them on several GPUs (default: whole, in the cache)",
     )
     parser.add_argument("--plan", action="store_true", help="say what it would take, and do nothing")
     parser.add_argument("--yes", action="store_true", help="do not ask before downloads")

@@ -21,23 +21,29 @@ from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.papers.results import Results
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
-from labkit.spaces.shards import ShardedFeatures, extract_shards
+from labkit.spaces.shards import SHARD, ShardedFeatures, extract_shards
 from labkit.spaces.weights import EFFICIENTNETS
 
 Features = np.ndarray | ShardedFeatures
 
 
 class Backbones:
-    """The networks of a run, each loaded once and only when it is needed."""
+    """The networks of a run, each loaded once and only when it is needed.
 
-    def __init__(self, scale: Scale) -> None:
-        self.scale = scale
+    Args:
+        scale: of the run.
+        device: that they compute on.
+    """
+
+    def __init__(self, scale: Scale, device: str = "auto") -> None:
+        self.scale, self.device = scale, device
         self._loaded: dict[str, Backbone] = {}
 
     def __getitem__(self, name: str) -> Backbone:
         if name not in self._loaded:
             size = self.scale.image_size if name in EFFICIENTNETS else None  # the others have one
-            self._loaded[name] = load_backbone(name, image_size=size, dtype=self.scale.forward_dtype())
+            dtype = self.scale.forward_dtype()
+            self._loaded[name] = load_backbone(name, image_size=size, dtype=dtype, device=self.device)
         return self._loaded[name]
 
 
@@ -96,9 +102,9 @@ class Job:
         dtype, progress = self.scale.feature_dtype, self.progress
         if self._shards is None:
             return extract_features(backbone, self.manifest, split=split, dtype=dtype, progress=progress)
-        images = (self.train if split == "train" else self.test).without_labels()
-        folder = shards_folder(self._shards, self.manifest, split, backbone.name)
-        return extract_shards(backbone, images, folder, dtype=dtype, progress=progress)
+        images = self.train if split == "train" else self.test
+        folder = self._shards / folder_of(self.manifest) / shards_of(split, backbone)
+        return extract_shards(backbone, images.without_labels(), folder, dtype=dtype, progress=progress)
 
     @functools.cached_property
     def images_digest(self) -> str:
@@ -171,9 +177,38 @@ def folder_of(manifest: Manifest) -> str:
     return f"{manifest.id} (stand-in)" if is_stand_in(manifest) else manifest.id
 
 
-def shards_folder(features: Path, manifest: Manifest, split: str, backbone: str) -> Path:
-    """Where a folder of features has the shards of a split in one space."""
-    return features / folder_of(manifest) / f"{split}-{backbone.replace('/', '_').replace(':', '_')}"
+def shards_of(split: str, backbone: Backbone) -> str:
+    """The name of a folder for the features of a split."""
+    return f"{split}-{backbone.name.replace('/', '_').replace(':', '_')}"
+
+
+def extract_for(
+    dataset: str, scale: Scale, features: Path, *, device: str = "auto", shard: int = SHARD, progress: bool = False
+) -> list[ShardedFeatures]:
+    """All features that a row of TURTLE's table needs, in shards that several processes share out.
+
+    Args:
+        dataset: a manifest's id.
+        scale: of the run.
+        features: folder; each split in each space gets one below it, where `labkit.papers.reproduce` looks.
+        device: of this process.
+        shard: rows of a shard.
+        progress: show progress bars.
+
+    Raises:
+        LabkitError: as of `Job`, `load_dataset`, `load_backbone` and `extract_shards`.
+    """
+    manifest = load_manifest(dataset)
+    expect_splits(manifest)
+    backbones = Backbones(scale, device)
+    done = []
+    for split, names in (("train", scale.spaces), ("test", dict.fromkeys((*scale.spaces, scale.image_text)))):
+        images = load_dataset(manifest, split).without_labels()
+        for backbone in (backbones[name] for name in names):
+            folder = features / folder_of(manifest) / shards_of(split, backbone)
+            dtype = scale.feature_dtype
+            done.append(extract_shards(backbone, images, folder, dtype=dtype, shard=shard, progress=progress))
+    return done
 
 
 def is_stand_in(manifest: Manifest) -> bool:

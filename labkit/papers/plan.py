@@ -81,7 +81,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan for people: a line a dataset, sums, and where the numbers are from."""
-        header = ["dataset", "images are", "GB to fetch", "images", "hours of features", "hours of fits", "GB on disk"]
+        header = ["dataset", "images are", "to fetch", "images", "features take", "fits take", "features' size"]
         cells = [header, *(_cells(one) for one in self.work), _sums(self.work)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         table = ["  ".join(aligned(row, widths, texts=2)).rstrip() for row in cells]
@@ -216,24 +216,34 @@ def fit_seconds(piece: tuple[str, tuple[str, ...]], manifest: Manifest, scale: S
 def _cells(work: Work) -> list[str]:
     if work.done:
         return [work.dataset, "done", "", f"{work.images:,}", "", "", ""]
-    fetch = "by hand" if work.by_hand and work.state not in HERE else _gigabytes(work.download_gb)
-    hours = [f"{work.feature_hours:.2f}", f"{work.fit_hours:.2f}", f"{work.disk_gb:.2f}"]
-    return [work.dataset, work.state, fetch, f"{work.images:,}", *hours]
+    fetch = "by hand" if work.by_hand and work.state not in HERE else _download(work.download_gb)
+    times = [_duration(hours) for hours in (work.feature_hours, work.fit_hours)]
+    return [work.dataset, work.state, fetch, f"{work.images:,}", *times, _size(work.disk_gb)]
 
 
 def _rate(value: float) -> str:
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
-def _gigabytes(size: float | None) -> str:
-    return "not known" if size is None else f"{size:.1f}" if size else "0"
+def _download(size: float | None) -> str:
+    return "not known" if size is None else _size(size) if size else "nothing"
+
+
+def _size(gigabytes: float) -> str:
+    return f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{max(gigabytes * 1000, 1):.0f} MB" if gigabytes else "0"
+
+
+def _duration(hours: float) -> str:
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else "< 1 min" if hours else "0"
 
 
 def _sums(work: Sequence[Work]) -> list[str]:
     known = sum(one.download_gb or 0.0 for one in work if not one.by_hand)
     unknown = sum(one.download_gb is None and not one.by_hand for one in work)
-    fetch = f"{known:.1f}" + (f" and {unknown} not known" if unknown else "")
-    hours = [sum(one.feature_hours for one in work), sum(one.fit_hours for one in work)]
-    disk = sum(one.disk_gb for one in work)
+    fetch = _download(known) + (f" and {unknown} not known" if unknown else "")
+    times = [_duration(sum(hours)) for hours in zip(*((w.feature_hours, w.fit_hours) for w in work), strict=True)]
+    disk = _size(sum(one.disk_gb for one in work))
     images = sum(one.images for one in work)
-    return ["all", "", fetch, f"{images:,}", *(f"{value:.2f}" for value in hours), f"{disk:.2f}"]
+    return ["all", "", fetch, f"{images:,}", *times, disk]

@@ -59,8 +59,8 @@ def reproduce(
         folder: for results and fits; one that holds some is gone on with.
         datasets: ids of manifests; None is all that the paper has.
         profile: "pocket", "photos", "standard" or "paper" (see `labkit.papers.protocol`).
-        features: folder that features are kept in, in shards (see `labkit.spaces.shards`), below it as
-            DATASET/SPLIT-BACKBONE; what is there already is used. None keeps them in the cache, and in memory.
+        features: folder for features in shards, where `labkit.papers.job.extract_for` puts them; what is there is
+            used. None keeps them whole: in the cache, and in memory.
         progress: show progress bars.
 
     Raises:

@@ -27,6 +27,7 @@ from labkit.must import MUST, PRESETS
 from labkit.own.cluster import FILES
 from labkit.own.clustering import load_clustering
 from labkit.own.self_train import Plan
+from labkit.papers.protocol import SCALES
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.papers import SPACES
 from labkit.turtle import Turtle
@@ -63,11 +64,12 @@ def test_help_is_quick() -> None:
         assert command in done.stdout
 
 
-def test_the_help_names_all_spaces_of_the_paper(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_help_names_all_spaces_and_profiles(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["cluster", "--help"]) == 0
     said = "".join(capsys.readouterr().out.split())  # argparse breaks lines at hyphens, too
     assert all(name in said for name in SPACES)
     assert sorted(SPACES) == sorted(options.PAPER_SPACES.split(", "))
+    assert tuple(SCALES) == options.PROFILES
 
 
 def test_no_command_and_bad_options_exit_with_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -51,6 +51,7 @@ def test_refusals(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (photos, [], "holds no features but 'a'"),
         (tmp_path / "out", ["--split", "valid"], "has no split 'valid'"),
         (tmp_path / "out", ["--shard", "0"], "is not a whole number"),
+        (tmp_path / "out", ["--profile", "paper"], "not allowed with"),
     ):
         given = ["features", str(photos), "--backbone", "pixels", "--out", str(out), *more]
         assert cli.main(given) == 2
@@ -68,3 +69,14 @@ def test_each_process_takes_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert own_device() == "cuda:1"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert own_device() == "auto"
+
+
+def test_refusals_of_a_profile(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for data, more, said in (
+        (str(photos), [], "--profile is for datasets. Expected one of birdsnap, caltech101, "),
+        ("digits", ["--split", "test"], "Leave out --split and --dtype"),
+        ("digits", ["--dtype", "float16"], "Leave out --split and --dtype"),
+    ):
+        assert cli.main(["features", data, "--profile", "pocket", "--out", str(tmp_path / "out"), *more]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()

@@ -12,7 +12,7 @@ from labkit.errors import DataError
 from labkit.papers import job as jobs
 from labkit.papers import plan as module
 from labkit.papers.plan import Plan, Work, make_plan
-from labkit.papers.protocol import SCALES
+from labkit.papers.protocol import SCALES, pick_scale
 from labkit.papers.reproduce import reproduce
 from labkit.papers.throughput import NETWORKS, Rates, measure
 from tests import tiny
@@ -45,8 +45,19 @@ def test_turtle_takes_the_sum_of_its_parts(datasets: Path, tmp_path: Path) -> No
         assert work.fit_hours == pytest.approx(fits / 3600)
         assert work.disk_gb == pytest.approx((84 * (784 + 324) + 24 * 16) * 4 / 1e9)
     last = next(line for line in plan.lines() if line.startswith("all "))
-    hours = [f"{2 * sum(given) / 3600:.2f}" for given in ([features], [fits])]
-    assert last.split() == ["all", "0.0", "168", *hours, "0.00"]
+    assert (2 * features, 2 * fits) == (222, pytest.approx(64.8))
+    assert " ".join(last.split()) == "all nothing 168 4 min 1 min 1 MB"
+
+
+@pytest.mark.parametrize(
+    ("hours", "said"), [(0, "0"), (0.01, "< 1 min"), (0.5, "30 min"), (1.24, "1.2 h"), (17268.3, "17,268.3 h")]
+)
+def test_a_time_is_said_in_its_own_unit(hours: float, said: str) -> None:
+    plan = Plan(
+        "turtle", pick_scale("pocket"), [Work("dtd", "here", "", fit_hours=hours)], Rates("cpu", {}, frozenset())
+    )
+    line = next(line for line in plan.lines() if line.startswith("dtd "))
+    assert " ".join(line.split()) == f"dtd here nothing 0 0 {said} 0"
 
 
 def test_must_takes_the_sum_of_its_parts(datasets: Path, tmp_path: Path) -> None:
@@ -98,12 +109,12 @@ def test_what_is_to_be_fetched(kind: str, datasets: Path, tmp_path: Path, monkey
     assert "colors: nothing was fetched" in lines
     cells = {line.split("  ")[0]: line for line in lines}
     if kind == "archive":
-        assert " 2.5 " in cells["colors"]
+        assert " 2.5 GB " in cells["colors"]
         assert "not known" in cells["shades"]
-        assert "2.5 and 1 not known" in cells["all"]
+        assert "2.5 GB and 1 not known" in cells["all"]
     else:
         assert "by hand" in cells["colors"]
-        assert cells["all"].split()[1] == "0.0"
+        assert cells["all"].split()[1] == "nothing"
 
 
 def test_a_dataset_without_a_test_split_is_told(datasets: Path, tmp_path: Path) -> None:

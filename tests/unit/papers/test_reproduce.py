@@ -33,6 +33,7 @@ from labkit.papers.protocol import DATASETS, SCALES, pick_scale
 from labkit.papers.report import sections
 from labkit.papers.reproduce import chosen_datasets, reproduce
 from labkit.papers.results import FILE, read_rows
+from labkit.spaces import shard_work
 from labkit.spaces.shards import ShardedFeatures
 from labkit.turtle import PAPER_GRID, Turtle
 from tests import tiny
@@ -313,22 +314,25 @@ def test_features_in_shards_give_the_same_rows(
 ) -> None:
     reproduce("turtle", tmp_path / "whole", datasets=["colors"])
     folder = tmp_path / "features"
-    made = ["features", "colors", "--backbone", "hog", "--dtype", "float32"]
-    assert cli.main([*made, "--split", "test", "--out", str(folder / "colors" / "test-hog")]) == 0
-    extract, extracted = jobs.extract_shards, []
-
-    def watched(*given: Any, **more: Any) -> ShardedFeatures:
-        extracted.append(extract(*given, **more))
-        return extracted[-1]
-
-    before = (folder / "colors" / "test-hog" / f"{0:012d}.safetensors").stat().st_mtime_ns
-    monkeypatch.setattr(jobs, "extract_shards", watched)
+    assert cli.main(["features", "colors", "--profile", "pocket", "--out", str(folder)]) == 0
+    names = ["test-hog", "test-pixels", f"test-{tiny.NAME}", "train-hog", "train-pixels"]
+    assert sorted(path.name for path in (folder / "colors").iterdir()) == names
+    assert [line.split(" x ")[0] for line in capsys.readouterr().out.splitlines()] == ["60", "60", "24", "24", "24"]
     monkeypatch.setattr(jobs, "extract_features", None)
+    monkeypatch.setattr(shard_work, "write_shard", None)  # they are there
     assert reproduce("turtle", tmp_path / "sharded", datasets=["colors"], features=folder).failed == {}
     assert values(read_rows(tmp_path / "sharded")) == values(read_rows(tmp_path / "whole"))
-    names = sorted(features.folder.name for features in extracted)
-    assert names == ["test-hog", "test-pixels", f"test-{tiny.NAME}", "train-hog", "train-pixels"]
-    assert (folder / "colors" / "test-hog" / f"{0:012d}.safetensors").stat().st_mtime_ns == before  # as it was
+
+
+def test_what_is_missing_in_shards_is_made(datasets: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        assert reproduce("turtle", tmp_path / "out", datasets=["colors"], features=tmp_path / "features").failed == {}
+    assert ShardedFeatures.open(tmp_path / "features" / "colors" / "train-hog").shape == (60, 324)
+    shutil.rmtree(tmp_path / "features" / "colors" / "test-pixels")
+    (tmp_path / "features" / "colors" / "test-hog").rename(tmp_path / "features" / "colors" / "test-pixels")
+    (tmp_path / "out" / FILE).unlink()
+    done = reproduce("turtle", tmp_path / "out", datasets=["colors"], features=tmp_path / "features")
+    assert "has other features" in done.failed["colors"]
 
 
 def test_a_damaged_fit_is_made_anew(
