@@ -21,6 +21,7 @@ from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.papers.results import Results
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
+from labkit.spaces.shard_files import read_header
 from labkit.spaces.shards import SHARD, ShardedFeatures, extract_shards
 from labkit.spaces.weights import EFFICIENTNETS
 
@@ -104,7 +105,9 @@ class Job:
             return extract_features(backbone, self.manifest, split=split, dtype=dtype, progress=progress)
         images = self.train if split == "train" else self.test
         folder = self._shards / folder_of(self.manifest) / shards_of(split, backbone)
-        return extract_shards(backbone, images.without_labels(), folder, dtype=dtype, progress=progress)
+        begun = read_header(folder)  # perhaps by others, in shards of their size
+        shard = SHARD if begun is None else begun.shard
+        return extract_shards(backbone, images.without_labels(), folder, dtype=dtype, shard=shard, progress=progress)
 
     @functools.cached_property
     def images_digest(self) -> str:

@@ -314,7 +314,7 @@ def test_features_in_shards_give_the_same_rows(
 ) -> None:
     reproduce("turtle", tmp_path / "whole", datasets=["colors"])
     folder = tmp_path / "features"
-    assert cli.main(["features", "colors", "--profile", "pocket", "--out", str(folder)]) == 0
+    assert cli.main(["features", "colors", "--profile", "pocket", "--out", str(folder), "--shard", "16"]) == 0
     names = ["test-hog", "test-pixels", f"test-{tiny.NAME}", "train-hog", "train-pixels"]
     assert sorted(path.name for path in (folder / "colors").iterdir()) == names
     assert [line.split(" x ")[0] for line in capsys.readouterr().out.splitlines()] == ["60", "60", "24", "24", "24"]
