@@ -40,6 +40,7 @@ REACHED = 0.4  # of the rate of large matrix products, in a whole network
 ROWS, FEW, MANY = 1024, 4, 64  # rows and clusters of what is measured
 MEASURED_IMAGES = 64
 STEPS = (1, 4)  # outer steps of two fits: the difference is without what happens once
+ROWS_ON_GPU, STEPS_ON_GPU = 8192, (1, 31)  # where a step of fewer rows takes no less time, and a few steps take none
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,11 @@ def measure(paper: str, scale: Scale, backbones: Backbones) -> Rates:
     if paper == "must":
         return Rates(device_name(), image, counted)
     rng = np.random.default_rng(0)
-    spaces = [rng.standard_normal((ROWS, width(name, backbones)), np.float32) for name in scale.spaces]
-    turtle = _per_row({n: _outer_step(spaces, scale, n) for n in (FEW, MANY)})
+    on_gpu = pick_device().type != "cpu"
+    many_rows, steps = (ROWS_ON_GPU, STEPS_ON_GPU) if on_gpu else (ROWS, STEPS)
+    spaces = [rng.standard_normal((many_rows, width(name, backbones)), np.float32) for name in scale.spaces]
+    turtle = _per_row({n: _outer_step(spaces, scale, n, steps) for n in (FEW, MANY)})
+    spaces = [space[:ROWS] for space in spaces]  # K-means and the probe compute on the CPU
     labels = np.arange(ROWS) % FEW
     k_means = _seconds(lambda: KMeans(FEW, normalize=True, random_state=SEED).fit(spaces)) / (ROWS * FEW)
     probe = _seconds(lambda: LinearProbe().fit(spaces, labels)) / (ROWS * FEW)
@@ -121,17 +125,17 @@ def _operations_a_second(scale: Scale) -> float:
     return 3 * 2 * size**3 / _seconds(multiply)
 
 
-def _outer_step(spaces: list[np.ndarray], scale: Scale, n_clusters: int) -> float:
+def _outer_step(spaces: list[np.ndarray], scale: Scale, n_clusters: int, steps: tuple[int, int]) -> float:
     """Seconds of one outer step for each row."""
-    settings = scale.runs()[0]
+    settings = {**scale.runs()[0], "batch_size": None, "random_state": SEED}
 
     def fit(n_steps: int) -> float:
-        run = {**settings, "n_outer_steps": n_steps, "random_state": SEED}
+        run = {**settings, "n_outer_steps": n_steps}
         return _seconds(lambda: Turtle(n_clusters, n_restarts=1, race=False, **run).fit(spaces))
 
     fit(1)
-    few, many = STEPS
-    return max(0.0, fit(many) - fit(few)) / ((many - few) * ROWS)
+    few, many = steps
+    return max(0.0, fit(many) - fit(few)) / ((many - few) * len(spaces[0]))
 
 
 def _per_row(measured: Mapping[int, float]) -> tuple[float, float]:
