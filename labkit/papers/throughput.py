@@ -7,6 +7,7 @@ the rate of this device's matrix products is measured.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import torch
 
 from labkit.data.images import ImageDataset
 from labkit.devices import pick_device
+from labkit.errors import CollapseWarning
 from labkit.evaluation.baselines import KMeans, LinearProbe
 from labkit.papers.job import Backbones
 from labkit.papers.protocol import SEED, Scale, device_name
@@ -130,8 +132,10 @@ def _outer_step(spaces: list[np.ndarray], scale: Scale, n_clusters: int, steps: 
     settings = {**scale.runs()[0], "batch_size": None, "random_state": SEED}
 
     def fit(n_steps: int) -> float:
-        run = {**settings, "n_outer_steps": n_steps}
-        return _seconds(lambda: Turtle(n_clusters, n_restarts=1, race=False, **run).fit(spaces))
+        turtle = Turtle(n_clusters, n_restarts=1, race=False, **{**settings, "n_outer_steps": n_steps})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CollapseWarning)  # there is nothing to find
+            return _seconds(lambda: turtle.fit(spaces))
 
     fit(1)
     few, many = steps

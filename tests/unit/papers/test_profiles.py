@@ -25,7 +25,8 @@ from labkit.cli import main
 from labkit.errors import DataError
 from labkit.must import MUST, PRESETS
 from labkit.must.trainer import Trainer
-from labkit.papers import protocol
+from labkit.papers import protocol, throughput
+from labkit.papers import reproduce as module
 from labkit.papers.protocol import SCALES
 from labkit.papers.reproduce import reproduce
 from labkit.papers.results import read_rows
@@ -39,7 +40,7 @@ from tests.hub import put_space
 NETWORKS = ("clip-vit-b32", "clip-vit-b16", "clip-vit-l14", "dinov2-vit-b14", "dinov2-vit-g14")
 PROFILES = ("standard", "paper")
 FITTED, TRAINED = "rendered-sst2", "gtsrb"  # 2 and 43 classes
-STEPS, BATCH = 12, 40
+STEPS, BATCH = 6, 40
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +83,7 @@ def offline(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("LABKIT_DATA", str(places / "data"))
     monkeypatch.setenv("LABKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(throughput, "ROWS", throughput.MANY)  # of what a plan measures
     changed = {
         name: dataclasses.replace(
             SCALES[name],
@@ -95,6 +97,13 @@ def offline(places: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
 
 def labkit(*arguments: str, out: Path) -> pd.DataFrame:
     assert main(["reproduce", *arguments, "--out", str(out), "--yes"]) == 0
+    return read_rows(out)
+
+
+def rows_of(paper: str, out: Path) -> pd.DataFrame:
+    """Of the profile standard, without a plan."""
+    dataset = {"turtle": FITTED, "must": TRAINED}[paper]
+    assert reproduce(paper, out, datasets=[dataset], profile="standard").failed == {}
     return read_rows(out)
 
 
@@ -127,12 +136,12 @@ def test_turtle_from_the_plan_to_the_table(profile: str, tmp_path: Path, capsys:
 
 
 def test_features_in_float16_give_the_rows_of_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ("turtle", "--profile", "standard", "--datasets", FITTED)
-    half = labkit(*arguments, out=tmp_path / "half")
+    monkeypatch.setattr(module, "write_report", lambda *_, **__: [])
+    half = rows_of("turtle", tmp_path / "half")
     single = dataclasses.replace(protocol.SCALES["standard"], half=False)
     monkeypatch.setattr(protocol, "SCALES", {**protocol.SCALES, "standard": single})
-    whole = labkit(*arguments, out=tmp_path / "whole")
-    for method in ("zero-shot", "k-means", "linear-probe", "turtle"):
+    whole = rows_of("turtle", tmp_path / "whole")
+    for method in ("zero-shot", "k-means", "linear-probe"):
         assert row(half, method).value == pytest.approx(row(whole, method).value, abs=1 / 12)  # an image
     ours, theirs = row(half, "turtle").chosen, row(whole, "turtle").chosen
     assert ours["score"] == pytest.approx(theirs["score"], abs=0.02)
@@ -177,8 +186,9 @@ def test_must_goes_on_in_micro_batches_where_memory_is_full(
             raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
         return step(self, weak, strong)
 
+    monkeypatch.setattr(module, "write_report", lambda *_, **__: [])
     monkeypatch.setattr(Trainer, "step", full)
-    must = row(labkit("must", "--profile", "standard", "--datasets", TRAINED, out=tmp_path), "must")
+    must = row(rows_of("must", tmp_path), "must")
     assert sizes == [40, 20, 10, 10]  # two steps an epoch
     assert (
         "A batch of 40 images in 2 micro-batches does not fit into memory: MUST of gtsrb goes on with 4." in caplog.text
