@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 LONGEST_QUOTE = 60  # characters of anything given that an error message repeats
@@ -51,6 +53,40 @@ def shorten(text: str, limit: int = LONGEST_QUOTE) -> str:
     """A text of at most `limit` characters, of which the middle may be left out; what does not print is escaped."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in _ends(text, limit + 1))
     return text if len(text) <= limit else f"{text[: limit // 2]}…{text[len(text) - (limit - 1) // 2 :]}"
+
+
+def reason(error: BaseException) -> str:
+    """An error of another library in a few words for a message of ours: its kind, and what the innermost says.
+
+    Libraries of the network wrap one error into another, and each repeats the address and the connection.
+    """
+    inner = error
+    for _ in range(10):
+        wrapped = [part for part in (getattr(inner, "reason", None), *inner.args) if isinstance(part, BaseException)]
+        if not wrapped:
+            break
+        inner = wrapped[0]
+    text = re.sub(r"^(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): ", "", " ".join(str(inner).split()))
+    return shorten(f"{type(error).__name__}: {text}", 300)
+
+
+def nearest(given: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names that are most like a given one, at most `most`, the nearest first; capitals do not count.
+
+    `cutoff` is the least likeness, from 0 to 1, of `difflib.get_close_matches`.
+    """
+    by_lower = {name.lower(): name for name in known}
+    return [by_lower[name] for name in difflib.get_close_matches(given.lower(), by_lower, n=most, cutoff=cutoff)]
+
+
+def question(names: Sequence[str]) -> str:
+    """The end of a message about a name that is none: " Did you mean a or b?"; "" without names."""
+    return f" Did you mean {' or '.join(names)}?" if names else ""
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """The nearest of the known names as a question, " Did you mean 'a'?"; "" where none is near."""
+    return question([repr(name) for name in nearest(given, known)])
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import textwrap
 from typing import TYPE_CHECKING
 
 from labkit.cli import options
@@ -14,6 +13,8 @@ from labkit.errors import printable, shorten, shown
 if TYPE_CHECKING:
     from labkit.data.schema import Manifest
 
+LICENSE = 17  # characters of a license in the list, so that 100 columns have all but the titles; `show` has the rest
+
 
 def add(commands: argparse._SubParsersAction[Parser]) -> None:
     """Give the command to the parser of `labkit`."""
@@ -21,7 +22,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "datasets",
         help="list the datasets; describe them as Croissant; write miniatures",
         description="Without a further word: list the datasets that labkit has a manifest for, with their classes, "
-        "sizes, source, license, and whether the data is here ($LABKIT_DATA). Nothing is downloaded for that.",
+        "sizes, source, license, which paper reports on them, and whether the data is here ($LABKIT_DATA). Nothing is "
+        "downloaded for that.",
         epilog=examples(
             "labkit datasets",
             "labkit datasets show eurosat                             all that is known of it",
@@ -62,12 +64,14 @@ def run(arguments: argparse.Namespace) -> int:
     from labkit.data.manifests import list_manifests, load_manifest
     from labkit.data.presence import presence
 
-    rows: list[tuple[str, ...]] = [("id", "classes", "train", "test", "source", "here", "license", "title")]
+    columns = ("id", "classes", "train", "test", "source", "here", "paper", "license", "title")
+    rows: list[tuple[str, ...]] = [columns]
     for manifest in map(load_manifest, list_manifests()):
         sizes = [f"{manifest.splits[name].size:,}" if name in manifest.splits else "" for name in ("train", "test")]
-        license = textwrap.shorten(manifest.license.partition(" (")[0], 32, placeholder=" …")
-        cells = (*sizes, manifest.source.kind, presence(manifest).state, license, manifest.title)
-        rows.append((manifest.id, str(manifest.n_classes), *cells))
+        license = manifest.license.partition(" (")[0]
+        license = license if len(license) <= LICENSE else f"{license[: LICENSE - 1].rstrip()}…"
+        cells = (*sizes, manifest.source.kind, presence(manifest).state, _papers(manifest) or "-", license)
+        rows.append((manifest.id, str(manifest.n_classes), *cells, manifest.title))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         line = [
@@ -88,6 +92,7 @@ def run_show(arguments: argparse.Namespace) -> int:
         print(printable(f"{manifest.id}: {manifest.title}"))
         lines = {
             "task": manifest.task,
+            "paper": _papers(manifest),
             "classes": f"{manifest.n_classes}: {shorten(', '.join(manifest.classes), 300)}",
             **{name: f"{split.size:,} images: {split.how}" for name, split in manifest.splits.items()},
             "source": f"{manifest.source.kind}; {here.state}: {here.why}",
@@ -103,6 +108,14 @@ def run_show(arguments: argparse.Namespace) -> int:
         for row in manifest.published:
             print(printable(f"  published: {100 * row.value:.1f} {row.metric}, {row.method} ({row.source})"))
     return 0
+
+
+def _papers(manifest: Manifest) -> str:
+    """The papers that report on a dataset, as "TURTLE, MUST"; "" where none does."""
+    from labkit.papers.protocol import DATASETS
+    from labkit.papers.report import NAMES
+
+    return ", ".join(NAMES[paper] for paper, ids in DATASETS.items() if manifest.id in ids)
 
 
 def _places(manifest: Manifest) -> dict[str, str]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from labkit.errors import printable, quote
+from labkit.errors import nearest, printable, question, quote
 
 WIDTH = 80  # of a description, which argparse leaves as it is so that examples keep their lines
 
@@ -18,13 +17,6 @@ WIDTH = 80  # of a description, which argparse leaves as it is so that examples 
 def examples(*commands: str) -> str:
     """The end of a command's help: for `epilog`."""
     return "examples:\n" + "\n".join(f"  {command}" for command in commands)
-
-
-def did_you_mean(given: str, known: Iterable[str]) -> str:
-    """The nearest of the known names as a question, " Did you mean …?"; "" where none is near."""
-    by_lower = {name.lower(): name for name in known}
-    near = difflib.get_close_matches(given.lower(), by_lower, n=1, cutoff=0.6)
-    return f" Did you mean {by_lower[near[0]]}?" if near else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -72,7 +64,7 @@ class Parser(argparse.ArgumentParser):
             return
         command = self.commands.get(given[position])
         if command is None:
-            near = did_you_mean(given[position], self.commands)
+            near = question(nearest(given[position], self.commands))
             known = "" if near else f" Expected one of {', '.join(self.commands)}"
             self.error(f"there is no command {quote(given[position])}.{near}{known}")
         command._expect_known(given[position + 1 :])
@@ -86,8 +78,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             long = f"--{name.lstrip('-')}"
             starts = [option for option in self.options if option.startswith(long)]
-            near = f" Did you mean {starts[0]}?" if starts else did_you_mean(long, self.options)
-            self.error(f"{name} is no option here.{near}")
+            self.error(f"{name} is no option here.{question(starts[:1] or nearest(long, self.options))}")
 
 
 class Several(argparse.Action):

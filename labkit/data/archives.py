@@ -25,7 +25,7 @@ from labkit.data.folders import data_dir
 from labkit.data.layouts import layout_paths
 from labkit.data.schema import Archive, ArchiveFile, Manifest
 from labkit.data.unpacking import merge, unpack
-from labkit.errors import DataError, shorten, shown
+from labkit.errors import DataError, reason, shown
 
 logger = logging.getLogger(__name__)
 
@@ -186,7 +186,7 @@ def _download(manifest: Manifest, file: ArchiveFile, path: Path) -> str | None:
     except Exception as error:  # no network, no such host, no such page, another digest: all kinds
         note = f" Note: {manifest.note.strip()}" if manifest.note else ""
         raise DataError(
-            f"{file.url} of {manifest.id} cannot be fetched ({type(error).__name__}: {shorten(str(error), 300)}). "
+            f"{file.url} of {manifest.id} cannot be fetched ({reason(error)}). "
             "Connect to the network and try again: what is downloaded stays. Or put the file, from elsewhere "
             f"(homepage: {manifest.homepage}), at {shown(path.parent.parent / path.name)}.{note}"
         ) from error

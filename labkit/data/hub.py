@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from labkit.data.folders import data_dir
+from labkit.errors import reason
 
 PATIENCE = 4.0  # seconds that the hub has to answer before it counts as out of reach
 STANDS = 60.0  # seconds that an answer stands, for the next model of the same command
@@ -73,6 +74,22 @@ def cache_only_if_unreachable() -> Iterator[None]:
     finally:
         for switch in switches:
             switch.HF_HUB_OFFLINE = False  # type: ignore[attr-defined]
+
+
+def hub_problem(error: Exception, manifest_id: str) -> str:
+    """The end of a message about what could not be had from the hub: why, in brackets, and what to do."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if isinstance(error, LocalEntryNotFoundError | ConnectionError):  # what libraries raise while they look no further
+        if constants.HF_HUB_OFFLINE:
+            return "(HF_HUB_OFFLINE is set). Unset it and connect to the network once."
+        if not hub_answers():
+            return "(it does not answer). Connect to the network once."
+    return (
+        f"({reason(error)}). Connect to the network once (where it has terms, after `hf auth login`); if the hub has "
+        f"no such dataset, split or column, correct `source` in the manifest {manifest_id}."
+    )
 
 
 def data_hub() -> Path:

@@ -14,10 +14,10 @@ from PIL import Image
 
 from labkit._files import cache_dir
 from labkit.data.decoding import plain_image
-from labkit.data.hub import cache_only_if_unreachable, find_snapshot
+from labkit.data.hub import cache_only_if_unreachable, find_snapshot, hub_problem
 from labkit.data.images import ImageDataset
 from labkit.data.schema import HuggingFace, Manifest
-from labkit.errors import DataError, shorten, shown
+from labkit.errors import DataError, shown
 
 
 def read_hub_rows(manifest: Manifest, source: HuggingFace, split: str) -> ImageDataset:
@@ -50,9 +50,7 @@ def read_hub_rows(manifest: Manifest, source: HuggingFace, split: str) -> ImageD
     except Exception as error:  # offline, no such repository, split or column
         note = f" Note: {manifest.note.strip()}" if manifest.note else ""
         raise DataError(
-            f"{source.repo} cannot be loaded from the Hugging Face hub ({type(error).__name__}: "
-            f"{shorten(str(error), 300)}). Connect to the network once, or correct `source` in the manifest "
-            f"{manifest.id}.{note}"
+            f"{source.repo} cannot be loaded from the Hugging Face hub {hub_problem(error, manifest.id)}{note}"
         ) from error
     return ImageDataset(labels, manifest.classes, decode=HubImages(rows, source.image))
 

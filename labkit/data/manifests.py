@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from pathlib import Path
@@ -16,7 +15,7 @@ from labkit.data.folders import data_dir, scan_folder
 from labkit.data.layout_kinds import DRAWS, LAYOUTS
 from labkit.data.schema import KINDS, ArchiveFile, Folder, Manifest, Published, Split, Strict
 from labkit.data.stand_ins import FILE, as_stand_in
-from labkit.errors import ManifestError, quote, shorten, shown
+from labkit.errors import ManifestError, did_you_mean, quote, shorten, shown
 
 Model = TypeVar("Model", bound=Strict)
 
@@ -69,7 +68,7 @@ def load_manifest(name_or_path: str | os.PathLike[str]) -> Manifest:
             f"there is no dataset {quote(name)}: no such file or folder. Expected a manifest, or a folder of images."
         )
     raise ManifestError(
-        f"there is no dataset {quote(name)}.{closest(name, list_manifests())} "
+        f"there is no dataset {quote(name)}.{did_you_mean(name, list_manifests())} "
         f"Expected one of {', '.join(list_manifests())}, or the path of a YAML manifest or of a folder of images."
     )
 
@@ -135,7 +134,7 @@ def _explain(error: dict[str, Any], model: type[BaseModel]) -> str:
         model, field = Split if field == "splits" else Published, loc[2]
     key = ".".join(shorten(str(part)) for part in loc)
     if error["type"] == "extra_forbidden":
-        return f"`{key}`: unknown key.{closest(field, model.model_fields)} Allowed here: {_keys(model)}."
+        return f"`{key}`: unknown key.{did_you_mean(field, model.model_fields)} Allowed here: {_keys(model)}."
     known = model.model_fields.get(str(field))
     cure = known.description if known else error["msg"]
     if field == "[key]" and error["type"] == "string_pattern_mismatch":
@@ -164,13 +163,6 @@ def _innermost(loc: list[Any]) -> tuple[type[BaseModel], Any]:
 
 def _keys(model: type[BaseModel]) -> str:
     return ", ".join(model.model_fields)
-
-
-def closest(name: str, names: Any) -> str:
-    """ " Did you mean …?" with the most similar of the names, or nothing."""
-    by_lower = {known.lower(): known for known in names}
-    match = difflib.get_close_matches(name.lower(), by_lower, n=1)
-    return f" Did you mean {by_lower[match[0]]!r}?" if match else ""
 
 
 def _folder_manifest(root: Path) -> Manifest:

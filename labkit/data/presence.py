@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,34 +15,11 @@ from labkit.data.hub import data_hub, find_snapshot
 from labkit.data.hub_rows import parquet_files, where_rows_are
 from labkit.data.layouts import layout_paths
 from labkit.data.schema import Archive, Builtin, HuggingFace, Manifest, Manual, Torchvision, WebDataset
+from labkit.data.torchvision_source import TORCHVISION
 from labkit.data.webdataset import here
 from labkit.errors import DataError, shown
 
 State = Literal["bundled", "here", "partly", "not here"]
-
-# what torchvision reads of each dataset, below its root; where all of it is there, so is the dataset
-TORCHVISION = {
-    "CIFAR10": ["cifar-10-batches-py/batches.meta", "cifar-10-batches-py/test_batch"],
-    "CIFAR100": ["cifar-100-python/meta", "cifar-100-python/train", "cifar-100-python/test"],
-    "Country211": ["country211/train", "country211/valid", "country211/test"],
-    "DTD": ["dtd/dtd/labels/train1.txt", "dtd/dtd/labels/val1.txt", "dtd/dtd/labels/test1.txt", "dtd/dtd/images"],
-    "EuroSAT": ["eurosat/2750"],
-    "FGVCAircraft": ["fgvc-aircraft-2013b/data/variants.txt", "fgvc-aircraft-2013b/data/images"],
-    "FashionMNIST": [f"FashionMNIST/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")],
-    "Flowers102": ["flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat"],
-    "Food101": ["food-101/meta/train.json", "food-101/meta/test.json", "food-101/images"],
-    "GTSRB": ["gtsrb/GTSRB/Training", "gtsrb/GTSRB/Final_Test/Images", "gtsrb/GT-final_test.csv"],
-    "MNIST": [f"MNIST/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")],
-    "OxfordIIITPet": ["oxford-iiit-pet/annotations/trainval.txt", "oxford-iiit-pet/images"],
-    "PCAM": [f"pcam/camelyonpatch_level_2_split_{part}_x.h5" for part in ("train", "valid", "test")],
-    "RenderedSST2": ["rendered-sst2/train", "rendered-sst2/valid", "rendered-sst2/test"],
-    "STL10": ["stl10_binary/train_X.bin", "stl10_binary/test_X.bin"],
-    "SUN397": ["SUN397/ClassName.txt"],
-    "StanfordCars": [
-        *("stanford_cars/devkit/cars_train_annos.mat", "stanford_cars/cars_test_annos_withlabels.mat"),
-        *("stanford_cars/cars_train", "stanford_cars/cars_test"),
-    ],
-}
 
 
 @dataclass(frozen=True)
@@ -68,6 +46,14 @@ def presence(manifest: Manifest) -> Presence:
         return _look(manifest)
     except DataError as error:  # a user without a home has no folder of datasets
         return Presence("not here", str(error))
+
+
+def lacking(manifest: Manifest) -> str:
+    """The library of labkit[papers] that its images are read with, where that is not installed; else ""."""
+    layout = getattr(manifest.source, "layout", None)
+    by_layout = {"videos": "av", "hdf5": "h5py"}.get(getattr(layout, "kind", ""), "")
+    needed = "datasets" if isinstance(manifest.source, HuggingFace) else by_layout
+    return needed if needed and importlib.util.find_spec(needed) is None else ""
 
 
 def _look(manifest: Manifest) -> Presence:

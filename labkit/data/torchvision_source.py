@@ -6,6 +6,7 @@ import contextlib
 import inspect
 import os
 import pickle
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +21,35 @@ from labkit.data.file_list import FileList
 from labkit.data.folders import data_dir
 from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, Torchvision
-from labkit.errors import DataError, quote, shorten, shown
+from labkit.errors import DataError, quote, reason, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LOCKED = ".torchvision"  # a folder in the data folder, locked while torchvision downloads
+# what torchvision reads of each dataset, below its root; where all of it is there, so is the dataset
+TORCHVISION = {
+    "CIFAR10": ["cifar-10-batches-py/batches.meta", "cifar-10-batches-py/test_batch"],
+    "CIFAR100": ["cifar-100-python/meta", "cifar-100-python/train", "cifar-100-python/test"],
+    "Country211": ["country211/train", "country211/valid", "country211/test"],
+    "DTD": ["dtd/dtd/labels/train1.txt", "dtd/dtd/labels/val1.txt", "dtd/dtd/labels/test1.txt", "dtd/dtd/images"],
+    "EuroSAT": ["eurosat/2750"],
+    "FGVCAircraft": ["fgvc-aircraft-2013b/data/variants.txt", "fgvc-aircraft-2013b/data/images"],
+    "FashionMNIST": [f"FashionMNIST/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")],
+    "Flowers102": ["flowers-102/jpg", "flowers-102/imagelabels.mat", "flowers-102/setid.mat"],
+    "Food101": ["food-101/meta/train.json", "food-101/meta/test.json", "food-101/images"],
+    "GTSRB": ["gtsrb/GTSRB/Training", "gtsrb/GTSRB/Final_Test/Images", "gtsrb/GT-final_test.csv"],
+    "MNIST": [f"MNIST/raw/{part}-images-idx3-ubyte" for part in ("train", "t10k")],
+    "OxfordIIITPet": ["oxford-iiit-pet/annotations/trainval.txt", "oxford-iiit-pet/images"],
+    "PCAM": [f"pcam/camelyonpatch_level_2_split_{part}_x.h5" for part in ("train", "valid", "test")],
+    "RenderedSST2": ["rendered-sst2/train", "rendered-sst2/valid", "rendered-sst2/test"],
+    "STL10": ["stl10_binary/train_X.bin", "stl10_binary/test_X.bin"],
+    "SUN397": ["SUN397/ClassName.txt"],
+    "StanfordCars": [
+        *("stanford_cars/devkit/cars_train_annos.mat", "stanford_cars/cars_test_annos_withlabels.mat"),
+        *("stanford_cars/cars_train", "stanford_cars/cars_test"),
+    ],
+}
 ARRAYS = frozenset(  # what a pickle of arrays and names refers to
     f"{module}.{name}"
     for module, name in [
@@ -68,13 +92,7 @@ def read_calls(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> Im
             factory = _without_digests(factory, root)
         parts = _parts(factory, root, calls, download=not manifest.stand_in)
     except Exception as error:  # no network, no such host, a damaged archive, wrong arguments: all kinds
-        raise DataError(
-            f"torchvision.datasets.{name} cannot be had from {shown(root)} nor downloaded "
-            f"({type(error).__name__}: {shorten(str(error), 300)}). "
-            f"Connect to the network once, or put the files (homepage: {manifest.homepage}) where torchvision looks "
-            "for them (set LABKIT_DATA to that folder); if the error names an argument, correct `source.args`."
-            + (f" Note: {manifest.note.strip()}" if manifest.note else "")
-        ) from error
+        raise DataError(_not_to_be_had(manifest, name, calls, error)) from error
     try:
         named = [str(name) for name in getattr(parts[0], "classes", manifest.classes)]
         labels = np.concatenate([_labels(part) for part in parts])
@@ -99,6 +117,21 @@ def read_calls(manifest: Manifest, name: str, calls: list[dict[str, Any]]) -> Im
         return ImageDataset(labels, manifest.classes, files=listed, root=root)
     joined: ConcatDataset[Any] = ConcatDataset(parts)
     return ImageDataset(labels, manifest.classes, decode=TorchvisionImages(joined))
+
+
+def _not_to_be_had(manifest: Manifest, name: str, calls: list[dict[str, Any]], error: Exception) -> str:
+    """The message of an error of torchvision: what is wrong, and what to do about it."""
+    what, root = f"torchvision.datasets.{name}", data_dir()
+    if any(re.search(rf"argument '?{re.escape(key)}\b", str(error)) for call in calls for key in call):
+        return f"{what} cannot be called so ({reason(error)}): correct `source.args` in the manifest {manifest.id}."
+    if manifest.stand_in:
+        return f"the stand-in of {manifest.id} is not complete ({reason(error)}). Write the stand-ins again."
+    first = f", so that {shown(root / TORCHVISION[name][0])} is there" if name in TORCHVISION else ""
+    return (
+        f"{what} can neither be read in {shown(root)} nor downloaded ({reason(error)}). Connect to the network once, "
+        f"or put the files there yourself (homepage: {manifest.homepage}){first}; or set LABKIT_DATA to the "
+        "folder that holds them."
+    )
 
 
 def _parts(factory: type, root: Path, calls: list[dict[str, Any]], *, download: bool) -> list[Any]:

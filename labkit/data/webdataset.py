@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from labkit._files import atomic_write, cache_dir, open_regular
 from labkit.data.decoding import read_bytes
-from labkit.data.hub import cache_only_if_unreachable, data_hub, find_snapshot
+from labkit.data.hub import cache_only_if_unreachable, data_hub, find_snapshot, hub_problem
 from labkit.data.images import ImageDataset
 from labkit.data.schema import Manifest, WebDataset
 from labkit.data.tar_members import tar_members
@@ -78,9 +78,7 @@ def fetch_webdataset(manifest: Manifest, source: WebDataset, split: str) -> Path
     except Exception as error:  # offline, no such repository, no rights, no room
         note = f" Note: {manifest.note.strip()}" if manifest.note else ""
         raise DataError(
-            f"{source.repo} cannot be fetched from the Hugging Face hub ({type(error).__name__}: "
-            f"{shorten(str(error), 300)}). Connect to the network once (where it has terms, after `hf auth login`), or "
-            f"correct `source` in the manifest {manifest.id}.{note}"
+            f"{source.repo} cannot be fetched from the Hugging Face hub {hub_problem(error, manifest.id)}{note}"
         ) from error
     missing = _missing(Path(root), source.splits[split])
     if missing:

@@ -275,21 +275,6 @@ def _blocks(spaces: Sequence[Space], rows: torch.Tensor | None = None) -> Iterat
         yield [finite_matrix("a space", space[some], SPACES_EXPECTED) for space in spaces]
 
 
-def join_spaces(spaces: Any, *, normalized: bool = False) -> np.ndarray:
-    """K spaces side by side, (n, Σ d_k) float32, each sample of each space L2-normalized where asked for.
-
-    Raises:
-        FitError: spaces that are none, of unequal length, or, where not normalized, that float32 cannot hold.
-    """
-    arrays = read_spaces(spaces)
-    joined = _join(arrays, normalized, (0,) * len(arrays))
-    lost = [k for k, array in enumerate(arrays) if 0 < largest(array) < float(np.finfo(np.float32).tiny)]
-    if not normalized and (lost or not np.isfinite(joined).all()):
-        sizes = ", ".join(f"{largest(array):.0e}" for array in arrays)
-        raise FitError(f"the largest numbers of the spaces are {sizes}. Expected what float32 holds: scale the spaces.")
-    return joined
-
-
 def _join(arrays: Sequence[np.ndarray], normalized: bool, exponents: tuple[int, ...]) -> np.ndarray:
     """Spaces (n, d_k) side by side in float32, divided by powers of two or L2-normalized."""
     if normalized:

@@ -12,9 +12,9 @@ import numpy as np
 from labkit._processes import are_launched
 from labkit.data.datasets import load_dataset
 from labkit.data.images import ImageDataset
-from labkit.data.manifests import closest, list_manifests, load_manifest
+from labkit.data.manifests import list_manifests, load_manifest
 from labkit.data.schema import Manifest
-from labkit.errors import DataError, printable, quote, shorten, shown
+from labkit.errors import DataError, did_you_mean, printable, quote, shorten, shown
 from labkit.must import MUST, PRESETS, MustConfig, preset_key, preset_source
 from labkit.must.length import Length, epochs_needed, length_of
 from labkit.must.model import image_tower
@@ -98,7 +98,8 @@ def plan(
     if preset is None:
         preset = preset_key(None if is_folder else manifest.id, backbone)
     elif preset not in PRESETS:
-        raise DataError(f"--preset is {quote(preset)}.{closest(preset, PRESETS)} Expected one of {', '.join(PRESETS)}.")
+        near = did_you_mean(preset, PRESETS)
+        raise DataError(f"--preset is {quote(preset)}.{near} Expected one of {', '.join(PRESETS)}.")
     given = {"epochs": epochs, "batch_size": batch_size, "threshold": threshold}
     config = PRESETS[preset].replace(**{name: value for name, value in given.items() if value is not None})
     changed = "" if config == PRESETS[preset] else "; changed by options"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labkit._files import user_path
 from labkit.data.manifests import load_manifest
-from labkit.data.presence import presence
+from labkit.data.presence import lacking, presence
 from labkit.data.schema import Manifest
 from labkit.errors import LabkitError, shorten
 from labkit.papers.job import Backbones, expect_splits, is_stand_in
@@ -38,6 +38,7 @@ class Work:
         state: "bundled", "here", "partly", "not here", or "unusable".
         why: what `labkit.data.presence` says of that.
         by_hand: whether a person has to fetch the images.
+        lacks: a library that they are read with and that is not installed; "" for none.
         download_gb: of the images where they are to be fetched; None is not known.
         images: in both splits.
         feature_hours, fit_hours: of what is not done yet.
@@ -49,6 +50,7 @@ class Work:
     state: str
     why: str
     by_hand: bool = False
+    lacks: str = ""
     download_gb: float | None = 0.0
     images: int = 0
     feature_hours: float = 0.0
@@ -85,8 +87,26 @@ class Plan:
         cells = [header, *(_cells(one) for one in self.work), _sums(self.work)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         table = ["  ".join(aligned(row, widths, texts=2)).rstrip() for row in cells]
-        absent = [f"{one.dataset}: {shorten(one.why, 200)}" for one in self.work if one.state not in HERE and one.why]
-        return [f"{self.paper}, profile {self.scale.name}: {self.scale.summary}", *table, *absent, *self._notes()]
+        return [
+            f"{self.paper}, profile {self.scale.name}: {self.scale.summary}",
+            *table,
+            *self._absent(),
+            *self._notes(),
+        ]
+
+    def _absent(self) -> list[str]:
+        """What is to be installed, what is downloaded, what a person has to fetch, and what is wrong."""
+        absent = [one for one in self.work if one.state not in HERE and not one.done]
+        downloaded = [one.dataset for one in absent if one.state == "not here" and not one.by_hand]
+        lacking = [f"{one.lacks} for {one.dataset}" for one in self.work if one.lacks and not one.done]
+        lines = [f"To be installed first: pip install 'labkit[papers]' ({', '.join(lacking)})."] if lacking else []
+        lines += [f"Downloaded, each when its turn comes: {', '.join(downloaded)}."] if downloaded else []
+        for one in absent:
+            if one.by_hand and one.state != "unusable":
+                lines.append(f"{one.dataset}: by hand, {one.why}; see labkit datasets show {one.dataset}")
+            elif one.state != "not here":
+                lines.append(f"{one.dataset}: {shorten(one.why, 200)}")
+        return lines
 
     def _notes(self) -> list[str]:
         rates = self.rates
@@ -163,6 +183,7 @@ def _work(
         found.state,
         found.why,
         by_hand=manifest.source.kind in ("manual", "folder"),
+        lacks=lacking(manifest),
         download_gb=0.0 if not left else fetched,
         images=n,
         feature_hours=feature_seconds(left, manifest, rates) / 3600,

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from labkit._files import locked_folder, user_path
 from labkit._processes import are_launched
-from labkit.data.manifests import closest, list_manifests
-from labkit.errors import DataError, quote, shorten, shown
+from labkit.data.manifests import list_manifests
+from labkit.errors import DataError, did_you_mean, quote, shorten, shown
 from labkit.papers.job import Backbones, Job
 from labkit.papers.must_row import reproduce_must_row
 from labkit.papers.page import write_report
@@ -112,7 +112,7 @@ def chosen_datasets(paper: str, datasets: Sequence[str] | None) -> list[str]:
     known = list_manifests()
     for name in datasets:
         if name not in known and name not in DATASETS[paper]:
-            near = closest(name, known) if isinstance(name, str) else ""
+            near = did_you_mean(name, known) if isinstance(name, str) else ""
             raise DataError(f"there is no dataset {quote(name)}.{near} Expected some of {', '.join(known)}.")
     return list(dict.fromkeys(datasets))
 

@@ -14,7 +14,7 @@ from labkit.spaces.encoders import Backbone, Settings
 from labkit.spaces.families import KNOWN, NAMES_HELP, open_clip_model, paper_space, timm_model, without_network
 from labkit.spaces.geometry import Geometry, Preprocess
 from labkit.spaces.hog import CELL, HOG
-from labkit.spaces.nearest import did_you_mean
+from labkit.spaces.nearest import ask_which
 from labkit.spaces.papers import SPACES
 from labkit.spaces.weights import EFFICIENTNETS, efficientnet_state
 
@@ -83,4 +83,4 @@ def load_backbone(
     if kind == "open_clip" and rest.count("/") >= 1:
         model, _, pretrained = rest.partition("/")
         return open_clip_model(name, model, pretrained, settings)
-    raise BackboneError(f"backbone {quote(name)} is unknown.{did_you_mean(name, KNOWN)} Expected {NAMES_HELP}.")
+    raise BackboneError(f"backbone {quote(name)} is unknown.{ask_which(name, KNOWN)} Expected {NAMES_HELP}.")

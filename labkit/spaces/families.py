@@ -18,7 +18,7 @@ from labkit.data.hub import cache_only_if_unreachable
 from labkit.errors import BackboneError
 from labkit.spaces.encoders import Backbone, ImageTower, Settings, freeze
 from labkit.spaces.geometry import Preprocess, Squash
-from labkit.spaces.nearest import did_you_mean
+from labkit.spaces.nearest import ask_which
 from labkit.spaces.papers import SPACES, Space
 from labkit.spaces.positions import resize_dinov2
 from labkit.spaces.weights import EFFICIENTNETS, expect_in_cache
@@ -98,7 +98,7 @@ def open_clip_model(name: str, model_name: str, pretrained: str, settings: Setti
     known = open_clip.list_models()
     if model_name not in known and ":" not in model_name:
         raise BackboneError(
-            f"open_clip has no model {model_name!r}.{did_you_mean(name, KNOWN)} Expected one of "
+            f"open_clip has no model {model_name!r}.{ask_which(name, KNOWN)} Expected one of "
             'open_clip.list_models(), for instance "open_clip:ViT-B-32/laion2b_s34b_b79k".'
         )
     # Weights that were trained with QuickGELU get it whatever the configuration says, where open_clip only warns.
@@ -184,5 +184,5 @@ def weights_or_explain(name: str, *, from_hub: bool) -> Iterator[None]:
                 f"({type(error).__name__}). Connect once to fetch them, copy the cache of a machine that has them "
                 '(see HF_HOME), or use "efficientnet-lite0", which needs no download.'
             ) from error
-        near = did_you_mean(name, KNOWN) if "nknown model" in str(error) else ""
+        near = ask_which(name, KNOWN) if "nknown model" in str(error) else ""
         raise BackboneError(f"backbone {name!r} cannot be built: {error}.{near} Expected {NAMES_HELP}.") from error

@@ -16,9 +16,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from labkit.data.manifests import closest, load_manifest, read_yaml, validate
+from labkit.data.manifests import load_manifest, read_yaml, validate
 from labkit.data.schema import Manifest, Strict
-from labkit.errors import DataError, ManifestError, quote
+from labkit.errors import DataError, ManifestError, did_you_mean, quote
 
 TEMPLATES = ("a photo of a {}.",)
 
@@ -149,7 +149,7 @@ def load_prompts(manifest: Manifest | str | Path) -> Prompts:
     ]
     for name in given.classes:
         if name not in manifest.classes:
-            problems.append(f"`classes.{name}`: no class of {manifest.id}.{closest(name, manifest.classes)}")
+            problems.append(f"`classes.{name}`: no class of {manifest.id}.{did_you_mean(name, manifest.classes)}")
     if not problems and list(given.classes) != manifest.classes:
         problems = [f"`classes` is in another order than in the manifest: expected {', '.join(manifest.classes)}."]
     if problems:

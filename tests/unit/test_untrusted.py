@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import types
+import urllib.error
 import warnings
 import zlib
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import torchvision.datasets
 import yaml
 from PIL import Image, PngImagePlugin
@@ -35,7 +37,18 @@ from labkit.data.decoding import plain_image, read_image, use_image
 from labkit.data.images import ImageDataset
 from labkit.data.manifests import load_manifest
 from labkit.data.schema import Manifest
-from labkit.errors import DataError, LabkitError, ManifestError, quote, shorten, shown
+from labkit.errors import (
+    DataError,
+    LabkitError,
+    ManifestError,
+    did_you_mean,
+    nearest,
+    question,
+    quote,
+    reason,
+    shorten,
+    shown,
+)
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pipes, links, odd bytes and memory as Linux has them")
 
@@ -90,6 +103,38 @@ def test_a_shortened_text_keeps_its_ends() -> None:
     assert shorten("cat") == "cat"
     assert shorten("a\nb") == "a\\nb"
     assert shorten("a" * 30 + "b" * 10**6 + "c" * 30, 21) == "aaaaaaaaaa…cccccccccc"
+
+
+def test_the_nearest_of_known_names() -> None:
+    known = ["cifar10", "CIFAR100", "mnist"]
+    assert nearest("Cifar_100", known, most=3) == ["CIFAR100", "cifar10"]  # the nearest first, as they are written
+    assert nearest("Cifar_100", known) == ["CIFAR100"]
+    assert nearest("Cifar_100", known, most=3, cutoff=0.95) == []
+    assert nearest("", known) == nearest("x", []) == []
+    assert question(["a", "b"]) == " Did you mean a or b?"
+    assert did_you_mean("mnits", known) == " Did you mean 'mnist'?"
+    assert did_you_mean("zebra", known) == question([]) == ""
+
+
+def test_the_reason_of_a_wrapped_error_is_the_innermost() -> None:
+    def raised(url: str) -> Exception:
+        with pytest.raises(requests.RequestException) as caught:
+            requests.get(url, timeout=5)
+        return caught.value
+
+    with socket.socket() as free:  # bound and not listening: refused at once
+        free.bind(("127.0.0.1", 0))
+        told = reason(raised(f"http://127.0.0.1:{free.getsockname()[1]}/all.zip"))
+    assert told.startswith("ConnectionError: ")
+    assert "refused" in told
+    assert "all.zip" not in told  # an address that the message has said
+    assert "Connection(" not in told
+    assert " at 0x" not in told
+    lookup = urllib.error.URLError(socket.gaierror(-3, "no name"))
+    assert reason(lookup) == "URLError: [Errno -3] no name"
+    assert reason(RuntimeError("one\n  two")) == "RuntimeError: one two"
+    assert reason(ValueError()) == "ValueError: "
+    assert len(reason(OSError("x" * 10_000))) <= 300
 
 
 def test_bytes_of_a_name_that_are_no_text() -> None:

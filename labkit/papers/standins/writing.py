@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from labkit._files import atomic_write, locked_folder, open_regular, temporary_folder, user_path
-from labkit.data.manifests import closest, list_manifests, load_manifest
+from labkit.data.manifests import list_manifests, load_manifest
 from labkit.data.schema import Archive, HuggingFace, Manifest, Manual, Torchvision, WebDataset
 from labkit.data.stand_ins import FILE
-from labkit.errors import DataError, quote, shorten, shown
+from labkit.errors import DataError, did_you_mean, quote, shorten, shown
 from labkit.papers.standins import arrays, files
 from labkit.papers.standins.hub import write_parquet, write_webdataset
 from labkit.papers.standins.layouts import small_draw, write_layout
@@ -115,7 +115,7 @@ def _manifests(ids: object) -> list[Manifest]:
     known, found = list_manifests(), []
     for name in dict.fromkeys(ids):
         if name not in known:
-            hint = closest(name, known) if isinstance(name, str) else ""
+            hint = did_you_mean(name, known) if isinstance(name, str) else ""
             raise DataError(f"there is no dataset {quote(name)}.{hint} Expected datasets among {', '.join(known)}.")
         found.append(load_manifest(name))
         if _writer_of(found[-1]) is None:

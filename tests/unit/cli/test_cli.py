@@ -281,6 +281,23 @@ def test_datasets_lists_the_manifests(capsys: pytest.CaptureFixture[str]) -> Non
     assert out.startswith("id ")
     for dataset in ("fashion-mini", "emoji-unseen", "digits"):
         assert f"\n{dataset} " in out
+    assert out.splitlines()[0].index("title") <= 100  # columns: a usual terminal has all before the titles
+
+
+def test_datasets_say_which_papers_report_on_them(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["datasets"]) == 0
+    header, *lines = capsys.readouterr().out.splitlines()
+    column = slice(header.index("paper"), header.index("license"))
+    papers = {line.split()[0]: line[column].strip() for line in lines}
+    assert papers["imagenet"] == papers["caltech101"] == "TURTLE, MUST"
+    assert papers["birdsnap"] == "TURTLE"
+    assert papers["digits"] == papers["clothing-small"] == "-"
+    assert sum("TURTLE" in paper for paper in papers.values()) == 26
+    assert sum("MUST" in paper for paper in papers.values()) == 8
+
+    assert cli.main(["datasets", "show", "dtd", "digits"]) == 0
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  paper:")]
+    assert shown == ["  paper: TURTLE, MUST"]
 
 
 @pytest.mark.parametrize(("failures", "status"), [([], 0), ([{"notebook": "02_x", "cell": 3, "error": "E: e"}], 1)])

@@ -500,7 +500,11 @@ def test_torchvision_stl10_channels_come_last(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("dataset", "kwargs", "message"),
-    [("CIFAR11", {}, "no dataset 'CIFAR11'"), ("CIFAR10", {"trian": True}, "trian.*correct `source.args`")],
+    [
+        ("CIFAR11", {}, "no dataset 'CIFAR11'"),
+        ("CIFAR10", {"trian": True}, "trian.*correct `source.args`"),
+        ("DTD", {"split": "tarin"}, "tarin.*correct `source.args`"),
+    ],
 )
 def test_torchvision_settings_that_are_wrong(tmp_path: Path, dataset: str, kwargs: dict, message: str) -> None:
     source = {"kind": "torchvision", "dataset": dataset, "args": {"train": [kwargs]}}
@@ -513,8 +517,12 @@ def test_data_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError("Name or service not known")
 
     monkeypatch.setattr(torchvision.datasets.CIFAR10, "download", download)
-    with pytest.raises(DataError, match=r"Name or service not known.*Connect to the network once.*LABKIT_DATA"):
+    with pytest.raises(
+        DataError, match=r"Name or service not known.*Connect to the network once.*LABKIT_DATA"
+    ) as caught:
         load_dataset(cifar_manifest(tmp_path))
+    assert f"so that {data_dir() / 'cifar-10-batches-py' / 'batches.meta'} is there" in str(caught.value)
+    assert "source.args" not in str(caught.value)  # nothing is wrong with the manifest
 
 
 # Hugging Face

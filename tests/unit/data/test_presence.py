@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,9 @@ from labkit.data.datasets import load_dataset
 from labkit.data.draws import draw_rows, list_digest
 from labkit.data.folders import data_dir
 from labkit.data.manifests import list_manifests, load_manifest
-from labkit.data.presence import TORCHVISION, presence
+from labkit.data.presence import lacking, presence
 from labkit.data.schema import Manifest, Torchvision
+from labkit.data.torchvision_source import TORCHVISION
 from labkit.errors import DataError
 
 
@@ -276,3 +278,13 @@ def test_a_half_unpacked_dataset_of_torchvision_is_not_whole() -> None:
     manifest = load_manifest("food101").model_copy(update={"classes": ["apple pie"]})
     with pytest.raises(DataError, match=r"1 of 2 files are missing .* such as food-101/images/apple_pie/10\.jpg"):
         load_dataset(manifest)
+
+
+def test_libraries_that_images_are_read_with_and_that_are_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("av", "h5py", "datasets"):
+        monkeypatch.setitem(sys.modules, name, None)
+    manifests = map(load_manifest, list_manifests())
+    found = {manifest.id: lacking(manifest) for manifest in manifests if lacking(manifest)}
+    assert found == {"kinetics700": "av", "ucf101": "av", "pcam": "h5py", "sun397": "datasets"}
+    monkeypatch.setitem(sys.modules, "av", json)  # any module will do
+    assert lacking(load_manifest("ucf101")) == ""

@@ -10,7 +10,7 @@ from sklearn import cluster
 from sklearn.datasets import make_blobs
 
 from labkit.errors import FitError
-from labkit.evaluation.baselines import KMeans, LinearProbe, join_spaces
+from labkit.evaluation.baselines import KMeans, LinearProbe
 from labkit.evaluation.metrics import clustering_accuracy
 
 X, Y = make_blobs(400, 6, centers=5, cluster_std=0.7, random_state=0)
@@ -37,12 +37,16 @@ def test_the_search_in_principal_directions_loses_no_inertia() -> None:
     assert ours.inertia_ <= 1.001 * plain.inertia_
 
 
-def test_normalized_joins_spaces_of_equal_weight() -> None:
-    joined = join_spaces([X, 1000 * X[:, :2]], normalized=True)
-    assert joined.shape == (400, 8)
-    np.testing.assert_allclose(np.linalg.norm(joined[:, :6], axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(np.linalg.norm(joined[:, 6:], axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(join_spaces([X, X[:, :2]]), np.hstack([X, X[:, :2]]), rtol=1e-6)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_spaces_are_put_side_by_side_and_count_the_same_once_they_are_normalized(normalize: bool) -> None:
+    spaces = [X, 1000 * X[:, :2]]
+    units = [space / np.linalg.norm(space, axis=1, keepdims=True) for space in spaces]
+    joined = np.hstack(units if normalize else spaces)
+    ours = KMeans(5, normalize=normalize, random_state=0).fit(spaces)
+    plain = cluster.KMeans(5, n_init=10, random_state=0).fit(joined)
+    assert ours.estimator_.inertia_ == pytest.approx(plain.inertia_, rel=1e-4)
+    means = [joined[ours.labels_ == k].mean(axis=0) for k in range(5)]
+    np.testing.assert_allclose(ours.estimator_.cluster_centers_, means, rtol=1e-3, atol=1e-4)
 
 
 def test_the_probe_converges_and_predicts() -> None:

@@ -106,15 +106,43 @@ def test_what_is_to_be_fetched(kind: str, datasets: Path, tmp_path: Path, monkey
     plan = make_plan("turtle", tmp_path / "out", datasets=["colors", "shades"])
     assert plan.downloads == (kind == "archive")
     lines = plan.lines()
-    assert "colors: nothing was fetched" in lines
     cells = {line.split("  ")[0]: line for line in lines}
     if kind == "archive":
+        assert "Downloaded, each when its turn comes: colors, shades." in lines
         assert " 2.5 GB " in cells["colors"]
         assert "not known" in cells["shades"]
         assert "2.5 GB and 1 not known" in cells["all"]
     else:
         assert "by hand" in cells["colors"]
+        assert "colors: by hand, nothing was fetched; see labkit datasets show colors" in lines
         assert cells["all"].split()[1] == "nothing"
+
+
+@pytest.mark.parametrize(("state", "told"), [("partly", True), ("here", False), ("bundled", False)])
+def test_what_is_partly_here_is_told(
+    state: Any, told: bool, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = module.load_manifest
+
+    def archive(name: str) -> Any:
+        manifest = load(name)
+        return manifest.model_copy(update={"source": manifest.source.model_copy(update={"kind": "archive"})})
+
+    monkeypatch.setattr(module, "load_manifest", archive)
+    monkeypatch.setattr(module, "presence", lambda manifest: presences.Presence(state, "a.zip is not here yet"))
+    lines = make_plan("turtle", tmp_path / "out", datasets=["colors"]).lines()
+    assert ("colors: a.zip is not here yet" in lines) == told
+    assert not any(line.startswith("Downloaded") for line in lines)
+
+
+def test_a_library_that_is_lacking_is_told_before_the_download(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "lacking", lambda manifest: "av" if manifest.id == "colors" else "")
+    line = "To be installed first: pip install 'labkit[papers]' (av for colors)."
+    assert line in make_plan("turtle", tmp_path / "out", datasets=["colors", "shades"]).lines()
+    reproduce("turtle", tmp_path / "out", datasets=["colors"])
+    assert line not in make_plan("turtle", tmp_path / "out", datasets=["colors"]).lines()  # it is done
 
 
 def test_a_dataset_without_a_test_split_is_told(datasets: Path, tmp_path: Path) -> None:

@@ -9,9 +9,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from labkit.errors import DataError
+from labkit.evaluation.metrics import adjusted_rand_index, normalized_mutual_info
 from labkit.papers.page import write_report
 from labkit.papers.published import must_rows, turtle_rows
 from labkit.papers.report import NOT_RUN, Section, sections
@@ -106,10 +108,29 @@ def test_stand_ins_stand_apart(run: Path) -> None:
     assert [row[0] for row in section.rows] == ["imagenet (stand-in)"]
     assert not any("published" in name or name == "difference" for name in section.columns)
     assert "72.9" not in "\n".join(section.lines()) + section.markdown()
-    assert "Stand-ins: a few invented images" in section.note
+    assert "a few invented images a dataset, 1,000 in the test split" in section.note
+    assert "random clusters have an NMI of 80 to 96" in section.note
+    assert section.lines()[1] == section.note  # also in a terminal
     assert "11.0" in "\n".join(section.lines())
     assert cells(found(run, "turtle"), "imagenet")["TURTLE, ours"] == NOT_RUN  # the stand-in is no result of it
     assert section.frame["turtle_published"].isna().all()
+
+
+def test_the_note_of_stand_ins_tells_their_sizes_and_of_nmi_only_where_it_is(run: Path) -> None:
+    add(run, 0.2, method="turtle", dataset="mnist", stand_in=True, n_train=20, n_test=10)
+    add(run, 0.2, paper="must", method="must", spaces=["clip-vit-b16"], stand_in=True, n_train=94, n_test=47)
+    assert "10 to 1,000 in the test split" in found(run, "turtle", stand_in=True).note
+    must = found(run, "must", stand_in=True).note
+    assert "47 in the test split" in must
+    assert "NMI" not in must
+
+
+@pytest.mark.parametrize("n_classes", [5, 10, 102, 1000])
+def test_random_clusters_of_one_image_a_class_score_as_the_note_says(n_classes: int) -> None:
+    draws = np.random.default_rng(0).integers(0, n_classes, (20, n_classes))
+    scores = [normalized_mutual_info(np.arange(n_classes), drawn) for drawn in draws]
+    assert 0.80 <= np.mean(scores) <= 0.96
+    assert {adjusted_rand_index(np.arange(n_classes), drawn) for drawn in draws} == {0.0}
 
 
 def test_two_machines_on_one_page(run: Path, tmp_path: Path) -> None:
