@@ -58,9 +58,10 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from labkit.papers.plan import make_plan
     from labkit.papers.report import sections
-    from labkit.papers.reproduce import reproduce
+    from labkit.papers.reproduce import expect_alone, reproduce
     from labkit.papers.results import FILE, read_rows
 
+    expect_alone()
     out = arguments.out or Path("runs", f"{arguments.paper}-{arguments.profile}")
     plan = make_plan(arguments.paper, out, datasets=arguments.datasets, profile=arguments.profile)
     print(*map(printable, plan.lines()), sep="\n", flush=True)

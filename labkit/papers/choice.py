@@ -44,14 +44,17 @@ def choose(
         seed: of the sample and the folds.
 
     Returns:
-        The sweep, whose `best()` is the chosen run, and "generalization"; "confidence" where no labeling has two
-        clusters of ten scored rows, so that ten folds cannot be made (a stand-in has two images a class).
+        The sweep, whose `best()` is the chosen run, and "generalization"; "confidence" where no labeling of those that
+        found the most clusters has two of ten scored rows, so that ten folds cannot be made (a stand-in has two images
+        a class).
     """
     scores = {
         "generalization": generalization(spaces, turtles, n_scored=n_scored, seed=seed),
         "confidence": np.array([float(turtle.confidence_[0]) for turtle in turtles]),
     }
-    by = "confidence" if np.isnan(scores["generalization"]).all() else "generalization"
+    n_found = np.array([int(turtle.n_found_[0]) for turtle in turtles])
+    full = n_found == n_found.max()  # among which the sweep chooses
+    by = "confidence" if np.isnan(scores["generalization"][full]).all() else "generalization"
     return Sweep(turtles, settings, scores, by), by
 
 

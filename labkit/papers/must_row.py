@@ -7,14 +7,22 @@ the authors' code does by test labels. Both are scored on the test split (Li et 
 from __future__ import annotations
 
 import dataclasses
+import gc
+import logging
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from labkit.devices import is_out_of_memory
 from labkit.errors import FitError
 from labkit.must import MUST, MustConfig
 from labkit.papers.job import Job, digest
 from labkit.papers.protocol import SEED
 from labkit.papers.turtle_row import CLASSIFIED, classified, record_zero_shot
 from labkit.zeroshot.prompts import load_prompts
+
+logger = logging.getLogger(__name__)
 
 
 def reproduce_must_row(job: Job) -> None:
@@ -37,14 +45,37 @@ def reproduce_must_row(job: Job) -> None:
 
 def _must(job: Job, name: str, config: MustConfig) -> Any:
     def fit_and_score() -> tuple[dict[str, float], dict[str, Any]]:
-        prompts = load_prompts(job.manifest)
-        run = [name, dataclasses.asdict(config), job.images_digest, SEED, job.backbones[name].fingerprint]
-        folder = job.fits(f"must-{name}-{digest(run)}")
-        must = MUST(job.backbones[name], prompts, config, random_state=SEED, progress=job.progress)
-        must.fit(job.train.without_labels(), folder=folder)  # resumes from a checkpoint in the folder
+        must, folder = _fit(job, name, config)
         path = folder / "must.safetensors"
         must.save(path)
         chosen = {"epoch": int(must.best_epoch_), "fit": path.relative_to(job.folder).as_posix()}
         return classified(job, must.predict(job.test)), chosen
 
     return fit_and_score
+
+
+def _fit(job: Job, name: str, config: MustConfig) -> tuple[MUST, Path]:
+    """The fit and its folder, in as many micro-batches as the device's memory asks for: the result is the same.
+
+    Raises:
+        FitError: it is not possible, or not even with one image at a time.
+    """
+    prompts, backbone = load_prompts(job.manifest), job.backbones[name]
+    while True:
+        run = [name, dataclasses.asdict(config), job.images_digest, SEED, backbone.fingerprint]
+        folder = job.fits(f"must-{name}-{digest(run)}")
+        must = MUST(backbone, prompts, config, random_state=SEED, progress=job.progress)
+        try:
+            return must.fit(job.train.without_labels(), folder=folder), folder  # resumes from a checkpoint there
+        except FitError as error:
+            full = error.__cause__ is not None and is_out_of_memory(error.__cause__)
+            if not full or config.accumulate >= config.batch_size:
+                raise
+        finer = next(k for k in range(2 * config.accumulate, config.batch_size + 1) if config.batch_size % k == 0)
+        logger.warning(
+            "A batch of %d images in %d micro-batches does not fit into memory: MUST of %s goes on with %d.",
+            *(config.batch_size, config.accumulate, job.manifest.id, finer),
+        )
+        config = config.replace(accumulate=finer)
+        gc.collect()
+        torch.cuda.empty_cache()  # nothing where there is no GPU

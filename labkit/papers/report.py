@@ -79,7 +79,8 @@ class Section:
 
 def sections(rows: pd.DataFrame) -> list[Section]:
     """The tables of all results, from `labkit.papers.results.read_rows`: of each paper and profile, stand-ins last."""
-    profiles = rows["settings"].map(lambda given: str(given.get("profile", "")))
+    rows = _latest(rows)
+    profiles = _profiles(rows)
     found = []
     for stand_in in (False, True):
         for paper in PAPERS:
@@ -87,6 +88,17 @@ def sections(rows: pd.DataFrame) -> list[Section]:
                 own = rows[(rows["paper"] == paper) & (rows["stand_in"] == stand_in) & (profiles == profile)]
                 found.append(_section(paper, profile, stand_in, own))
     return found
+
+
+def _profiles(rows: pd.DataFrame) -> pd.Series:
+    return rows["settings"].map(lambda given: str(given.get("profile", "")))
+
+
+def _latest(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of results that differ in settings alone the last: a profile of an older labkit may have had others."""
+    same = ["paper", "dataset", "stand_in", "split", "method", "metric", "seed"]
+    keys = rows[same].assign(profile=_profiles(rows), spaces=rows["spaces"].map(tuple))
+    return rows[~keys.duplicated(keep="last")]
 
 
 def _in_order(profiles: pd.Series) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from labkit._files import locked_folder, user_path
+from labkit._processes import are_launched
 from labkit.data.manifests import list_manifests
 from labkit.errors import DataError, did_you_mean, quote, shorten, shown
 from labkit.papers.job import Backbones, Job
@@ -63,8 +64,10 @@ def reproduce(
         progress: show progress bars.
 
     Raises:
-        DataError: an argument is none of these, another process works in the folder, or it cannot be written to.
+        DataError: an argument is none of these, a launcher has started more processes than this one, another process
+            works in the folder, or it cannot be written to.
     """
+    expect_alone()
     names, scale, out = chosen_datasets(paper, datasets), pick_scale(profile), user_path(folder)
     shards = None if features is None else user_path(features)
     failed: dict[str, str] = {}
@@ -82,6 +85,16 @@ def reproduce(
         if (out / FILE).exists():
             write_report([out], out / "report.html", tables=out)
     return Reproduced(out, failed)
+
+
+def expect_alone() -> None:
+    """Raise a DataError in one of several processes of a launcher: they would do the same work, in one folder."""
+    if are_launched():
+        raise DataError(
+            "a reproduction runs in one process, and a launcher has started several. Start it without `accelerate "
+            "launch` or torchrun. For several GPUs, start one command on each (CUDA_VISIBLE_DEVICES=0, 1, …), with "
+            "--datasets and an --out of its own; `labkit report` merges them."
+        )
 
 
 def chosen_datasets(paper: str, datasets: Sequence[str] | None) -> list[str]:

@@ -81,3 +81,13 @@ def test_where_ten_folds_cannot_be_made_the_confidence_chooses() -> None:
     assert by == "confidence"
     assert np.isnan(sweep.table["generalization"]).all()
     assert sweep.table.index.tolist() == [1, 0]
+
+
+def test_a_score_that_only_collapsed_labelings_have_chooses_nothing() -> None:
+    few = [space[:: N // 32] for space in spaces()]  # 32 rows: four clusters of eight, or two of sixteen
+    true = np.repeat(np.arange(4), 8)
+    runs = [run(true // 2, n_found=2, confidence=1.0), run(true, confidence=0.3), run(true[::-1], confidence=0.4)]
+    sweep, by = choose(few, runs, [{"outer_lr": value} for value in (1.0, 2.0, 3.0)], n_scored=N, seed=0)
+    assert np.isnan(sweep.table["generalization"].sort_index()).tolist() == [False, True, True]
+    assert by == "confidence"
+    assert sweep.table.index.tolist() == [2, 1, 0]

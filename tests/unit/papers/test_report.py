@@ -143,6 +143,15 @@ def test_two_machines_on_one_page(run: Path, tmp_path: Path) -> None:
     assert cells(section, "dtd")["K-means, ours"] == "40.0"
 
 
+def test_of_other_settings_the_last_count_and_of_seeds_the_mean(run: Path) -> None:
+    """A profile of an older labkit had other settings, under which its results stay in the file."""
+    add(run, 0.8, method="turtle", settings={"profile": "paper", "n_scored": 10_000})
+    assert cells(found(run, "turtle"), "dtd")["TURTLE, ours"] == "80.0"
+    add(run, 0.9, method="turtle", settings={"profile": "paper", "n_scored": 10_000}, seed=43)
+    assert cells(found(run, "turtle"), "dtd")["TURTLE, ours"] == "85.0"
+    assert found(run, "turtle", "pocket").rows  # of another profile nothing is lost
+
+
 def test_markdown_and_csv_hold_the_same_table(run: Path, tmp_path: Path) -> None:
     write_report([run], tmp_path / "page.html", tables=tmp_path)
     text = (tmp_path / "table.md").read_text("utf-8")
