@@ -30,10 +30,15 @@ def is_large(named: Mapping[str, Any]) -> bool:
     return sum(math.prod(shape) for shape in shapes if isinstance(shape, tuple)) > LARGE
 
 
+def sample_size(n: int, n_clusters: int) -> int:
+    """How many of n rows K-means trains on."""
+    return min(n, max(ROWS_PER_CLUSTER * n_clusters, ROWS))
+
+
 def sample_rows(n: int, n_clusters: int, random: np.random.RandomState) -> np.ndarray:
     """Numbers of the rows to train on, in order: of n, those of the sample or all."""
-    m = max(ROWS_PER_CLUSTER * n_clusters, ROWS)
-    return np.arange(n) if n <= m else np.sort(random.choice(n, m, replace=False))
+    m = sample_size(n, n_clusters)
+    return np.arange(n) if n == m else np.sort(random.choice(n, m, replace=False))
 
 
 def principal_directions(rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

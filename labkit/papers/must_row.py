@@ -17,12 +17,15 @@ import torch
 from labkit.devices import is_out_of_memory
 from labkit.errors import FitError
 from labkit.must import MUST, MustConfig
+from labkit.must.checkpoint import CHECKPOINT
 from labkit.papers.job import Job, digest
 from labkit.papers.protocol import SEED
 from labkit.papers.turtle_row import CLASSIFIED, classified, record_zero_shot
 from labkit.zeroshot.prompts import load_prompts
 
 logger = logging.getLogger(__name__)
+
+MODEL = "must.safetensors"
 
 
 def reproduce_must_row(job: Job) -> None:
@@ -41,12 +44,14 @@ def reproduce_must_row(job: Job) -> None:
         if config is not None:
             record_zero_shot(job, name)
             job.record("must", [name], dataclasses.asdict(config), CLASSIFIED, _must(job, name, config))
+            for model in job.fits("").glob(f"must-{name}-*/{MODEL}"):
+                (model.parent / CHECKPOINT).unlink(missing_ok=True)  # four times as large, and done with
 
 
 def _must(job: Job, name: str, config: MustConfig) -> Any:
     def fit_and_score() -> tuple[dict[str, float], dict[str, Any]]:
         must, folder = _fit(job, name, config)
-        path = folder / "must.safetensors"
+        path = folder / MODEL
         must.save(path)
         chosen = {"epoch": int(must.best_epoch_), "fit": path.relative_to(job.folder).as_posix()}
         return classified(job, must.predict(job.test)), chosen

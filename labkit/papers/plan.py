@@ -7,7 +7,7 @@ Nothing is downloaded for it. Hours are estimates: what was measured on this dev
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,9 @@ from labkit.papers.throughput import NETWORKS, Rates, measure, width
 HERE = ("bundled", "here")
 STUDENT_PASSES = 4  # of MUST for one image in one epoch: the teacher's forward; the student's and, twice it, backward
 BYTES = {"float32": 4, "float16": 2}
-Pieces = frozenset[tuple[str, tuple[str, ...]]]  # method and spaces of what is done
+SMALL = (0.0, 0.01)  # of a model that comes with labkit, as in NETWORKS
+Piece = tuple[str, tuple[str, ...]]  # method and spaces
+Pieces = frozenset[Piece]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Work:
         download_gb: of the images where they are to be fetched; None is not known.
         images: in both splits.
         feature_hours, fit_hours: of what is not done yet.
-        disk_gb: of the features that are kept.
+        disk_gb: of what is kept: features, and models that MUST trained, at most.
         done: whether all its rows are there.
     """
 
@@ -83,7 +85,7 @@ class Plan:
 
     def lines(self) -> list[str]:
         """The plan for people: a line a dataset, sums, and where the numbers are from."""
-        header = ["dataset", "images are", "to fetch", "images", "features take", "fits take", "features' size"]
+        header = ["dataset", "images are", "to fetch", "images", "features take", "fits take", "kept"]
         cells = [header, *(_cells(one) for one in self.work), _sums(self.work)]
         widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
         table = ["  ".join(aligned(row, widths, texts=2)).rstrip() for row in cells]
@@ -188,14 +190,18 @@ def _work(
         images=n,
         feature_hours=feature_seconds(left, manifest, rates) / 3600,
         fit_hours=sum(fit_seconds(piece, manifest, scale, rates) for piece in left) / 3600,
-        disk_gb=sum(rows * widths[name] for name, rows in _encoded(left, manifest)) * BYTES[scale.feature_dtype] / 1e9
-        if paper == "turtle"
-        else 0.0,
+        disk_gb=_kept_gb(left, manifest, scale, widths),
         done=not left,
     )
 
 
-def pieces_of(paper: str, manifest: Manifest, scale: Scale) -> list[tuple[str, tuple[str, ...]]]:
+def _kept_gb(pieces: Sequence[Piece], manifest: Manifest, scale: Scale, widths: Mapping[str, int]) -> float:
+    features = sum(rows * widths[name] for name, rows in _encoded(pieces, manifest) if name in widths)
+    models = sum(NETWORKS.get(spaces[0], SMALL)[1] for method, spaces in pieces if method == "must")
+    return features * BYTES[scale.feature_dtype] / 1e9 + models
+
+
+def pieces_of(paper: str, manifest: Manifest, scale: Scale) -> list[Piece]:
     """Method and spaces of all that a dataset's rows have."""
     if paper == "turtle":
         fitted = [(method, scale.spaces) for method in ("k-means", "linear-probe", "turtle")]
@@ -204,7 +210,7 @@ def pieces_of(paper: str, manifest: Manifest, scale: Scale) -> list[tuple[str, t
     return [(method, (name,)) for name in students for method in ("zero-shot", "must")]
 
 
-def _encoded(pieces: Iterable[tuple[str, tuple[str, ...]]], manifest: Manifest) -> list[tuple[str, int]]:
+def _encoded(pieces: Iterable[Piece], manifest: Manifest) -> list[tuple[str, int]]:
     """How many images go through each network for the features of these pieces; MUST trains on images."""
     train, test = (manifest.splits[split].size for split in ("train", "test"))
     rows: dict[str, int] = {}
@@ -214,12 +220,12 @@ def _encoded(pieces: Iterable[tuple[str, tuple[str, ...]]], manifest: Manifest) 
     return list(rows.items())
 
 
-def feature_seconds(pieces: Iterable[tuple[str, tuple[str, ...]]], manifest: Manifest, rates: Rates) -> float:
+def feature_seconds(pieces: Iterable[Piece], manifest: Manifest, rates: Rates) -> float:
     """Of the images that these pieces need, each once through each network."""
     return sum(rows * rates.image[name] for name, rows in _encoded(pieces, manifest))
 
 
-def fit_seconds(piece: tuple[str, tuple[str, ...]], manifest: Manifest, scale: Scale, rates: Rates) -> float:
+def fit_seconds(piece: Piece, manifest: Manifest, scale: Scale, rates: Rates) -> float:
     """Of one piece, once its features are there."""
     method, spaces = piece
     n, n_classes = manifest.splits["train"].size, manifest.n_classes
@@ -233,7 +239,7 @@ def fit_seconds(piece: tuple[str, tuple[str, ...]], manifest: Manifest, scale: S
         return passes * rates.image[spaces[0]]
     if method == "linear-probe":
         return rates.probe_seconds(n, n_classes)
-    return rates.k_means * n * n_classes if method == "k-means" else 0.0
+    return rates.k_means_seconds(n, n_classes) if method == "k-means" else 0.0
 
 
 def _cells(work: Work) -> list[str]:

@@ -74,6 +74,10 @@ class Rates:
     width: int = 0
     product: float = 0.0
 
+    def k_means_seconds(self, n: int, n_classes: int) -> float:
+        """Of K-means on n rows, of which it takes a sample where they are many."""
+        return self.k_means * n_classes * (large.sample_size(n, n_classes) if n * self.width > large.LARGE else n)
+
     def probe_seconds(self, n: int, n_classes: int) -> float:
         """Of a linear probe on n rows; a rough estimate where it is fitted in blocks, from its operations."""
         numbers = n * self.width
