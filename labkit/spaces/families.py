@@ -83,7 +83,7 @@ def timm_model(
             own = model.state_dict()
             model.load_state_dict(dict(zip(own, state.values(), strict=True)))  # same tensors and order, other names
         if state is not None or settings.pooling is not None:
-            model.reset_classifier(0, *([] if settings.pooling is None else [settings.pooling]))  # 1.0.12 takes no None
+            model.reset_classifier(0, *([] if settings.pooling is None else [settings.pooling]))  # older timm: no None
         if dinov2 and size is not None:
             resize_dinov2(model, size)
     data = resolve_data_config({} if size is None else {"img_size": size, "crop_pct": 1.0}, model=model)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.fft
+import torch
 from PIL import Image, ImageFilter
 from scipy.ndimage import convolve
 
@@ -256,7 +257,7 @@ def test_a_part_with_a_digest_but_without_sense_is_passed_over(
     root = folder_of(tmp_path / "photos", 3)
     first = content(read_folder(root, backbones))
     (path,) = own_cache.rglob("*.safetensors")
-    write_saved(path.with_name("odd.safetensors"), kept.KIND, {"read": 3}, {})
+    write_saved(path.with_name("odd.safetensors"), kept.KIND, {"read": 3}, {"x": torch.zeros(1)})
     assert content(read_folder(root, backbones)) == first
     assert "no part of a reading" in caplog.text
 
