@@ -104,10 +104,7 @@ class Job:
         if self._shards is None:
             return extract_features(backbone, self.manifest, split=split, dtype=dtype, progress=progress)
         images = self.train if split == "train" else self.test
-        folder = self._shards / folder_of(self.manifest) / shards_of(split, backbone)
-        begun = read_header(folder)  # perhaps by others, in shards of their size
-        shard = SHARD if begun is None else begun.shard
-        return extract_shards(backbone, images.without_labels(), folder, dtype=dtype, shard=shard, progress=progress)
+        return into_shards(images, backbone, self._shards, self.manifest, split, self.scale, progress=progress)
 
     @functools.cached_property
     def images_digest(self) -> str:
@@ -180,9 +177,27 @@ def folder_of(manifest: Manifest) -> str:
     return f"{manifest.id} (stand-in)" if is_stand_in(manifest) else manifest.id
 
 
-def shards_of(split: str, backbone: Backbone) -> str:
-    """The name of a folder for the features of a split."""
-    return f"{split}-{backbone.name.replace('/', '_').replace(':', '_')}"
+def into_shards(
+    images: ImageDataset,
+    backbone: Backbone,
+    features: Path,
+    manifest: Manifest,
+    split: str,
+    scale: Scale,
+    *,
+    shard: int | None = None,
+    progress: bool = False,
+) -> ShardedFeatures:
+    """Features of a split, in a folder below `features`; in shards of the size that others have begun with, or given.
+
+    Raises:
+        DataError: as of `extract_shards`.
+    """
+    folder = features / folder_of(manifest) / f"{split}-{backbone.name.replace('/', '_').replace(':', '_')}"
+    begun = read_header(folder)
+    rows = shard or (SHARD if begun is None else begun.shard)
+    unlabeled = images.without_labels()
+    return extract_shards(backbone, unlabeled, folder, dtype=scale.feature_dtype, shard=rows, progress=progress)
 
 
 def extract_for(
@@ -206,11 +221,10 @@ def extract_for(
     backbones = Backbones(scale, device)
     done = []
     for split, names in (("train", scale.spaces), ("test", dict.fromkeys((*scale.spaces, scale.image_text)))):
-        images = load_dataset(manifest, split).without_labels()
-        for backbone in (backbones[name] for name in names):
-            folder = features / folder_of(manifest) / shards_of(split, backbone)
-            dtype = scale.feature_dtype
-            done.append(extract_shards(backbone, images, folder, dtype=dtype, shard=shard, progress=progress))
+        images = load_dataset(manifest, split)
+        for name in names:
+            given = (images, backbones[name], features, manifest, split, scale)
+            done.append(into_shards(*given, shard=shard, progress=progress))
     return done
 
 
