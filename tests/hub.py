@@ -40,14 +40,13 @@ def put_space(hub: Path, space: Space) -> int:
     if space.library == "timm":
         with torch.device("meta"):
             shapes = timm.create_model(space.model).state_dict()
-        put_into_cache(hub, f"timm/{space.model}", "model.safetensors", random_like(shapes))
+        put_into_cache(hub, space.repo, "model.safetensors", random_like(shapes))
         return sum(tensor.numel() for tensor in shapes.values())
-    repo = open_clip.get_pretrained_cfg(space.model, space.pretrained)["hf_hub"].rstrip("/")
     config = open_clip.get_model_config(space.model)
     kind = open_clip.CustomTextCLIP if "timm_model_name" in config["vision_cfg"] else open_clip.CLIP
     with torch.device("meta"):
         shapes = kind(**{key: value for key, value in config.items() if key != "custom_text"}).state_dict()
-    put_into_cache(hub, repo, "open_clip_model.safetensors", random_like(shapes))
+    put_into_cache(hub, space.repo, "open_clip_model.safetensors", random_like(shapes))
     return sum(tensor.numel() for tensor in shapes.values())
 
 

@@ -22,6 +22,8 @@ from labkit.papers.report import aligned
 from labkit.papers.reproduce import chosen_datasets
 from labkit.papers.results import FILE, read_rows
 from labkit.papers.throughput import NETWORKS, Rates, measure, width
+from labkit.spaces.papers import SPACES
+from labkit.spaces.weights import is_in_cache
 
 HERE = ("bundled", "here")
 STUDENT_PASSES = 4  # of MUST for one image in one epoch: the teacher's forward; the student's and, twice it, backward
@@ -69,15 +71,16 @@ class Plan:
     scale: Scale
     work: Sequence[Work]
     rates: Rates
+    networks: Sequence[str] = ()  # which the hub's cache does not have
 
     @property
     def weights_gb(self) -> float:
-        """Gigabytes of networks from the hub, where its cache has none of them."""
-        return sum(NETWORKS[name][1] for name in sorted(self.rates.counted))
+        """Gigabytes of networks that are to be fetched."""
+        return sum(NETWORKS[name][1] for name in self.networks)
 
     @property
     def downloads(self) -> bool:
-        """Whether anything is to be fetched: images, or networks that may not be in the hub's cache."""
+        """Whether anything is to be fetched: images or networks."""
         fetched = [
             one for one in self.work if one.state not in (*HERE, "unusable") and not one.by_hand and not one.done
         ]
@@ -124,9 +127,8 @@ class Plan:
         if self.paper == "turtle":
             steps = self.scale.turtle["n_outer_steps"]
             notes.append(f"TURTLE: {len(self.scale.runs())} fits of {steps:,} outer steps for each dataset.")
-        if self.weights_gb:
-            names = ", ".join(sorted(rates.counted))
-            notes.append(f"Networks from the hub, once, where its cache lacks them: {names}, {self.weights_gb:.1f} GB.")
+        if self.networks:
+            notes.append(f"Networks from the hub, once: {', '.join(self.networks)}, {self.weights_gb:.1f} GB.")
         return notes
 
 
@@ -147,7 +149,8 @@ def make_plan(
     rates = measure(paper, scale, backbones)
     widths = {name: width(name, backbones) for name in {*scale.spaces, scale.image_text}} if paper == "turtle" else {}
     done = _done(user_path(folder), paper, scale)
-    return Plan(paper, scale, [_work(paper, name, scale, rates, widths, done) for name in names], rates)
+    networks = [name for name in sorted(rates.counted) if not is_in_cache(SPACES[name].repo)]
+    return Plan(paper, scale, [_work(paper, name, scale, rates, widths, done) for name in names], rates, networks)
 
 
 def _done(folder: Path, paper: str, scale: Scale) -> dict[tuple[str, bool], Pieces]:

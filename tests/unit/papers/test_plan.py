@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from huggingface_hub import constants
 
 from labkit.data import presence as presences
 from labkit.errors import DataError
@@ -15,7 +17,9 @@ from labkit.papers.plan import Plan, Work, make_plan
 from labkit.papers.protocol import SCALES, pick_scale
 from labkit.papers.reproduce import reproduce
 from labkit.papers.throughput import NETWORKS, Rates, measure
+from labkit.spaces.papers import SPACES
 from tests import tiny
+from tests.hub import put_into_cache
 from tests.unit.papers import small
 
 RATES = Rates(
@@ -175,11 +179,28 @@ def test_networks_from_the_hub_are_counted_and_not_loaded(
     assert min(rates.k_means, rates.probe, rates.product) > 0
     assert rates.width == 768 + 1536
     plan = Plan("turtle", SCALES["paper"], [Work("dtd", "here", "")], rates)
-    assert plan.weights_gb == pytest.approx(1.71 + 4.54)
-    assert plan.downloads  # of networks, which may not be in the hub's cache
-    assert not Plan("turtle", SCALES["paper"], [Work("dtd", "here", "", done=True)], rates).downloads
-    assert any("clip-vit-l14, dinov2-vit-g14, 6.2 GB" in line for line in plan.lines())
     assert any("18 fits of 6,000 outer steps" in line for line in plan.lines())
+
+
+def test_networks_are_fetched_where_the_hubs_cache_lacks_them(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a job on a machine without network would have to agree to a download."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    rates = Rates("cpu", {"clip-vit-l14": 1.0, "dinov2-vit-g14": 1.0}, frozenset(SCALES["paper"].spaces), product=1.0)
+    monkeypatch.setattr(module, "measure", lambda *_: rates)
+
+    def plan() -> Plan:
+        return make_plan("turtle", tmp_path / "out", datasets=["colors"], profile="paper")
+
+    assert plan().weights_gb == pytest.approx(1.71 + 4.54)
+    assert plan().downloads
+    assert any("hub, once: clip-vit-l14, dinov2-vit-g14, 6.2 GB" in line for line in plan().lines())
+    put_into_cache(tmp_path / "hub", SPACES["clip-vit-l14"].repo, "open_clip_model.safetensors", {"x": torch.zeros(1)})
+    assert plan().networks == ["dinov2-vit-g14"]
+    put_into_cache(tmp_path / "hub", "timm/vit_giant_patch14_dinov2.lvd142m", "model.safetensors", {"x": torch.ones(1)})
+    assert not plan().downloads
+    assert not any("hub" in line for line in plan().lines())
 
 
 def test_bundled_networks_are_run(datasets: Path) -> None:
