@@ -6,7 +6,10 @@ import atexit
 import functools
 import os
 
-import torch.distributed as dist
+
+def is_first() -> bool:
+    """Whether this is the first process of a run, which speaks for all."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def are_launched() -> bool:
@@ -16,15 +19,18 @@ def are_launched() -> bool:
 
 @functools.cache
 def close_at_exit() -> None:
-    """Destroy the process group when Python exits, if it is still there.
+    """Destroy the process group when Python exits, if it is still there and one of Gloo.
 
     Gloo's threads hold tensors of the last exchange. Where one lets go of them while the interpreter shuts down, the
     process aborts with "terminate called without an active exception", about once in six exits, and its launcher takes
-    that for a failure. Destroying the group waits for these threads.
+    that for a failure. Destroying the group waits for these threads. NCCL has none of them, and there a process that
+    destroys waits for all others: after an error of one of them, for ever.
     """
     atexit.register(_close)
 
 
 def _close() -> None:
-    if dist.is_available() and dist.is_initialized():
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()

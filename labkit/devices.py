@@ -102,26 +102,23 @@ def exact_products() -> Iterator[None]:
     Where `torch.set_float32_matmul_precision` allows it, a GPU takes them in TF32 and some CPUs in bfloat16, of three
     digits.
     """
-    backends: list[Any] = [torch.backends.cuda, torch.backends.mkldnn]
-    try:
-        allowed = torch.get_float32_matmul_precision()
-    except RuntimeError:  # set for each backend by itself, which PyTorch 2.9 does not let mix
-        before = [backend.matmul.fp32_precision for backend in backends]
-        for backend in backends:
-            backend.matmul.fp32_precision = "ieee"
+    matmuls: list[Any] = [backend.matmul for backend in (torch.backends.cuda, torch.backends.mkldnn)]
+    if all(hasattr(matmul, "fp32_precision") for matmul in matmuls):  # from PyTorch 2.9 on, each by itself
+        before = [matmul.fp32_precision for matmul in matmuls]
+        for matmul in matmuls:
+            matmul.fp32_precision = "ieee"
         try:
             yield
         finally:
-            for backend, precision in zip(backends, before, strict=True):
-                backend.matmul.fp32_precision = precision
+            for matmul, precision in zip(matmuls, before, strict=True):
+                matmul.fp32_precision = precision
         return
-    if allowed != "highest":
-        torch.set_float32_matmul_precision("highest")
+    allowed = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        if allowed != "highest":
-            torch.set_float32_matmul_precision(allowed)
+        torch.set_float32_matmul_precision(allowed)
 
 
 def cpu_has_bf16() -> bool:

@@ -67,7 +67,7 @@ def reason(error: BaseException) -> str:
             break
         inner = wrapped[0]
     text = re.sub(r"^(<[^>]*>|HTTPS?Connection(Pool)?\([^)]*\)): ", "", " ".join(str(inner).split()))
-    return shorten(f"{type(error).__name__}: {text}", 300)
+    return shorten(f"{type(error).__name__}: {text}" if text else type(error).__name__, 300)
 
 
 def nearest(given: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -79,14 +79,14 @@ def nearest(given: str, known: Iterable[str], *, most: int = 1, cutoff: float = 
     return [by_lower[name] for name in difflib.get_close_matches(given.lower(), by_lower, n=most, cutoff=cutoff)]
 
 
-def question(names: Sequence[str]) -> str:
+def suggestion(names: Sequence[str]) -> str:
     """The end of a message about a name that is none: " Did you mean a or b?"; "" without names."""
     return f" Did you mean {' or '.join(names)}?" if names else ""
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:
     """The nearest of the known names as a question, " Did you mean 'a'?"; "" where none is near."""
-    return question([repr(name) for name in nearest(given, known)])
+    return suggestion([repr(name) for name in nearest(given, known)])
 
 
 def printable(text: str) -> str:

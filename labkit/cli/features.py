@@ -6,9 +6,10 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
+from labkit._processes import is_first
 from labkit.cli import options
 from labkit.cli.parser import Parser, examples
-from labkit.errors import DataError, printable, shown
+from labkit.errors import DataError, did_you_mean, printable, shown
 
 if TYPE_CHECKING:
     from labkit.spaces.shards import ShardedFeatures
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
             f"--out is {shown(arguments.out)}, which lies in {shown(arguments.data)}, the folder of the images, where "
             "nothing is changed. Choose another place."
         )
-    first = int(os.environ.get("RANK", "0")) == 0  # of several processes, which accelerate numbers, one speaks
+    first = is_first()
     if arguments.profile is None:
         images = load_dataset(arguments.data, arguments.split or "train").without_labels()
         backbone = load_backbone(arguments.backbone, device=own_device())
@@ -83,8 +84,10 @@ def _all_of_profile(arguments: argparse.Namespace, progress: bool) -> list[Shard
 
     if arguments.split or arguments.dtype:
         raise DataError("--profile decides on splits and dtype. Leave out --split and --dtype.")
-    if arguments.data not in list_manifests():
-        raise DataError(f"--profile is for datasets. Expected one of {', '.join(list_manifests())}.")
+    known = list_manifests()
+    if arguments.data not in known:
+        near = did_you_mean(arguments.data, known)
+        raise DataError(f"--profile is for datasets.{near} Expected one of {', '.join(known)}.")
     scale = pick_scale(arguments.profile)
     return extract_for(
         arguments.data, scale, arguments.out, device=own_device(), shard=arguments.shard, progress=progress

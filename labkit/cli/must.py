@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
+from labkit._processes import is_first
 from labkit.cli import options
 from labkit.cli.parser import Parser, Several, examples
 
@@ -90,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         words=words,
         words_file=file,
     )
-    if int(os.environ.get("RANK", "0")) == 0:  # of several processes, which accelerate numbers, one speaks
+    if is_first():
         print(*planned.settings, sep="\n", flush=True)
         if planned.warning:
             print(f"labkit: warning: {planned.warning}", file=sys.stderr, flush=True)

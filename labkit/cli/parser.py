@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from labkit.errors import nearest, printable, question, quote
+from labkit.errors import nearest, printable, quote, suggestion
 
 WIDTH = 80  # of a description, which argparse leaves as it is so that examples keep their lines
 
@@ -64,7 +64,7 @@ class Parser(argparse.ArgumentParser):
             return
         command = self.commands.get(given[position])
         if command is None:
-            near = question(nearest(given[position], self.commands))
+            near = suggestion(nearest(given[position], self.commands))
             known = "" if near else f" Expected one of {', '.join(self.commands)}"
             self.error(f"there is no command {quote(given[position])}.{near}{known}")
         command._expect_known(given[position + 1 :])
@@ -78,7 +78,7 @@ class Parser(argparse.ArgumentParser):
                 continue
             long = f"--{name.lstrip('-')}"
             starts = [option for option in self.options if option.startswith(long)]
-            self.error(f"{name} is no option here.{question(starts[:1] or nearest(long, self.options))}")
+            self.error(f"{name} is no option here.{suggestion(starts[:1] or nearest(long, self.options))}")
 
 
 class Several(argparse.Action):

@@ -50,8 +50,8 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask before downloads")
     parser.set_defaults(
         run=run,
-        when_stopped="What is finished is kept in the output folder, and features in the cache: the same command goes "
-        "on from there, also on another machine that the folder is copied to.",
+        when_stopped="What is finished is kept in the output folder, features in the cache or where --features says: "
+        "the same command goes on from there, also on another machine that the folder is copied to.",
     )
 
 

@@ -48,7 +48,7 @@ def presence(manifest: Manifest) -> Presence:
         return Presence("not here", str(error))
 
 
-def lacking(manifest: Manifest) -> str:
+def missing_library(manifest: Manifest) -> str:
     """The library of labkit[papers] that its images are read with, where that is not installed; else ""."""
     layout = getattr(manifest.source, "layout", None)
     by_layout = {"videos": "av", "hdf5": "h5py"}.get(getattr(layout, "kind", ""), "")

@@ -261,7 +261,7 @@ class LinearProbe(ClassifierMixin, _OnSpaces):
             return self._fit_in_blocks(named, spaces, self._read_labels(y, len(spaces[0])))
         arrays = read_spaces(X)
         labels = self._read_labels(y, len(arrays[0]))
-        if probe.is_much(sum(array.size for array in arrays), len(np.unique(labels))):
+        if probe.pays_in_blocks(sum(array.size for array in arrays), len(np.unique(labels))):
             return self._fit_in_blocks(named, as_spaces(named), labels)
         joined = self._joined(X, arrays, tuple(map(exponent_of, arrays)))
         pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=self.inverse_penalty, max_iter=2000, tol=1e-3))

@@ -51,7 +51,7 @@ LEAST_ROWS = 1024  # of a block at least, or adding up the gradients of blocks t
 SHARE = 0.5  # of a GPU's free memory that features may take
 
 
-def is_much(n_numbers: int, n_classes: int) -> bool:
+def pays_in_blocks(n_numbers: int, n_classes: int) -> bool:
     """Whether a gradient over so many numbers and classes takes so long that blocks pay, in memory too."""
     return n_numbers * n_classes > MUCH
 

@@ -270,9 +270,11 @@ class MUST(BaseEstimator, ClassifierMixin):
     def _identity(
         self, backbone: Backbone, config: MustConfig, images: ImageDataset, labeling: np.ndarray | None
     ) -> dict[str, Any]:
-        """What a run must share with a checkpoint to resume from it."""
+        """What a run must share with a checkpoint to resume from it; not the number of micro-batches."""
+        settings = dataclasses.asdict(config)
+        del settings["accumulate"]
         return {
-            **dataclasses.asdict(config),
+            **settings,
             "backbone": backbone.fingerprint,
             "classes": list(self.prompts.classes),
             "prompts": [self.prompts.texts(i) for i in range(len(self.prompts.classes))],

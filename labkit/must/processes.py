@@ -56,10 +56,12 @@ def whole_batches(config: MustConfig, n: int, processes: int) -> MustConfig:
     if config.batch_size <= n and config.batch_size % parts == 0:
         return config
     if n < parts:
-        raise FitError(f"{n} images cannot be shared among {processes} processes in {config.accumulate} parts each.")
+        raise FitError(
+            f"{n} images cannot be shared among {processes} processes in {config.accumulate} micro-batches each."
+        )
     size = min(config.batch_size, n) // parts * parts
     logger.warning(
-        "A batch holds %d images instead of %d: no more than there are, as many for each process and part.",
+        "A batch holds %d images instead of %d: no more than there are, as many for each process and micro-batch.",
         size,
         config.batch_size,
     )

@@ -108,13 +108,16 @@ class Job:
 
     @functools.cached_property
     def images_digest(self) -> str:
-        """Of the images of the train split: the same on another machine, where files have other times."""
+        """Of the images of the train split, as `ImageDataset.contents` tells them from others: the same on another
+        machine, where files have other times.
+        """
         return self.train.contents
 
     def features_digest(self, names: Sequence[str]) -> str:
-        """Of what the train features follow from: images, weights and preprocessing, and their dtype."""
-        fingerprints = [self.backbones[name].fingerprint for name in names]
-        return digest([self.images_digest, self.scale.feature_dtype, *fingerprints])
+        """Of what the train features follow from: images, weights, preprocessing and dtypes."""
+        networks = [self.backbones[name] for name in names]
+        forward = [(network.fingerprint, str(network.dtype)) for network in networks]
+        return digest([self.images_digest, self.scale.feature_dtype, *forward])
 
     def fits(self, name: str) -> Path:
         """The folder for saved fits of this dataset, and a name in it."""

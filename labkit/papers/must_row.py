@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from labkit.devices import is_out_of_memory
-from labkit.errors import FitError
+from labkit.errors import CheckpointError, FitError
 from labkit.must import MUST, MustConfig
 from labkit.must.checkpoint import CHECKPOINT
 from labkit.papers.job import Job, digest
@@ -51,27 +51,34 @@ def reproduce_must_row(job: Job) -> None:
 def _must(job: Job, name: str, config: MustConfig) -> Any:
     def fit_and_score() -> tuple[dict[str, float], dict[str, Any]]:
         must, folder = _fit(job, name, config)
-        path = folder / MODEL
-        must.save(path)
-        chosen = {"epoch": int(must.best_epoch_), "fit": path.relative_to(job.folder).as_posix()}
+        fit = (folder / MODEL).relative_to(job.folder).as_posix()
+        chosen = {"epoch": int(must.best_epoch_), "fit": fit}
         return classified(job, must.predict(job.test)), chosen
 
     return fit_and_score
 
 
 def _fit(job: Job, name: str, config: MustConfig) -> tuple[MUST, Path]:
-    """The fit and its folder, in as many micro-batches as the device's memory asks for: the result is the same.
+    """The fit and its folder: from its file where it is there, else in as many micro-batches as memory asks for, which
+    changes no gradient.
 
     Raises:
         FitError: it is not possible, or not even with one image at a time.
     """
     prompts, backbone = load_prompts(job.manifest), job.backbones[name]
+    settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "accumulate"}
+    folder = job.fits(f"must-{name}-{digest([name, settings, job.images_digest, SEED, backbone.fingerprint])}")
+    if (folder / MODEL).exists():
+        try:
+            return MUST.load(folder / MODEL, backbone=backbone), folder
+        except CheckpointError as error:
+            logger.warning("%s It is fitted again.", error)
     while True:
-        run = [name, dataclasses.asdict(config), job.images_digest, SEED, backbone.fingerprint]
-        folder = job.fits(f"must-{name}-{digest(run)}")
         must = MUST(backbone, prompts, config, random_state=SEED, progress=job.progress)
         try:
-            return must.fit(job.train.without_labels(), folder=folder), folder  # resumes from a checkpoint there
+            must.fit(job.train.without_labels(), folder=folder)  # resumes from a checkpoint there
+            must.save(folder / MODEL)
+            return must, folder
         except FitError as error:
             full = error.__cause__ is not None and is_out_of_memory(error.__cause__)
             if not full or config.accumulate >= config.batch_size:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from labkit._files import user_path
 from labkit.data.manifests import load_manifest
-from labkit.data.presence import lacking, presence
+from labkit.data.presence import missing_library, presence
 from labkit.data.schema import Manifest
 from labkit.errors import LabkitError, shorten
 from labkit.papers.job import Backbones, expect_splits, is_stand_in
@@ -28,7 +28,7 @@ from labkit.spaces.weights import is_in_cache
 HERE = ("bundled", "here")
 STUDENT_PASSES = 4  # of MUST for one image in one epoch: the teacher's forward; the student's and, twice it, backward
 BYTES = {"float32": 4, "float16": 2}
-SMALL = (0.0, 0.01)  # of a model that comes with labkit, as in NETWORKS
+BUNDLED_GB = 0.01  # of a model that comes with labkit
 Piece = tuple[str, tuple[str, ...]]  # method and spaces
 Pieces = frozenset[Piece]
 
@@ -45,7 +45,7 @@ class Work:
         lacks: a library that they are read with and that is not installed; "" for none.
         download_gb: of the images where they are to be fetched; None is not known.
         images: in both splits.
-        feature_hours, fit_hours: of what is not done yet.
+        feature_hours, fit_hours: of results that are not there yet, as if no features were.
         disk_gb: of what is kept: features, and models that MUST trained, at most.
         done: whether all its rows are there.
     """
@@ -147,10 +147,11 @@ def make_plan(
     names, scale = chosen_datasets(paper, datasets), pick_scale(profile)
     backbones = Backbones(scale)
     rates = measure(paper, scale, backbones)
-    widths = {name: width(name, backbones) for name in {*scale.spaces, scale.image_text}} if paper == "turtle" else {}
+    networks = {*scale.spaces, scale.image_text} if paper == "turtle" else set(scale.students)
+    widths = {name: width(name, backbones) for name in networks}
     done = _done(user_path(folder), paper, scale)
-    networks = [name for name in sorted(rates.counted) if not is_in_cache(SPACES[name].repo)]
-    return Plan(paper, scale, [_work(paper, name, scale, rates, widths, done) for name in names], rates, networks)
+    absent = [name for name in sorted(rates.counted) if not is_in_cache(SPACES[name].repo)]
+    return Plan(paper, scale, [_work(paper, name, scale, rates, widths, done) for name in names], rates, absent)
 
 
 def _done(folder: Path, paper: str, scale: Scale) -> dict[tuple[str, bool], Pieces]:
@@ -188,7 +189,7 @@ def _work(
         found.state,
         found.why,
         by_hand=manifest.source.kind in ("manual", "folder"),
-        lacks=lacking(manifest),
+        lacks=missing_library(manifest),
         download_gb=0.0 if not left else fetched,
         images=n,
         feature_hours=feature_seconds(left, manifest, rates) / 3600,
@@ -198,9 +199,13 @@ def _work(
     )
 
 
+def _weights_gb(name: str) -> float:
+    return NETWORKS[name][1] if name in NETWORKS else BUNDLED_GB
+
+
 def _kept_gb(pieces: Sequence[Piece], manifest: Manifest, scale: Scale, widths: Mapping[str, int]) -> float:
-    features = sum(rows * widths[name] for name, rows in _encoded(pieces, manifest) if name in widths)
-    models = sum(NETWORKS.get(spaces[0], SMALL)[1] for method, spaces in pieces if method == "must")
+    features = sum(rows * widths[name] for name, rows in _encoded(pieces, manifest))
+    models = sum(_weights_gb(spaces[0]) for method, spaces in pieces if method == "must")
     return features * BYTES[scale.feature_dtype] / 1e9 + models
 
 

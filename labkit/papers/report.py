@@ -95,7 +95,8 @@ def _profiles(rows: pd.DataFrame) -> pd.Series:
 
 
 def _latest(rows: pd.DataFrame) -> pd.DataFrame:
-    """Of results that differ in settings alone the last: a profile of an older labkit may have had others."""
+    """Of results that differ in settings alone the newest: a profile of an older labkit may have had others."""
+    rows = rows.sort_values("date", kind="stable")
     same = ["paper", "dataset", "stand_in", "split", "method", "metric", "seed"]
     keys = rows[same].assign(profile=_profiles(rows), spaces=rows["spaces"].map(tuple))
     return rows[~keys.duplicated(keep="last")]

@@ -19,7 +19,7 @@ from labkit.devices import exact_products, pick_device
 from labkit.errors import CollapseWarning
 from labkit.evaluation import large
 from labkit.evaluation.baselines import KMeans, LinearProbe
-from labkit.evaluation.probe import is_much
+from labkit.evaluation.probe import pays_in_blocks
 from labkit.papers.job import Backbones
 from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.spaces.features import encode_images
@@ -40,7 +40,7 @@ NETWORKS: Mapping[str, tuple[float, float]] = {
     "dinov2-vit-g14": (598.8, 4.54),
     "dinov2-vit-b14": (46.3, 0.34),
 }
-REACHED = 0.4  # of the rate of large matrix products, in a whole network; in a linear probe of 100 classes it is more
+REACHED = 0.4  # of the rate of large matrix products, in a whole network
 # Of a linear probe in blocks. On CLIP's features of four datasets (10 to 100 classes) fits took 11 to 28 gradients, and
 # 30 to 56 to a tenth of the tolerance, which is that of 1000 classes.
 GRADIENTS = 50
@@ -81,9 +81,8 @@ class Rates:
     def probe_seconds(self, n: int, n_classes: int) -> float:
         """Of a linear probe on n rows; a rough estimate where it is fitted in blocks, from its operations."""
         numbers = n * self.width
-        if numbers > large.LARGE or is_much(numbers, n_classes):
-            operations = GRADIENTS * 4 * numbers * (n_classes + READING)
-            return operations / (REACHED * self.product)
+        if numbers > large.LARGE or pays_in_blocks(numbers, n_classes):
+            return GRADIENTS * 4 * numbers * (n_classes + READING) / self.product
         return self.probe * n * n_classes
 
 

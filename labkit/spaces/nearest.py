@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from labkit.errors import nearest, question
+from labkit.errors import nearest, suggestion
 
 MOST = 3  # suggestions
 
@@ -21,14 +21,14 @@ def ask_which(given: str, known: Iterable[str]) -> str:
 
     kind, _, rest = given.partition(":")
     if kind == "open_clip" and rest:
-        return question(_pretrained(rest.partition("/")[0])[:MOST])
+        return suggestion(_pretrained(rest.partition("/")[0])[:MOST])
     wanted = (rest if kind == "timm" and rest else given).lower()
     ours = {name.lower(): name for name in known}
     if wanted.replace("_", "-") in ours:
-        return question([ours[wanted.replace("_", "-")]])
+        return suggestion([ours[wanted.replace("_", "-")]])
     of_timm = {name: f"timm:{name}" for tag in timm.list_models(pretrained=True) for name in [tag.partition(".")[0]]}
     if wanted.partition(".")[0] in of_timm:
-        return question([f"timm:{wanted}"])
+        return suggestion([f"timm:{wanted}"])
     if kind != "timm":
         found = nearest(wanted, ours.values(), most=MOST, cutoff=0.7)
         found = found or [ours[name] for name in ours if wanted and name.startswith(wanted)]
@@ -36,8 +36,8 @@ def ask_which(given: str, known: Iterable[str]) -> str:
         if wanted in models:
             found = _pretrained(models[wanted])[:1] + found
         if found:
-            return question(found[:MOST])
-    return question([of_timm[name] for name in nearest(wanted, of_timm, most=MOST, cutoff=0.75)])
+            return suggestion(found[:MOST])
+    return suggestion([of_timm[name] for name in nearest(wanted, of_timm, most=MOST, cutoff=0.75)])
 
 
 def _pretrained(model: str) -> list[str]:

@@ -127,7 +127,7 @@ class ShardWork:
                 yield from parts_of(self.layout.range(i))
 
     def images_of(self, i: int) -> str:
-        """The digest of the images of shard i: all pixels, or of files path, size, time and a sample of the content."""
+        """The digest of the images of shard i: all pixels, or of files path, size and a sample of the content."""
         rows, dataset = self.layout.range(i), self._dataset
         part, decode = slice(rows.start, rows.stop), dataset.decode
         if dataset.files is None and decode is not None:
@@ -140,7 +140,7 @@ class ShardWork:
             decode=decode,
             root=self._root,
             origin=dataset.origin,
-        ).identity
+        ).contents
 
     def _path(self, i: int) -> Path:
         return shard_path(self.folder, self.layout, i)
@@ -193,9 +193,9 @@ def _sample_digests(dataset: ImageDataset, root: Path | None) -> list[str]:
     if dataset.array is not None:
         contents = [dataset.array[i].tobytes() for i in some]
     elif dataset.files is not None and root is not None:
-        contents = [file_identity(dataset.files[i], root) for i in some]
+        contents = [file_identity(dataset.files[i], root, time=False) for i in some]
     else:
-        contents = [dataset.identity.encode()]  # of their origin, and of a sample
+        contents = [dataset.contents.encode()]  # of their origin, and of a sample
     return [hashlib.sha256(content).hexdigest()[:16] for content in contents]
 
 

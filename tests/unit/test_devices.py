@@ -92,11 +92,13 @@ def test_autocast_is_pytorchs_for_low_precision_only() -> None:
 
 def test_products_are_exact_whatever_is_allowed_and_then_as_before() -> None:
     before = torch.get_float32_matmul_precision()
+    x = torch.randn(300, 300, generator=torch.Generator().manual_seed(0))
+    exact = x.double() @ x.double()
     try:
         for allowed in ("medium", "high", "highest"):
             torch.set_float32_matmul_precision(allowed)
             with contextlib.suppress(KeyError), exact_products():
-                assert torch.get_float32_matmul_precision() == "highest"
+                torch.testing.assert_close((x @ x).double(), exact, atol=1e-3, rtol=0)  # 0.1 in bfloat16
                 raise KeyError
             assert torch.get_float32_matmul_precision() == allowed
     finally:
@@ -116,6 +118,22 @@ def test_products_are_exact_where_a_backend_was_told_otherwise_by_itself() -> No
         assert [backend.fp32_precision for backend in backends] == ["tf32", "tf32"]
     finally:
         for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="is new in PyTorch 2.9")
+def test_what_was_allowed_for_all_and_for_one_backend_is_as_before() -> None:
+    backends = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]
+    before = torch.get_float32_matmul_precision(), *(backend.fp32_precision for backend in backends)
+    try:
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cuda.matmul.fp32_precision = "ieee"
+        with exact_products():
+            assert [backend.fp32_precision for backend in backends] == ["ieee", "ieee"]
+        assert [backend.fp32_precision for backend in backends] == ["ieee", "tf32"]
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        for backend, precision in zip(backends, before[1:], strict=True):
             backend.fp32_precision = precision
 
 

@@ -43,11 +43,11 @@ from labkit.errors import (
     ManifestError,
     did_you_mean,
     nearest,
-    question,
     quote,
     reason,
     shorten,
     shown,
+    suggestion,
 )
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="pipes, links, odd bytes and memory as Linux has them")
@@ -111,9 +111,9 @@ def test_the_nearest_of_known_names() -> None:
     assert nearest("Cifar_100", known) == ["CIFAR100"]
     assert nearest("Cifar_100", known, most=3, cutoff=0.95) == []
     assert nearest("", known) == nearest("x", []) == []
-    assert question(["a", "b"]) == " Did you mean a or b?"
+    assert suggestion(["a", "b"]) == " Did you mean a or b?"
     assert did_you_mean("mnits", known) == " Did you mean 'mnist'?"
-    assert did_you_mean("zebra", known) == question([]) == ""
+    assert did_you_mean("zebra", known) == suggestion([]) == ""
 
 
 def test_the_reason_of_a_wrapped_error_is_the_innermost() -> None:
@@ -133,7 +133,7 @@ def test_the_reason_of_a_wrapped_error_is_the_innermost() -> None:
     lookup = urllib.error.URLError(socket.gaierror(-3, "no name"))
     assert reason(lookup) == "URLError: [Errno -3] no name"
     assert reason(RuntimeError("one\n  two")) == "RuntimeError: one two"
-    assert reason(ValueError()) == "ValueError: "
+    assert reason(ValueError()) == "ValueError"
     assert len(reason(OSError("x" * 10_000))) <= 300
 
 

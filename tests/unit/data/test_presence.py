@@ -20,7 +20,7 @@ from labkit.data.datasets import load_dataset
 from labkit.data.draws import draw_rows, list_digest
 from labkit.data.folders import data_dir
 from labkit.data.manifests import list_manifests, load_manifest
-from labkit.data.presence import lacking, presence
+from labkit.data.presence import missing_library, presence
 from labkit.data.schema import Manifest, Torchvision
 from labkit.data.torchvision_source import TORCHVISION
 from labkit.errors import DataError
@@ -284,7 +284,7 @@ def test_libraries_that_images_are_read_with_and_that_are_not_installed(monkeypa
     for name in ("av", "h5py", "datasets"):
         monkeypatch.setitem(sys.modules, name, None)
     manifests = map(load_manifest, list_manifests())
-    found = {manifest.id: lacking(manifest) for manifest in manifests if lacking(manifest)}
+    found = {manifest.id: missing_library(manifest) for manifest in manifests if missing_library(manifest)}
     assert found == {"kinetics700": "av", "ucf101": "av", "pcam": "h5py", "sun397": "datasets"}
     monkeypatch.setitem(sys.modules, "av", json)  # any module will do
-    assert lacking(load_manifest("ucf101")) == ""
+    assert missing_library(load_manifest("ucf101")) == ""

@@ -296,7 +296,7 @@ def test_fewer_images_than_a_batch_make_a_smaller_batch(caplog: pytest.LogCaptur
     assert tiny.must(accumulate=2).fit(few).pseudo_labels_.min(1).tolist() == [-1, -1]  # 4 of 5, in parts of 2
     one = ImageDataset(IMAGES.labels[:1], IMAGES.classes, array=IMAGES.array[:1])
     assert finite(tiny.must().fit(one))
-    with pytest.raises(FitError, match="1 images cannot be shared among 1 processes in 2 parts"):
+    with pytest.raises(FitError, match="1 images cannot be shared among 1 processes in 2 micro-batches"):
         tiny.must(accumulate=2).fit(one)
 
 

@@ -12,9 +12,11 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from labkit.must import MaskedClassifier, MustConfig, Trainer, new_state, trainer
 from tests import tiny
+from tests.fake import needed
 from tests.unit.must.test_model import tower
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+pytestmark = needed
 
 
 def on_fake_gpu(module: torch.nn.Module) -> None:

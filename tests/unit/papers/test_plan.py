@@ -68,7 +68,7 @@ def test_must_takes_the_sum_of_its_parts(datasets: Path, tmp_path: Path) -> None
     [work] = make_plan("must", tmp_path / "out", datasets=["colors"]).work
     assert work.feature_hours == pytest.approx(24 * 2.0 / 3600)  # zero-shot
     assert work.fit_hours == pytest.approx((2 * 60 * 4 + 24) * 2.0 / 3600)  # two epochs of four passes, and the test
-    assert work.disk_gb == 0.01  # a small model
+    assert work.disk_gb == pytest.approx(24 * 16 * 4 / 1e9 + 0.01)  # features of the test split, and a small model
 
 
 def test_a_network_of_features_and_texts_is_run_once(datasets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +142,7 @@ def test_what_is_partly_here_is_told(
 def test_a_library_that_is_lacking_is_told_before_the_download(
     datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "lacking", lambda manifest: "av" if manifest.id == "colors" else "")
+    monkeypatch.setattr(module, "missing_library", lambda manifest: "av" if manifest.id == "colors" else "")
     line = "To be installed first: pip install 'labkit[papers]' (av for colors)."
     assert line in make_plan("turtle", tmp_path / "out", datasets=["colors", "shades"]).lines()
     reproduce("turtle", tmp_path / "out", datasets=["colors"])

@@ -23,7 +23,7 @@ from safetensors import safe_open
 import labkit as lk
 from labkit.cli import main
 from labkit.errors import DataError
-from labkit.must import MUST, PRESETS
+from labkit.must import MUST, PRESETS, checkpoint
 from labkit.must.trainer import Trainer
 from labkit.papers import protocol, throughput
 from labkit.papers import reproduce as module
@@ -201,6 +201,37 @@ def test_must_goes_on_in_micro_batches_where_memory_is_full(
     whole = MUST(backbone, load_prompts(TRAINED), config, random_state=protocol.SEED).fit(images.without_labels())
     found = MUST.load(tmp_path / must.chosen["fit"]).predict_proba(test)
     assert np.abs(found - whole.predict_proba(test)).max() < 1e-4
+
+
+def test_memory_may_be_full_after_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps that were taken before are not taken again."""
+    step, taken = Trainer.step, []
+
+    def full(self: Trainer, weak: torch.Tensor, strong: torch.Tensor) -> dict[str, torch.Tensor]:
+        if taken and self.config.accumulate == 1:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        taken.append(self.config.accumulate)
+        return step(self, weak, strong)
+
+    monkeypatch.setattr(module, "write_report", lambda *_, **__: [])
+    monkeypatch.setattr(checkpoint, "SAVE_EVERY", -1.0)  # after each step
+    monkeypatch.setattr(Trainer, "step", full)
+    rows_of("must", tmp_path / "out")
+    assert taken == [1, 2]  # two steps an epoch
+    assert [path.name for path in (tmp_path / "out").rglob("*.safetensors")] == ["must.safetensors"]
+
+
+def test_not_even_one_image_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+
+    def full(self: Trainer, weak: torch.Tensor, strong: torch.Tensor) -> dict[str, torch.Tensor]:
+        sizes.append(len(weak) // self.config.accumulate)
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+
+    monkeypatch.setattr(Trainer, "step", full)
+    done = reproduce("must", tmp_path, datasets=[TRAINED], profile="standard")
+    assert sizes == [40, 20, 10, 5, 2, 1]
+    assert "memory" in done.failed[TRAINED]
 
 
 def test_under_a_launcher_of_several_processes_it_says_that_it_is_one(

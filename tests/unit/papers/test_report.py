@@ -262,3 +262,15 @@ def test_a_place_that_cannot_be_written_is_said(run: Path, tmp_path: Path) -> No
         write_report([run], tmp_path / "file" / "page.html")
     with pytest.raises(DataError, match="cannot be read"):
         write_report([tmp_path / "nothing"], tmp_path / "page.html")
+
+
+def test_of_results_that_differ_in_settings_alone_the_newest_counts(tmp_path: Path) -> None:
+    """In whatever order the folders are given."""
+    add(tmp_path / "new", 0.6, method="turtle", settings={"profile": "paper", "n_outer_steps": 6000})
+    add(tmp_path / "old", 0.1, method="turtle", settings={"profile": "paper", "n_outer_steps": 100})
+    path = tmp_path / "old" / FILE
+    path.write_text(re.sub(r'"date": "\d{4}', '"date": "2020', path.read_text("utf-8")), "utf-8")
+    dataset = row()["dataset"]
+    for folders in (["new", "old"], ["old", "new"]):
+        [section] = sections(read_rows([tmp_path / name for name in folders]))
+        assert cells(section, dataset)["TURTLE, ours"] == "60.0"

@@ -296,6 +296,26 @@ def test_must_goes_on_elsewhere_too(datasets: Path, tmp_path: Path, monkeypatch:
     assert values(read_rows(tmp_path / "second")) == values(read_rows(tmp_path / "whole"))
 
 
+def test_a_model_that_must_trained_is_not_trained_again(
+    datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where results are lost, or of another profile with the same settings."""
+    reproduce("must", tmp_path / "out", datasets=["colors"])
+    before = values(read_rows(tmp_path / "out"))
+    train = Trainer.step
+    for harm in ("none", "damaged"):
+        (tmp_path / "out" / FILE).unlink()
+        if harm == "none":
+            monkeypatch.setattr(Trainer, "step", None)
+        else:
+            monkeypatch.setattr(Trainer, "step", train)
+            [path] = (tmp_path / "out").rglob("must.safetensors")
+            path.write_bytes(path.read_bytes()[:-8])
+        assert reproduce("must", tmp_path / "out", datasets=["colors"]).failed == {}
+        assert values(read_rows(tmp_path / "out")) == before
+    assert "It is fitted again." in caplog.text
+
+
 @pytest.mark.parametrize("paper", ["turtle", "must"])
 def test_other_images_under_the_same_names_get_other_fits(
     paper: str, datasets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -323,6 +343,8 @@ def test_features_in_shards_give_the_same_rows(
     assert [line.split(" x ")[0] for line in capsys.readouterr().out.splitlines()] == ["60", "60", "24", "24", "24"]
     monkeypatch.setattr(jobs, "extract_features", None)
     monkeypatch.setattr(shard_work, "write_shard", None)  # they are there
+    for path in datasets.rglob("*.png"):
+        path.touch()  # as on another machine
     assert reproduce("turtle", tmp_path / "sharded", datasets=["colors"], features=folder).failed == {}
     assert values(read_rows(tmp_path / "sharded")) == values(read_rows(tmp_path / "whole"))
 

@@ -6,7 +6,6 @@ import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import open_clip
@@ -22,7 +21,7 @@ from labkit.spaces.encoders import Settings
 from labkit.spaces.geometry import Geometry
 from labkit.spaces.papers import NEWER_SPACES, SPACES, TURTLE_SPACES, Space
 from labkit.spaces.positions import resample_positions
-from tests.hub import put_into_cache, put_openai_clip, random_state
+from tests.hub import put_into_cache, put_openai_clip, random_state, without_weights
 
 STATED = {  # name: model, resolution, d (Radford et al., table 19 and 20; Oquab et al., table 17)
     "clip-rn50": ("RN50-quickgelu", 224, 1024),
@@ -58,16 +57,6 @@ def test_open_clip_has_the_clip_spaces(name: str) -> None:
     weights = open_clip.get_pretrained_cfg(space.model, space.pretrained)
     assert (weights["mean"], weights["std"]) == (OPENAI_MEAN, OPENAI_STD)
     assert (weights["interpolation"], weights["resize_mode"]) == ("bicubic", "shortest")
-
-
-def without_weights(model: str) -> Any:
-    try:
-        with torch.device("meta"):
-            return timm.create_model(model, num_classes=0)
-    except RuntimeError as error:
-        if "meta tensors" not in str(error):
-            raise
-        pytest.skip("this PyTorch makes no such network without memory for its weights")
 
 
 @pytest.mark.parametrize("name", [name for name in SPACES if name.startswith("dinov2-")])

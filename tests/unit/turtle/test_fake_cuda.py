@@ -17,7 +17,9 @@ import labkit.turtle.solver
 from labkit.turtle import TurtleSolver
 from labkit.turtle.criteria import consensus, pairwise_nmi, silhouette, stability
 from labkit.turtle.probe import cross_validated_accuracy
+from tests.fake import needed
 
+pytestmark = needed
 N, DIMS, CLUSTERS, RESTARTS = 40, (12, 7), 4, 2
 
 

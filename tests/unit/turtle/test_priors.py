@@ -95,7 +95,7 @@ def test_estimated_shares_find_uneven_classes_that_even_ones_split() -> None:
     assert clustering_accuracy(y, even.labels_) < 0.5
     assert clustering_accuracy(y, found.labels_) > 0.85
     np.testing.assert_allclose(np.sort(found.prior_)[::-1], np.array(SIZES) / sum(SIZES), atol=0.15)
-    assert found.history_["divergence"][-1, 0] < 0.01
+    assert found.history_["divergence"][-1, 0] < 0.02
     np.testing.assert_allclose(
         found.history_["outer_loss"], found.history_["inner_loss"] + 10 * found.history_["divergence"], rtol=1e-5
     )
