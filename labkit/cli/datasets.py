@@ -111,7 +111,9 @@ def run_show(arguments: argparse.Namespace) -> int:
 
 
 def _papers(manifest: Manifest) -> str:
-    """The papers that report on a dataset, as "TURTLE, MUST"; "" where none does."""
+    """The papers whose datasets it is one of, as "TURTLE, MUST"; "" where it is none, or a folder of somebody's own."""
+    if manifest.source.kind == "folder":
+        return ""
     from labkit.papers.protocol import DATASETS
     from labkit.papers.report import NAMES
 

@@ -25,9 +25,9 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "Kill what you like: the same command goes on, and what a lost process had begun another one does.",
         epilog=examples(
             "labkit features photos --backbone efficientnet-lite0 --out features",
-            "labkit features imagenet --backbone clip-vit-l14 --out features --split test --shard 8192",
+            "labkit features imagenet --backbone clip-vit-l14 --out clip-test --split test --shard 8192",
             "labkit features imagenet --profile paper --out features   all that `labkit reproduce --features` needs",
-            "accelerate launch -m labkit.cli features …        on several GPUs",
+            "accelerate launch --multi_gpu -m labkit.cli features …    on several GPUs",
         ),
     )
     parser.add_argument("data", type=options.data, help="a dataset's id (see `labkit datasets`), or a folder of images")
@@ -41,7 +41,9 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
     )
     parser.add_argument("--out", required=True, type=options.path, help="folder for the shards")
     parser.add_argument("--split", help="of a dataset (default: train)")
-    parser.add_argument("--dtype", choices=("float16", "float32"), help="of the features (default: float16)")
+    parser.add_argument(
+        "--dtype", choices=("float16", "float32"), help="of the features (default: float16; a profile has its own)"
+    )
     parser.add_argument(
         "--shard",
         type=options.positive,

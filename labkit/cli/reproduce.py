@@ -63,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     expect_alone()
     out = arguments.out or Path("runs", f"{arguments.paper}-{arguments.profile}")
-    plan = make_plan(arguments.paper, out, datasets=arguments.datasets, profile=arguments.profile)
+    plan = make_plan(
+        arguments.paper, out, datasets=arguments.datasets, profile=arguments.profile, features=arguments.features
+    )
     print(*map(printable, plan.lines()), sep="\n", flush=True)
     if arguments.plan:
         return 0
@@ -80,8 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if (out / FILE).exists():
         for section in sections(read_rows(out)):
-            if (section.paper, section.profile) == (arguments.paper, arguments.profile):
-                print("", *map(printable, section.lines([one.dataset for one in plan.work])), sep="\n")
+            asked = [one.dataset for one in plan.work if one.dataset in set(section.frame["dataset"])]
+            if asked and (section.paper, section.profile) == (arguments.paper, arguments.profile):
+                print("", *map(printable, section.lines(asked)), sep="\n")
         print(f"The tables with plots: {shown(out / 'report.html')}")
     if done.failed:
         print(printable(f"labkit: skipped, for the reasons above: {', '.join(done.failed)}"), file=sys.stderr)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from labkit.data.datasets import load_dataset
 from labkit.data.images import ImageDataset
@@ -21,7 +23,7 @@ from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.papers.results import Results
 from labkit.spaces.backbones import Backbone, load_backbone
 from labkit.spaces.features import extract_features
-from labkit.spaces.shard_files import read_header
+from labkit.spaces.shard_files import missing_shards, read_header
 from labkit.spaces.shards import SHARD, ShardedFeatures, extract_shards
 from labkit.spaces.weights import EFFICIENTNETS
 
@@ -158,6 +160,8 @@ class Job:
             return
         for split in needs:
             self.features(split, spaces)
+        if self.progress:  # some methods are silent for hours
+            tqdm.write(f"{self.manifest.id}: {method} of {', '.join(spaces)}", file=sys.stderr)
         began = time.perf_counter()
         values, chosen = measure()
         seconds = round(time.perf_counter() - began, 2)
@@ -180,6 +184,17 @@ def folder_of(manifest: Manifest) -> str:
     return f"{manifest.id} (stand-in)" if is_stand_in(manifest) else manifest.id
 
 
+def _shards_folder(features: Path, manifest: Manifest, split: str, backbone: str) -> Path:
+    return features / folder_of(manifest) / f"{split}-{backbone.replace('/', '_').replace(':', '_')}"
+
+
+def are_there(features: Path, manifest: Manifest, split: str, backbone: str) -> bool:
+    """Whether a folder of features has all shards of a split in one space; looks at names only."""
+    folder = _shards_folder(features, manifest, split, backbone)
+    layout = read_header(folder)
+    return layout is not None and not missing_shards(folder, layout)
+
+
 def into_shards(
     images: ImageDataset,
     backbone: Backbone,
@@ -196,7 +211,7 @@ def into_shards(
     Raises:
         DataError: as of `extract_shards`.
     """
-    folder = features / folder_of(manifest) / f"{split}-{backbone.name.replace('/', '_').replace(':', '_')}"
+    folder = _shards_folder(features, manifest, split, backbone.name)
     begun = read_header(folder)
     rows = shard or (SHARD if begun is None else begun.shard)
     unlabeled = images.without_labels()

@@ -14,7 +14,7 @@ from labkit._files import user_path
 from labkit._pages import templates, write_text
 from labkit.errors import DataError, shown
 from labkit.papers.figures import by_dataset, ours_against_published
-from labkit.papers.report import Section, sections
+from labkit.papers.report import Section, duration, sections
 from labkit.papers.results import read_rows
 from labkit.plots.style import to_png
 
@@ -80,7 +80,7 @@ def _values(rows: pd.DataFrame, found: Sequence[Section]) -> dict[str, Any]:
         "devices": sorted(set(rows["device"])),
         "versions": sorted(set(rows["labkit"])),
         "dates": [min(rows["date"])[:10], max(rows["date"])[:10]],
-        "hours": seconds / 3600,
+        "time": duration(seconds / 3600),
         "sections": [
             {"section": section, "id": f"table-{i}", "figures": list(_figures(section))}
             for i, section in enumerate(found, 1)

@@ -7,7 +7,7 @@ Nothing is downloaded for it. Hours are estimates: what was measured on this dev
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from labkit._files import user_path
 from labkit.data.manifests import load_manifest
 from labkit.data.presence import missing_library, presence
 from labkit.data.schema import Manifest
-from labkit.errors import LabkitError, shorten
-from labkit.papers.job import Backbones, expect_splits, is_stand_in
+from labkit.errors import LabkitError, shorten, shown
+from labkit.papers.job import Backbones, are_there, expect_splits, is_stand_in
 from labkit.papers.protocol import Scale, pick_scale
-from labkit.papers.report import aligned
+from labkit.papers.report import aligned, duration
 from labkit.papers.reproduce import chosen_datasets
 from labkit.papers.results import FILE, read_rows
 from labkit.papers.throughput import NETWORKS, Rates, measure, width
@@ -45,7 +45,7 @@ class Work:
         lacks: a library that they are read with and that is not installed; "" for none.
         download_gb: of the images where they are to be fetched; None is not known.
         images: in both splits.
-        feature_hours, fit_hours: of results that are not there yet, as if no features were.
+        feature_hours, fit_hours: of results that are not there yet; features in the cache are not looked for.
         disk_gb: of what is kept: features, and models that MUST trained, at most.
         done: whether all its rows are there.
     """
@@ -72,6 +72,7 @@ class Plan:
     work: Sequence[Work]
     rates: Rates
     networks: Sequence[str] = ()  # which the hub's cache does not have
+    shards: Path | None = None  # the folder for features in shards
 
     @property
     def weights_gb(self) -> float:
@@ -127,6 +128,10 @@ class Plan:
         if self.paper == "turtle":
             steps = self.scale.turtle["n_outer_steps"]
             notes.append(f"TURTLE: {len(self.scale.runs())} fits of {steps:,} outer steps for each dataset.")
+        if self.shards is not None:
+            notes.append(
+                f"Features are kept in {shown(self.shards)}{'' if self.shards.exists() else ', which is new'}."
+            )
         if self.networks:
             notes.append(f"Networks from the hub, once: {', '.join(self.networks)}, {self.weights_gb:.1f} GB.")
         return notes
@@ -138,6 +143,7 @@ def make_plan(
     *,
     datasets: Sequence[str] | None = None,
     profile: str = "pocket",
+    features: str | os.PathLike[str] | None = None,
 ) -> Plan:
     """What `labkit.papers.reproduce.reproduce` with the same arguments would do; some seconds, no download.
 
@@ -145,13 +151,15 @@ def make_plan(
         DataError: an argument is none of those that it takes.
     """
     names, scale = chosen_datasets(paper, datasets), pick_scale(profile)
+    shards = None if features is None else user_path(features)
+    done = _done(user_path(folder), paper, scale)
     backbones = Backbones(scale)
     rates = measure(paper, scale, backbones)
     networks = {*scale.spaces, scale.image_text} if paper == "turtle" else set(scale.students)
     widths = {name: width(name, backbones) for name in networks}
-    done = _done(user_path(folder), paper, scale)
     absent = [name for name in sorted(rates.counted) if not is_in_cache(SPACES[name].repo)]
-    return Plan(paper, scale, [_work(paper, name, scale, rates, widths, done) for name in names], rates, absent)
+    work = [_work(paper, name, scale, rates, widths, done, shards) for name in names]
+    return Plan(paper, scale, work, rates, absent, shards)
 
 
 def _done(folder: Path, paper: str, scale: Scale) -> dict[tuple[str, bool], Pieces]:
@@ -171,6 +179,7 @@ def _work(
     rates: Rates,
     widths: dict[str, int],
     done: dict[tuple[str, bool], Pieces],
+    shards: Path | None,
 ) -> Work:
     try:
         manifest = load_manifest(dataset)
@@ -182,6 +191,7 @@ def _work(
     if not pieces:
         return Work(dataset, "unusable", f"MUST has no settings for it with {' or '.join(scale.students)}")
     left = [piece for piece in pieces if piece not in done.get((dataset, is_stand_in(manifest)), frozenset())]
+    todo = encoded(left, manifest, shards)
     n = sum(manifest.splits[split].size for split in ("train", "test"))
     fetched = getattr(manifest, "download_gb", None) if found.state not in HERE else 0.0
     return Work(
@@ -192,21 +202,16 @@ def _work(
         lacks=missing_library(manifest),
         download_gb=0.0 if not left else fetched,
         images=n,
-        feature_hours=feature_seconds(left, manifest, rates) / 3600,
+        feature_hours=sum(rows * rates.image[name] for name, rows in todo) / 3600,
         fit_hours=sum(fit_seconds(piece, manifest, scale, rates) for piece in left) / 3600,
-        disk_gb=_kept_gb(left, manifest, scale, widths),
+        disk_gb=sum(rows * widths[name] for name, rows in todo) * BYTES[scale.feature_dtype] / 1e9
+        + sum(_weights_gb(spaces[0]) for method, spaces in left if method == "must"),
         done=not left,
     )
 
 
 def _weights_gb(name: str) -> float:
     return NETWORKS[name][1] if name in NETWORKS else BUNDLED_GB
-
-
-def _kept_gb(pieces: Sequence[Piece], manifest: Manifest, scale: Scale, widths: Mapping[str, int]) -> float:
-    features = sum(rows * widths[name] for name, rows in _encoded(pieces, manifest))
-    models = sum(_weights_gb(spaces[0]) for method, spaces in pieces if method == "must")
-    return features * BYTES[scale.feature_dtype] / 1e9 + models
 
 
 def pieces_of(paper: str, manifest: Manifest, scale: Scale) -> list[Piece]:
@@ -218,19 +223,15 @@ def pieces_of(paper: str, manifest: Manifest, scale: Scale) -> list[Piece]:
     return [(method, (name,)) for name in students for method in ("zero-shot", "must")]
 
 
-def _encoded(pieces: Iterable[Piece], manifest: Manifest) -> list[tuple[str, int]]:
+def encoded(pieces: Iterable[Piece], manifest: Manifest, shards: Path | None) -> list[tuple[str, int]]:
     """How many images go through each network for the features of these pieces; MUST trains on images."""
-    train, test = (manifest.splits[split].size for split in ("train", "test"))
-    rows: dict[str, int] = {}
-    for method, spaces in pieces:
-        for name in spaces if method != "must" else ():
-            rows[name] = max(rows.get(name, 0), test if method == "zero-shot" else train + test)
-    return list(rows.items())
-
-
-def feature_seconds(pieces: Iterable[Piece], manifest: Manifest, rates: Rates) -> float:
-    """Of the images that these pieces need, each once through each network."""
-    return sum(rows * rates.image[name] for name, rows in _encoded(pieces, manifest))
+    needed = {(split, name) for method, spaces in pieces if method != "must" for name in spaces
+              for split in (("test",) if method == "zero-shot" else ("train", "test"))}  # fmt: skip
+    return [
+        (name, manifest.splits[split].size)
+        for split, name in sorted(needed)
+        if shards is None or not are_there(shards, manifest, split, name)
+    ]
 
 
 def fit_seconds(piece: Piece, manifest: Manifest, scale: Scale, rates: Rates) -> float:
@@ -254,7 +255,7 @@ def _cells(work: Work) -> list[str]:
     if work.done:
         return [work.dataset, "done", "", f"{work.images:,}", "", "", ""]
     fetch = "by hand" if work.by_hand and work.state not in HERE else _download(work.download_gb)
-    times = [_duration(hours) for hours in (work.feature_hours, work.fit_hours)]
+    times = [duration(hours) for hours in (work.feature_hours, work.fit_hours)]
     return [work.dataset, work.state, fetch, f"{work.images:,}", *times, _size(work.disk_gb)]
 
 
@@ -270,17 +271,11 @@ def _size(gigabytes: float) -> str:
     return f"{gigabytes:,.1f} GB" if gigabytes >= 1 else f"{max(gigabytes * 1000, 1):.0f} MB" if gigabytes else "0"
 
 
-def _duration(hours: float) -> str:
-    if hours >= 1:
-        return f"{hours:,.1f} h"
-    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else "< 1 min" if hours else "0"
-
-
 def _sums(work: Sequence[Work]) -> list[str]:
     known = sum(one.download_gb or 0.0 for one in work if not one.by_hand)
     unknown = sum(one.download_gb is None and not one.by_hand for one in work)
     fetch = _download(known) + (f" and {unknown} not known" if unknown else "")
-    times = [_duration(sum(hours)) for hours in zip(*((w.feature_hours, w.fit_hours) for w in work), strict=True)]
+    times = [duration(sum(hours)) for hours in zip(*((w.feature_hours, w.fit_hours) for w in work), strict=True)]
     disk = _size(sum(one.disk_gb for one in work))
     images = sum(one.images for one in work)
     return ["all", "", fetch, f"{images:,}", *times, disk]

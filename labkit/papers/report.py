@@ -279,6 +279,13 @@ def _cell(name: str, value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−") if name == "difference" else f"{100 * value:.1f}"
 
 
+def duration(hours: float) -> str:
+    """A time in the unit that fits it."""
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{hours * 60:.0f} min" if hours >= 1 / 60 else "< 1 min" if hours else "0"
+
+
 def aligned(row: Sequence[str], widths: Sequence[int], *, texts: int) -> Iterator[str]:
     """The cells of a row at the widths of its columns: the first `texts` to the left, the others to the right."""
     for i, (cell, width) in enumerate(zip(row, widths, strict=True)):

@@ -13,6 +13,7 @@ from labkit.data import presence as presences
 from labkit.errors import DataError
 from labkit.papers import job as jobs
 from labkit.papers import plan as module
+from labkit.papers.job import extract_for
 from labkit.papers.plan import Plan, Work, make_plan
 from labkit.papers.protocol import SCALES, pick_scale
 from labkit.papers.reproduce import reproduce
@@ -64,6 +65,21 @@ def test_a_time_is_said_in_its_own_unit(hours: float, said: str) -> None:
     assert " ".join(line.split()) == f"dtd here nothing 0 0 {said} 0"
 
 
+def test_features_in_shards_are_not_computed_again(datasets: Path, tmp_path: Path) -> None:
+    def plan() -> Plan:
+        return make_plan("turtle", tmp_path / "out", datasets=["colors"], features=tmp_path / "features")
+
+    assert f"Features are kept in {tmp_path / 'features'}, which is new." in plan().lines()
+    before = plan().work[0]
+    extract_for("colors", pick_scale("pocket"), tmp_path / "features")
+    assert f"Features are kept in {tmp_path / 'features'}." in plan().lines()
+    after = plan().work[0]
+    assert before.feature_hours > after.feature_hours == after.disk_gb == 0
+    assert before.fit_hours == after.fit_hours > 0
+    next((tmp_path / "features" / "colors" / "train-hog").glob("0*.safetensors")).unlink()
+    assert plan().work[0].feature_hours == pytest.approx(60 * 0.25 / 3600)
+
+
 def test_must_takes_the_sum_of_its_parts(datasets: Path, tmp_path: Path) -> None:
     [work] = make_plan("must", tmp_path / "out", datasets=["colors"]).work
     assert work.feature_hours == pytest.approx(24 * 2.0 / 3600)  # zero-shot
@@ -75,7 +91,10 @@ def test_a_network_of_features_and_texts_is_run_once(datasets: Path, monkeypatch
     """As in the paper profile, whose image-text model is also a space."""
     dtd = module.load_manifest("colors")
     rows = module.pieces_of("turtle", dtd, SCALES["paper"])
-    assert module.feature_seconds(rows, dtd, RATES) == pytest.approx(84 * (0.01 + 0.04))
+    assert sorted(module.encoded(rows, dtd, None)) == [
+        *(("clip-vit-l14", n) for n in (24, 60)),
+        *(("dinov2-vit-g14", n) for n in (24, 60)),
+    ]
     batch = 6000 * 60  # fewer rows than the paper's batch of 10,000
     assert module.fit_seconds(rows[-1], dtd, SCALES["paper"], RATES) == pytest.approx(18 * batch * (1e-3 + 3 * 2e-3))
 
