@@ -73,6 +73,8 @@ def _look(manifest: Manifest) -> Presence:
         state, root = archive_state(source), data_dir() / source.path
         if state.missing and not state.begun:
             return Presence("not here", f"nothing in {shown(root)}")
+        if state.missing and all(file.unpack and (root / file_name(file)).is_file() for file in state.missing):
+            return Presence("here", f"in {shown(root)}, to be unpacked when it is first read")
         return _of_missing([file_name(file) for file in state.missing], root)
     layout = source.layout if isinstance(source, Manual) else None
     wanted = [manifest.root] if layout is None else layout_paths(layout, manifest.root)

@@ -357,6 +357,18 @@ def test_no_room_for_it(server: Server, monkeypatch: pytest.MonkeyPatch) -> None
         load_dataset(manifest([{"url": server.url("all.zip")}]))
 
 
+def test_a_file_that_somebody_put_there_is_nothing_to_download(server: Server) -> None:
+    content = zipped(IMAGES)  # the server has none
+    found = manifest([{"url": server.url("all.zip"), "sha256": sha256(content)}])
+    assert state(found) == "not here"
+    (data_dir() / "mine").mkdir(parents=True)
+    (data_dir() / "mine" / "all.zip").write_bytes(content)
+    assert presence(found).why.endswith("to be unpacked when it is first read")
+    assert state(found) == "here"
+    assert len(load_dataset(found)) == 4
+    assert "unpacked" not in presence(found).why
+
+
 def test_data_that_was_taken_away_is_fetched_again(server: Server) -> None:
     content = server.files["all.zip"] = zipped(IMAGES)
     found = manifest([{"url": server.url("all.zip"), "sha256": sha256(content)}])
