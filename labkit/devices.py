@@ -102,7 +102,8 @@ def exact_products() -> Iterator[None]:
     Where `torch.set_float32_matmul_precision` allows it, a GPU takes them in TF32 and some CPUs in bfloat16, of three
     digits.
     """
-    matmuls: list[Any] = [backend.matmul for backend in (torch.backends.cuda, torch.backends.mkldnn)]
+    backends = (torch.backends.cuda, torch.backends.mkldnn)
+    matmuls: list[Any] = [getattr(backend, "matmul", None) for backend in backends]
     if all(hasattr(matmul, "fp32_precision") for matmul in matmuls):  # from PyTorch 2.9 on, each by itself
         before = [matmul.fp32_precision for matmul in matmuls]
         for matmul in matmuls:
