@@ -67,7 +67,8 @@ def _fit(job: Job, name: str, config: MustConfig) -> tuple[MUST, Path]:
     """
     prompts, backbone = load_prompts(job.manifest), job.backbones[name]
     settings = {key: value for key, value in dataclasses.asdict(config).items() if key != "accumulate"}
-    folder = job.fits(f"must-{name}-{digest([name, settings, job.images_digest, SEED, backbone.fingerprint])}")
+    texts = [prompts.texts(i) for i in range(len(prompts.classes))]
+    folder = job.fits(f"must-{name}-{digest([settings, texts, job.images_digest, SEED, backbone.fingerprint])}")
     if (folder / MODEL).exists():
         try:
             return MUST.load(folder / MODEL, backbone=backbone), folder
