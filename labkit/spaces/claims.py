@@ -138,6 +138,14 @@ def remove_claims(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_left_claims(folder: Path) -> None:
+    """Remove what a worker has written while another one removed the folder, unless there is a worker again."""
+    with contextlib.suppress(OSError):
+        if any((folder / "workers").iterdir()):
+            return
+    remove_claims(folder)
+
+
 def machine_sign() -> str:
     """Tells the machine that this process runs on, since it was started, from others that share a folder."""
     try:

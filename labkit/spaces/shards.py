@@ -19,7 +19,7 @@ from labkit._files import user_path
 from labkit._inputs import is_whole
 from labkit.data.images import ImageDataset
 from labkit.errors import DataError, quote, shown
-from labkit.spaces.claims import LOST, Claims, Gone, claims_in, remove_claims
+from labkit.spaces.claims import LOST, Claims, Gone, claims_in, remove_claims, remove_left_claims
 from labkit.spaces.encoders import Backbone
 from labkit.spaces.features import batch_rows, expect_backbone, progress_bar
 from labkit.spaces.shard_files import (
@@ -103,7 +103,7 @@ def _share(work: ShardWork, batch_size: int | None, bar: Any) -> None:
             finish(work.folder, work.layout, [claims.results[i] for i in range(work.layout.n_shards)])
         remove_claims(folder)
     except Gone:  # another process was the last one
-        return
+        remove_left_claims(folder)
     except OSError as error:
         if error.errno not in DENIED or not work.is_finished(bar):
             raise

@@ -538,3 +538,22 @@ def test_an_extraction_that_another_process_ends(
     features = extract_shards(pixels, images, out, shard=SHARD)
     np.testing.assert_array_equal(np.asarray(features), lk.extract_features(pixels, images, dtype="float16"))
     assert sorted(path.name for path in out.iterdir())[-1] == "features.json"
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["nobody", "another worker"])
+def test_a_worker_that_finds_the_folder_gone_leaves_nothing(
+    another: bool, pixels: lk.Backbone, images: ImageDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have claimed a shard in what another one, which was the last, was just removing."""
+    out = tmp_path / "out"
+    extract_shards(pixels, images, out, shard=SHARD)
+
+    def gone(folder: Path, n_jobs: int) -> Any:
+        (folder / "claims").mkdir(parents=True)
+        (folder / "claims" / "000000000").write_text(".me")
+        (folder / "workers" / ".another").mkdir(parents=True) if another else None
+        raise Gone
+
+    monkeypatch.setattr(shards_module, "claims_in", gone)
+    assert len(extract_shards(pixels, images, out, shard=SHARD)) == len(images)
+    assert (out / "work").exists() == another  # who lives needs it
