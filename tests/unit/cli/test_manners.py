@@ -28,7 +28,7 @@ def test_every_command_has_a_description_and_examples(command: str, capsys: pyte
     assert f"usage: labkit {command}" in before
     examples = [line for line in lines.splitlines() if line.strip()]
     assert len(examples) >= 2
-    assert all(line.startswith(("  labkit ", "  accelerate launch -m labkit.cli ")) for line in examples)
+    assert all(line.startswith(("  labkit ", "  accelerate launch ")) for line in examples)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -201,7 +201,8 @@ def test_products_are_taken_in_float32_whatever_is_allowed(monkeypatch: pytest.M
     multinomial = probe._multinomial
 
     def watched(*given: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        seen.add(torch.get_float32_matmul_precision())
+        matmul: Any = torch.backends.cuda.matmul
+        seen.add(getattr(matmul, "fp32_precision", None) or torch.get_float32_matmul_precision())
         return multinomial(*given)
 
     monkeypatch.setattr(probe, "_multinomial", watched)
@@ -212,7 +213,7 @@ def test_products_are_taken_in_float32_whatever_is_allowed(monkeypatch: pytest.M
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision(before)
-    assert seen == {"highest"}
+    assert seen in ({"ieee"}, {"highest"})  # from PyTorch 2.9 on, and before
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
