@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction[Parser]) -> None:
         "datasets",
         help="list the datasets; describe them as Croissant; write miniatures",
         description="Without a further word: list the datasets that labkit has a manifest for, with their classes, "
-        "sizes, source, license, which paper reports on them, and whether the data is here ($LABKIT_DATA). Nothing is "
+        "sizes, source, license, which papers use them, and whether the data is here ($LABKIT_DATA). Nothing is "
         "downloaded for that.",
         epilog=examples(
             "labkit datasets",

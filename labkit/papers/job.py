@@ -22,6 +22,7 @@ from labkit.errors import DataError
 from labkit.papers.protocol import SEED, Scale, device_name
 from labkit.papers.results import Results
 from labkit.spaces.backbones import Backbone, load_backbone
+from labkit.spaces.cache import file_name_of
 from labkit.spaces.features import extract_features
 from labkit.spaces.shard_files import missing_shards, read_header
 from labkit.spaces.shards import SHARD, ShardedFeatures, extract_shards
@@ -105,8 +106,11 @@ class Job:
         dtype, progress = self.scale.feature_dtype, self.progress
         if self._shards is None:
             return extract_features(backbone, self.manifest, split=split, dtype=dtype, progress=progress)
-        images = self.train if split == "train" else self.test
-        return into_shards(images, backbone, self._shards, self.manifest, split, self.scale, progress=progress)
+        images = (self.train if split == "train" else self.test).without_labels()
+        folder = shards_folder(self._shards, self.manifest, split, backbone.name)
+        begun = read_header(folder)  # by others, in shards of their size
+        shard = SHARD if begun is None else begun.shard
+        return extract_shards(backbone, images, folder, dtype=dtype, shard=shard, progress=progress)
 
     @functools.cached_property
     def images_digest(self) -> str:
@@ -184,38 +188,16 @@ def folder_of(manifest: Manifest) -> str:
     return f"{manifest.id} (stand-in)" if is_stand_in(manifest) else manifest.id
 
 
-def _shards_folder(features: Path, manifest: Manifest, split: str, backbone: str) -> Path:
-    return features / folder_of(manifest) / f"{split}-{backbone.replace('/', '_').replace(':', '_')}"
+def shards_folder(features: Path, manifest: Manifest, split: str, backbone: str) -> Path:
+    """Where a folder of features has the shards of a split in one space."""
+    return features / folder_of(manifest) / f"{split}-{file_name_of(backbone)}"
 
 
 def are_there(features: Path, manifest: Manifest, split: str, backbone: str) -> bool:
     """Whether a folder of features has all shards of a split in one space; looks at names only."""
-    folder = _shards_folder(features, manifest, split, backbone)
+    folder = shards_folder(features, manifest, split, backbone)
     layout = read_header(folder)
     return layout is not None and not missing_shards(folder, layout)
-
-
-def into_shards(
-    images: ImageDataset,
-    backbone: Backbone,
-    features: Path,
-    manifest: Manifest,
-    split: str,
-    scale: Scale,
-    *,
-    shard: int | None = None,
-    progress: bool = False,
-) -> ShardedFeatures:
-    """Features of a split, in a folder below `features`; in shards of the size that others have begun with, or given.
-
-    Raises:
-        DataError: as of `extract_shards`.
-    """
-    folder = _shards_folder(features, manifest, split, backbone.name)
-    begun = read_header(folder)
-    rows = shard or (SHARD if begun is None else begun.shard)
-    unlabeled = images.without_labels()
-    return extract_shards(backbone, unlabeled, folder, dtype=scale.feature_dtype, shard=rows, progress=progress)
 
 
 def extract_for(
@@ -239,10 +221,10 @@ def extract_for(
     backbones = Backbones(scale, device)
     done = []
     for split, names in (("train", scale.spaces), ("test", dict.fromkeys((*scale.spaces, scale.image_text)))):
-        images = load_dataset(manifest, split)
+        images = load_dataset(manifest, split).without_labels()
         for name in names:
-            given = (images, backbones[name], features, manifest, split, scale)
-            done.append(into_shards(*given, shard=shard, progress=progress))
+            folder, dtype = shards_folder(features, manifest, split, name), scale.feature_dtype
+            done.append(extract_shards(backbones[name], images, folder, dtype=dtype, shard=shard, progress=progress))
     return done
 
 

@@ -37,11 +37,15 @@ def feature_key(backbone: Backbone, dataset: ImageDataset, dtype: str = "float32
     }
 
 
+def file_name_of(backbone: str) -> str:
+    """The name of a backbone, as a file or folder may have it."""
+    return backbone.replace("/", "_").replace(":", "_")
+
+
 def feature_path(backbone: Backbone, dataset: str, split: str, key: dict[str, Any]) -> Path:
     """Where the cache keeps the features of a split of a dataset of this id: the name holds a digest of the key."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:24]
-    folder = backbone.name.replace("/", "_").replace(":", "_")
-    return cache_dir() / "features" / dataset / folder / f"{split}-{digest}.safetensors"
+    return cache_dir() / "features" / dataset / file_name_of(backbone.name) / f"{split}-{digest}.safetensors"
 
 
 def feature_paths(backbone: Backbone, dataset: str, split: str, key: dict[str, Any]) -> list[Path]:

@@ -19,6 +19,7 @@ from labkit.data.presence import presence
 from labkit.data.schema import Manifest
 from labkit.errors import DataError, shown
 from labkit.spaces.backbones import load_backbone
+from labkit.spaces.cache import file_name_of
 from labkit.spaces.features import extract_features
 
 BLOCK = 16384  # rows of features that are written at once
@@ -104,7 +105,7 @@ def _write_features(
     """A table of features for each split."""
     backbone = load_backbone(name, device=device)
     for split, dataset in datasets.items():
-        path = Path("features") / name.replace("/", "_").replace(":", "_") / f"{split}.parquet"
+        path = Path("features") / file_name_of(name) / f"{split}.parquet"
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         features = extract_features(backbone, manifest, split=split, dtype="float16", progress=progress)
         vectors = pa.list_(pa.float16(), features.shape[1])
